@@ -1,0 +1,72 @@
+package access
+
+import (
+	"context"
+	"time"
+
+	"sallyport.dev/identity"
+	"sallyport.dev/policy"
+)
+
+// Resource is one resource that an action is authorised on.
+type Resource struct {
+	ARN string
+	// Tags fill aws:ResourceTag/…, and ssm:resourceTag/… or ec2:ResourceTag/… .
+	Tags identity.Tags
+	// Context adds keys that are true of this resource only.
+	Context map[string][]string
+}
+
+// Origin is where a request came from; it fills the global condition keys.
+type Origin struct {
+	RequestID string
+	SourceIP  string
+	UserAgent string
+	TLS       bool
+	Time      time.Time
+}
+
+// Query asks whether Principal may do Action on every one of Resources.
+type Query struct {
+	Principal identity.Principal
+	Action    string // service:Operation
+	Resources []Resource
+	// Context adds condition keys common to all resources (aws:RequestTag/…,
+	// aws:TagKeys, ssm:SessionDocumentAccessCheck, …).
+	Context map[string][]string
+	Origin  Origin
+	// Node, Document and Session go into the audit record.
+	Node, Document, Session string
+	// Quiet leaves an allowed decision out of the audit log: for high-volume reads of
+	// agents and for the filtering of listings. Refusals are always recorded.
+	Quiet bool
+	// NoAudit is for questions that are not attempts (why, simulate, may-I columns).
+	NoAudit bool
+}
+
+// Decision is the answer to a Query: the decision on the first resource that
+// refuses, or on the last one.
+type Decision struct {
+	Allowed  bool
+	Resource string // ARN that the decision is about
+	Policy   policy.Decision
+}
+
+// DeniedError is a refusal, worded as AWS words it.
+type DeniedError struct {
+	Principal, Action, Resource string
+	Decision                    policy.Decision
+}
+
+// Error implements error: "User: ARN is not authorized to perform: ACTION on
+// resource: ARN because no identity-based policy allows the ACTION action", or
+// "… with an explicit deny in an identity-based policy" (or permissions boundary,
+// session policy).
+func (e *DeniedError) Error() string { return e.message() }
+
+// Checker decides. Its zero value is not usable; see New.
+type CheckerAPI interface {
+	// Check decides and audits. A refusal is a *DeniedError; any other error means
+	// that the decision could not be made or not be recorded, and nothing is allowed.
+	Check(ctx context.Context, q Query) (Decision, error)
+}

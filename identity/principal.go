@@ -1,0 +1,103 @@
+package identity
+
+import (
+	"errors"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Kind says what sort of caller a principal is.
+type Kind string
+
+// Kinds of principals.
+const (
+	KindUser Kind = "user" // a user with long-lived keys
+	KindRole Kind = "role" // a role session, from AssumeRole
+	KindNode Kind = "node" // a node's agent, with its role token or RSA key
+)
+
+// Principal is an authenticated caller.
+type Principal struct {
+	Kind Kind
+	// ARN is what refusals name and what sts:GetCallerIdentity answers: the user's
+	// ARN, the assumed-role ARN of a role session, the node's ARN.
+	ARN string
+	// PolicyARN is aws:PrincipalArn: the role's own ARN for a role session, ARN otherwise.
+	PolicyARN string
+	// UserID is aws:userid: AIDA…, AROA…:SESSION, or the node id.
+	UserID string
+	// Name is the user's or the role's name, or the node id.
+	Name string
+	// SessionName names a role session; empty otherwise.
+	SessionName string
+	// Tags are aws:PrincipalTag/…: the user's or role's tags overlaid by session tags.
+	Tags Tags
+	// AccessKeyID signed the request.
+	AccessKeyID string
+	// SessionPolicies are the inline session policies given to AssumeRole, as JSON;
+	// SessionPolicyARNs name managed ones. Both only ever narrow.
+	SessionPolicies   []string
+	SessionPolicyARNs []string
+	// MFA tells whether temporary credentials were issued with a second factor, and when.
+	MFA   bool
+	MFAAt time.Time
+	// IssuedAt and ExpiresAt bound temporary credentials; zero for long-lived keys.
+	IssuedAt  time.Time
+	ExpiresAt time.Time
+	// Source is the ARN of the principal that assumed the role; empty otherwise.
+	Source string
+	// Boundary is the ARN of the permissions boundary, empty for none.
+	Boundary string
+}
+
+// IsNode reports whether the principal is a node's agent.
+func (p Principal) IsNode() bool { return p.Kind == KindNode }
+
+// SessionIDPrefix is what the ids of the principal's sessions start with: the
+// user's name, or the role session's name.
+func (p Principal) SessionIDPrefix() string {
+	if p.SessionName != "" {
+		return p.SessionName
+	}
+	return p.Name
+}
+
+// Tags are the tags of a principal, node or document. A value may hold several,
+// separated by commas (a character that AWS does not allow in tag values, so that
+// no AWS value changes its meaning): Team = "payments, search".
+type Tags map[string]string
+
+// Values returns the set of values of a key: none where the tag is absent.
+func (t Tags) Values(key string) []string {
+	v, ok := t[key]
+	if !ok {
+		return nil
+	}
+	if !strings.Contains(v, ",") {
+		return []string{v}
+	}
+	parts := strings.Split(v, ",")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	return parts
+}
+
+// Keys returns the tag keys in order.
+func (t Tags) Keys() []string {
+	keys := make([]string, 0, len(t))
+	for k := range t {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// Errors of the domain. Store methods return them wrapped.
+var (
+	ErrNotFound = errors.New("no such entity")
+	ErrExists   = errors.New("entity already exists")
+	ErrConflict = errors.New("entity is in use")
+	ErrLimit    = errors.New("limit exceeded")
+)
