@@ -1,0 +1,337 @@
+package recording
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	maxEvent    = 8 << 10  // bytes of output in one event; longer output becomes several
+	flushBuffer = 16 << 10 // bytes held before they are written out unasked
+)
+
+// Writer writes one recording. It is safe for concurrent use. Its first error is
+// kept: every later call returns it, because a recording with a hole in it is
+// worth less than a session that ends.
+//
+// Events are held in memory until 16 KiB have gathered or Flush is called; the owner
+// calls Flush at least every second, so that a crash costs no more than that.
+type Writer struct {
+	start  time.Time
+	meta   Metadata
+	onDone func(Summary) error // set by Dir, called once by Close
+
+	mu      sync.Mutex
+	dst     io.Writer
+	digest  hash.Hash
+	buf     []byte
+	last    time.Duration // time of the last event; time never runs backwards
+	size    int64
+	output  tail
+	input   tail
+	err     error
+	closed  bool
+	summary Summary
+}
+
+// NewWriter writes the header to w and returns a writer for the events. When w has
+// a method Sync() error, Close calls it.
+func NewWriter(w io.Writer, h Header) (*Writer, error) {
+	line, err := json.Marshal(headerLine{
+		Version:   2,
+		Width:     h.Width,
+		Height:    h.Height,
+		Timestamp: h.Started.Unix(),
+		Title:     h.Title,
+		Env:       h.Env,
+		Sallyport: &h.Metadata,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encoding recording header: %w", err)
+	}
+	rec := &Writer{start: h.Started, meta: h.Metadata, dst: w, digest: sha256.New()}
+	rec.buf = append(line, '\n')
+	return rec, rec.Flush()
+}
+
+type headerLine struct {
+	Version   int               `json:"version"`
+	Width     int               `json:"width"`
+	Height    int               `json:"height"`
+	Timestamp int64             `json:"timestamp,omitempty"`
+	Title     string            `json:"title,omitempty"`
+	Env       map[string]string `json:"env,omitempty"`
+	Sallyport *Metadata         `json:"sallyport,omitempty"`
+}
+
+// Output records what the session showed at the given time.
+func (w *Writer) Output(at time.Time, p []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.textLocked(at, KindOutput, &w.output, p)
+}
+
+// Input records what was typed.
+func (w *Writer) Input(at time.Time, p []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.textLocked(at, KindInput, &w.input, p)
+}
+
+// Resize records a change of the terminal's size.
+func (w *Writer) Resize(at time.Time, cols, rows int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.eventLocked(at, KindResize, []byte(strconv.Itoa(cols)+"x"+strconv.Itoa(rows)))
+}
+
+// Marker records a labelled point to which players can jump.
+func (w *Writer) Marker(at time.Time, label string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.eventLocked(at, KindMarker, []byte(label))
+}
+
+// Flush writes out what is held. A writer that is idle between two flushes holds
+// no buffer.
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.buf) == 0 {
+		w.buf = nil
+		return w.err
+	}
+	return w.flushLocked()
+}
+
+// Err returns the error that stopped the recording, or nil.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// Close records the end, writes everything out and returns the summary. Closing
+// again returns the same; other calls after Close return ErrClosed.
+func (w *Writer) Close(end End) (Summary, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return w.summary, w.closeErr()
+	}
+	end.Ended = end.Ended.UTC()
+	err := w.endLocked(end)
+	if s, ok := w.dst.(interface{ Sync() error }); ok && err == nil {
+		err = w.failLocked(s.Sync())
+	}
+	w.closed = true
+	w.summary = Summary{
+		Size:     w.size,
+		SHA256:   hex.EncodeToString(w.digest.Sum(nil)),
+		Duration: w.last,
+		Metadata: w.meta,
+		End:      end,
+	}
+	if w.onDone != nil {
+		err = w.failLocked(w.onDone(w.summary))
+	}
+	if w.err == nil {
+		w.err = ErrClosed
+	}
+	return w.summary, err
+}
+
+func (w *Writer) closeErr() error {
+	if w.err == ErrClosed {
+		return nil
+	}
+	return w.err
+}
+
+func (w *Writer) endLocked(end End) error {
+	if w.err != nil {
+		return w.err
+	}
+	data, err := json.Marshal(end)
+	if err != nil {
+		return w.failLocked(fmt.Errorf("encoding end of recording: %w", err))
+	}
+	for _, s := range []struct {
+		kind Kind
+		tail *tail
+	}{{KindOutput, &w.output}, {KindInput, &w.input}} {
+		if rest := s.tail.bytes(); len(rest) > 0 { // half a character that never became whole
+			w.eventLocked(end.Ended, s.kind, rest)
+		}
+	}
+	if err := w.eventLocked(end.Ended, KindEnd, data); err != nil {
+		return err
+	}
+	return w.flushLocked()
+}
+
+// textLocked writes p as events of whole characters; the bytes of one that p ends
+// in the middle of wait for the rest.
+func (w *Writer) textLocked(at time.Time, kind Kind, t *tail, p []byte) error {
+	for len(p) > 0 && w.err == nil {
+		chunk := p[:min(len(p), maxEvent)]
+		p = p[len(chunk):]
+		if head := t.complete(&chunk); len(head) > 0 {
+			w.eventLocked(at, kind, head)
+		}
+		chunk = t.hold(chunk)
+		if len(chunk) > 0 {
+			w.eventLocked(at, kind, chunk)
+		}
+	}
+	return w.err
+}
+
+func (w *Writer) eventLocked(at time.Time, kind Kind, data []byte) error {
+	if w.err != nil {
+		return w.err
+	}
+	w.last = max(w.last, at.Sub(w.start))
+	b := append(w.buf, '[')
+	b = appendSeconds(b, w.last)
+	b = append(b, `, "`...)
+	b = append(b, byte(kind))
+	b = append(b, `", `...)
+	b = appendString(b, data)
+	w.buf = append(b, "]\n"...)
+	if len(w.buf) >= flushBuffer {
+		return w.flushLocked()
+	}
+	return nil
+}
+
+func (w *Writer) flushLocked() error {
+	if w.err != nil {
+		return w.err
+	}
+	n, err := w.dst.Write(w.buf)
+	if err == nil && n < len(w.buf) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return w.failLocked(err)
+	}
+	w.digest.Write(w.buf)
+	w.size += int64(n)
+	w.buf = w.buf[:0]
+	return nil
+}
+
+// failLocked keeps the first error and lets go of what can no longer be written.
+func (w *Writer) failLocked(err error) error {
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("writing recording: %w", err)
+		w.buf = nil
+	}
+	return w.err
+}
+
+// appendSeconds appends d as seconds with six decimals.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	us := d.Microseconds()
+	b = strconv.AppendInt(b, us/1e6, 10)
+	b = append(b, '.')
+	frac := us % 1e6
+	for div := int64(1e5); div > 0; div /= 10 {
+		b = append(b, byte('0'+frac/div%10))
+	}
+	return b
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendString appends p as a JSON string. Bytes that are not UTF-8 become U+FFFD,
+// one each: JSON cannot carry them.
+func appendString(b, p []byte) []byte {
+	b = append(b, '"')
+	for len(p) > 0 {
+		c := p[0]
+		if c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
+			b, p = append(b, c), p[1:]
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRune(p)
+			b, p = utf8.AppendRune(b, r), p[n:]
+			continue
+		}
+		b, p = appendEscape(b, c), p[1:]
+	}
+	return append(b, '"')
+}
+
+func appendEscape(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\r':
+		return append(b, '\\', 'r')
+	case '\t':
+		return append(b, '\\', 't')
+	}
+	return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+}
+
+// tail holds the first bytes of a character whose rest is still to come.
+type tail struct {
+	b [utf8.UTFMax]byte
+	n int
+}
+
+func (t *tail) bytes() []byte {
+	b := t.b[:t.n]
+	t.n = 0
+	return b
+}
+
+// complete takes from chunk the bytes that finish the held character and returns
+// that character, or nothing while it is still unfinished. When chunk shows that it
+// never will be, the held bytes are returned as they are.
+func (t *tail) complete(chunk *[]byte) []byte {
+	if t.n == 0 {
+		return nil
+	}
+	for len(*chunk) > 0 && !utf8.FullRune(t.b[:t.n]) {
+		if utf8.RuneStart((*chunk)[0]) {
+			break // the next character begins
+		}
+		t.b[t.n] = (*chunk)[0]
+		t.n++
+		*chunk = (*chunk)[1:]
+	}
+	if len(*chunk) == 0 && !utf8.FullRune(t.b[:t.n]) {
+		return nil
+	}
+	return t.bytes()
+}
+
+// hold keeps the bytes of an unfinished character at the end of chunk and returns
+// the rest.
+func (t *tail) hold(chunk []byte) []byte {
+	for i := len(chunk) - 1; i >= 0 && i >= len(chunk)-utf8.UTFMax; i-- {
+		if !utf8.RuneStart(chunk[i]) {
+			continue
+		}
+		if !utf8.FullRune(chunk[i:]) {
+			t.n = copy(t.b[:], chunk[i:])
+			return chunk[:i]
+		}
+		break
+	}
+	return chunk
+}
