@@ -1,0 +1,272 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+)
+
+// Errors of an API.
+var (
+	// ErrNotSallyport is returned for our own operations where the endpoint is AWS,
+	// or another server that does not know them.
+	ErrNotSallyport = errors.New("this endpoint is not a Sallyport server")
+	// ErrNoRegion is returned by Connect when nothing names a region.
+	ErrNoRegion = errors.New("no region is set")
+)
+
+// maxAnswer bounds what is read of an answer of our own operations, in bytes.
+const maxAnswer = 16 << 20
+
+// Options choose where an API connects and as whom. Empty fields leave it to the
+// AWS configuration chain: environment, shared configuration files, credential_process.
+type Options struct {
+	Profile  string
+	Region   string
+	Endpoint string // URL for every service
+	CABundle string // file of PEM certificates trusted besides the system's
+	// UserAgent is the program and its version, "sallyport/1.0".
+	UserAgent string
+	Logger    *slog.Logger
+}
+
+// API makes signed calls as one principal. It is safe for concurrent use.
+type API struct {
+	SSM *ssm.Client
+	STS *sts.Client
+
+	cfg      aws.Config
+	http     aws.HTTPClient
+	endpoint string // of ssm; empty for AWS's own
+	signer   *v4.Signer
+	agent    string
+	log      *slog.Logger
+}
+
+// Connect loads the configuration. It makes no call yet.
+func Connect(ctx context.Context, o Options) (*API, error) {
+	httpClient, err := newHTTPClient(o.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, loadOptions(o, httpClient)...)
+	if err != nil {
+		return nil, fmt.Errorf("loading AWS configuration: %w", err)
+	}
+	if cfg.Region == "" {
+		return nil, ErrNoRegion
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &API{
+		SSM:    ssm.NewFromConfig(cfg),
+		STS:    sts.NewFromConfig(cfg),
+		cfg:    cfg,
+		http:   cfg.HTTPClient,
+		signer: v4.NewSigner(),
+		agent:  o.UserAgent,
+		log:    o.Logger,
+	}
+	if base := a.SSM.Options().BaseEndpoint; base != nil {
+		a.endpoint = *base
+	}
+	return a, nil
+}
+
+func loadOptions(o Options, httpClient aws.HTTPClient) []func(*config.LoadOptions) error {
+	options := []func(*config.LoadOptions) error{config.WithHTTPClient(httpClient)}
+	if o.Profile != "" {
+		options = append(options, config.WithSharedConfigProfile(o.Profile))
+	}
+	if o.Region != "" {
+		options = append(options, config.WithRegion(o.Region))
+	}
+	if o.Endpoint != "" {
+		options = append(options, config.WithBaseEndpoint(o.Endpoint))
+	}
+	if name, version, ok := strings.Cut(o.UserAgent, "/"); ok {
+		options = append(options, config.WithAPIOptions([]func(*middlewareStack) error{userAgent(name, version)}))
+	}
+	return options
+}
+
+// newHTTPClient trusts the system's roots, SSL_CERT_FILE (which Go honours on some
+// systems only) and the bundle; the SDK adds AWS_CA_BUNDLE and the profile's
+// ca_bundle to the same pool.
+func newHTTPClient(bundle string) (*awshttp.BuildableClient, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
+		if pem, err := os.ReadFile(file); err == nil {
+			pool.AppendCertsFromPEM(pem)
+		}
+	}
+	if bundle != "" {
+		pem, err := os.ReadFile(bundle)
+		if err != nil {
+			return nil, fmt.Errorf("reading CA bundle: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("reading CA bundle: %s holds no PEM certificate", bundle)
+		}
+	}
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}), nil
+}
+
+// TLS returns the trust that API calls use, for the websocket of a session.
+func (a *API) TLS() *tls.Config {
+	client, ok := a.http.(*awshttp.BuildableClient)
+	if !ok || client.GetTransport().TLSClientConfig == nil {
+		return &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	c := client.GetTransport().TLSClientConfig.Clone()
+	c.NextProtos = nil // a websocket is HTTP/1.1
+	return c
+}
+
+// Endpoint returns the URL that calls go to, empty for AWS's own.
+func (a *API) Endpoint() string { return a.endpoint }
+
+// Region returns the region that requests are signed for.
+func (a *API) Region() string { return a.cfg.Region }
+
+// StartSession starts a session and returns what its data channel needs.
+func (a *API) StartSession(ctx context.Context, in *ssm.StartSessionInput) (Stream, error) {
+	out, err := a.SSM.StartSession(ctx, in)
+	if err != nil {
+		return Stream{}, err
+	}
+	return Stream{
+		SessionID: aws.ToString(out.SessionId),
+		Token:     aws.ToString(out.TokenValue),
+		URL:       aws.ToString(out.StreamUrl),
+	}, nil
+}
+
+// ResumeSession asks for a new token for a session whose link broke. An empty Token
+// means that the session is over.
+func (a *API) ResumeSession(ctx context.Context, id string) (Stream, error) {
+	out, err := a.SSM.ResumeSession(ctx, &ssm.ResumeSessionInput{SessionId: &id})
+	if err != nil {
+		return Stream{}, err
+	}
+	return Stream{
+		SessionID: id,
+		Token:     aws.ToString(out.TokenValue),
+		URL:       aws.ToString(out.StreamUrl),
+	}, nil
+}
+
+// TerminateSession ends a session.
+func (a *API) TerminateSession(ctx context.Context, id string) error {
+	_, err := a.SSM.TerminateSession(ctx, &ssm.TerminateSessionInput{SessionId: &id})
+	return err
+}
+
+// call makes one call of the service sallyport.
+func call[Out any](ctx context.Context, a *API, operation string, in any) (*Out, error) {
+	if a.endpoint == "" {
+		return nil, fmt.Errorf("%s: %w", operation, ErrNotSallyport)
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", operation, err)
+	}
+	status, answer, err := a.post(ctx, operation, body)
+	if err != nil {
+		return nil, &smithy.OperationError{ServiceID: "sallyport", OperationName: operation, Err: err}
+	}
+	if status != http.StatusOK {
+		return nil, &smithy.OperationError{ServiceID: "sallyport", OperationName: operation, Err: answerError(status, answer)}
+	}
+	out := new(Out)
+	if err := json.Unmarshal(answer, out); err != nil {
+		return nil, fmt.Errorf("decoding the answer of %s: %w", operation, err)
+	}
+	return out, nil
+}
+
+// post signs and sends one request; the answer is read up to maxAnswer.
+func (a *API) post(ctx context.Context, operation string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	req.Header.Set("X-Amz-Target", "Sallyport."+operation)
+	req.Header.Set("User-Agent", a.agent)
+	if req.URL.Path == "" {
+		req.URL.Path = "/"
+	}
+	credentials, err := a.cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return 0, nil, fmt.Errorf("getting credentials: %w", err)
+	}
+	sum := sha256.Sum256(body)
+	if err := a.signer.SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), "sallyport", a.cfg.Region, time.Now()); err != nil {
+		return 0, nil, fmt.Errorf("signing: %w", err)
+	}
+	a.log.Debug("calling", "operation", operation, "endpoint", a.endpoint)
+	res, err := a.http.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(answer) > maxAnswer {
+		return 0, nil, fmt.Errorf("answer exceeds %d bytes", maxAnswer)
+	}
+	return res.StatusCode, answer, nil
+}
+
+// answerError turns an error answer into a smithy.APIError with AWS's code and
+// message. A server that does not speak JSON 1.1, or not our service, is none of ours.
+func answerError(status int, answer []byte) error {
+	var body struct {
+		Type    string `json:"__type"`
+		Message string `json:"message"`
+	}
+	if err := json.Unmarshal(answer, &body); err != nil || body.Type == "" {
+		return fmt.Errorf("%w (it answered with status %d)", ErrNotSallyport, status)
+	}
+	_, code, found := strings.Cut(body.Type, "#")
+	if !found {
+		code = body.Type
+	}
+	switch code {
+	case "UnknownOperationException", "UnknownService", "InvalidAction":
+		return fmt.Errorf("%w (%s: %s)", ErrNotSallyport, code, body.Message)
+	}
+	return &smithy.GenericAPIError{Code: code, Message: body.Message}
+}

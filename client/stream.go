@@ -1,0 +1,9 @@
+package client
+
+// Stream is what StartSession and ResumeSession hand out: where the data channel of
+// a session is, and the single-use token that opens it.
+type Stream struct {
+	SessionID string `json:"SessionId"`
+	Token     string `json:"TokenValue"`
+	URL       string `json:"StreamUrl"`
+}
