@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"sallyport.dev/agent"
+	"sallyport.dev/identity"
+	"sallyport.dev/member"
+)
+
+//go:embed world/*.json
+var worldFiles embed.FS
+
+const sampleRole = "FrontEndSSHAccess"
+
+type userSpec struct {
+	name, group string
+	tags        identity.Tags
+}
+
+var sampleUsers = []userSpec{
+	{name: "admin"},
+	{name: "alice", group: "frontend", tags: identity.Tags{"Team": "payments"}},
+	{name: "bob", group: "backend", tags: identity.Tags{"Team": "search"}},
+}
+
+type nodeSpec struct {
+	id   string
+	tags identity.Tags
+}
+
+var sampleNodes = []nodeSpec{
+	{"i-060ee0879f3ec4eb7", identity.Tags{"Name": "frontend-1", "Department": "FrontEnd", "Team": "payments", "Environment": "Development"}},
+	{"i-05b7516a19f826be9", identity.Tags{"Name": "backend-1", "Department": "BackEnd", "Team": "search", "Environment": "Production"}},
+}
+
+// sampleNode returns the i-th node: the two of the sample world, then more of the
+// same two kinds.
+func sampleNode(i int) nodeSpec {
+	if i < len(sampleNodes) {
+		return sampleNodes[i]
+	}
+	like := sampleNodes[i%2]
+	tags := identity.Tags{}
+	for k, v := range like.tags {
+		tags[k] = v
+	}
+	kind := [2]string{"frontend", "backend"}[i%2]
+	tags["Name"] = fmt.Sprintf("%s-%d", kind, i/2+1)
+	return nodeSpec{id: fmt.Sprintf("i-0000000000000%04x", i), tags: tags}
+}
+
+func worldFile(name string) string {
+	b, err := worldFiles.ReadFile("world/" + name + ".json")
+	if err != nil {
+		panic(err) // embedded
+	}
+	return string(b)
+}
+
+// seed makes what is missing of the sample world and returns the users' keys,
+// which live on in the credentials file. What people changed since is left alone.
+func seed(ctx context.Context, m *member.Member, nodes int, credentials string) (map[string]accessKey, error) {
+	done, err := m.Store.Meta(ctx, "dev-world")
+	if err != nil {
+		return nil, err
+	}
+	if done == "" {
+		if err := makeWorld(ctx, m); err != nil {
+			return nil, err
+		}
+		if err := m.Store.SetMeta(ctx, "dev-world", "1"); err != nil {
+			return nil, err
+		}
+	}
+	return sampleKeys(ctx, m, credentials)
+}
+
+func makeWorld(ctx context.Context, m *member.Member) error {
+	for _, group := range []string{"frontend", "backend"} {
+		if err := m.CreateGroup(ctx, group); err != nil {
+			return err
+		}
+		if err := m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerGroup, Name: group}, "team-access", worldFile("team-access")); err != nil {
+			return err
+		}
+	}
+	for _, u := range sampleUsers {
+		if err := m.CreateUser(ctx, u.name, u.tags, u.group); err != nil {
+			return err
+		}
+	}
+	if err := m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerUser, Name: "admin"}, "everything", worldFile("admin")); err != nil {
+		return err
+	}
+	if err := m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerGroup, Name: "frontend"}, "assume-frontend-ssh-access", worldFile("assume-frontend-ssh-access")); err != nil {
+		return err
+	}
+	if err := m.CreateRole(ctx, sampleRole, worldFile("frontend-ssh-trust")); err != nil {
+		return err
+	}
+	return m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerRole, Name: sampleRole}, "frontend-ssh-access", worldFile("frontend-ssh-access"))
+}
+
+// sampleKeys returns the keys in the credentials file, making new ones for users
+// that have none there.
+func sampleKeys(ctx context.Context, m *member.Member, credentials string) (map[string]accessKey, error) {
+	have, err := readCredentials(credentials)
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]accessKey{}
+	for _, u := range sampleUsers {
+		if k, ok := have[u.name]; ok {
+			if _, err := m.Store.AccessKey(ctx, k.id); err == nil {
+				keys[u.name] = k
+				continue
+			}
+		}
+		id, secret, err := m.CreateAccessKey(ctx, u.name)
+		if errors.Is(err, identity.ErrNotFound) {
+			continue // somebody deleted the user; that is theirs to decide
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys[u.name] = accessKey{id, secret}
+	}
+	return keys, nil
+}
+
+// activationFor returns what the node registers with, or nil if its agent already
+// has a registration that the server knows.
+func activationFor(ctx context.Context, m *member.Member, spec nodeSpec, state string) (*agent.Activation, error) {
+	if _, err := m.Store.Node(ctx, spec.id); err == nil && agent.Registered(state) {
+		return nil, nil
+	}
+	os.RemoveAll(filepath.Clean(state)) // a registration that the server has forgotten
+	id, code, err := m.CreateActivation(ctx, spec.tags["Name"], spec.tags, []string{spec.id})
+	if err != nil {
+		return nil, err
+	}
+	return &agent.Activation{ID: id, Code: code}, nil
+}
+
+func mustJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,270 @@
+package member
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2/hclsimple"
+
+	"sallyport.dev/internal/arn"
+)
+
+// Config is a member's configuration: the file sallyportd.hcl, or what a program
+// puts together. Check fills in defaults and finds mistakes.
+type Config struct {
+	// Account and Region are the AWS account id (twelve digits) and region that
+	// resource names carry and that clients sign for.
+	Account string `hcl:"account"`
+	Region  string `hcl:"region"`
+
+	// DataDir holds everything the member keeps: database, keys, recordings.
+	DataDir string `hcl:"data_dir"`
+
+	// Member names this member within its cluster; the host name by default.
+	Member string `hcl:"member,optional"`
+
+	// Listen is the address of the TLS listener for API, channels and health.
+	Listen string `hcl:"listen,optional"`
+
+	// ListenAdmin is the loopback address for /metrics, /healthz and /readyz;
+	// empty for none.
+	ListenAdmin string `hcl:"listen_admin,optional"`
+
+	// ListenPlain is a loopback address for plain HTTP; empty for none.
+	ListenPlain string `hcl:"listen_plain,optional"`
+
+	// AdvertiseURL is where other members reach this one, https://HOST:PORT.
+	AdvertiseURL string `hcl:"advertise_url,optional"`
+
+	// Store is where state lives: a path or sqlite:PATH, or postgres://….
+	Store string `hcl:"store,optional"`
+
+	// StoreFile names a file that holds the store URL, for URLs with a password.
+	StoreFile string `hcl:"store_file,optional"`
+
+	// MasterKeyFile holds the key that seals secrets and tokens; members of one
+	// cluster share it. DataDir/master.key by default.
+	MasterKeyFile string `hcl:"master_key_file,optional"`
+
+	// RecordingsDir is where recordings are written; DataDir/recordings by default.
+	RecordingsDir string `hcl:"recordings_dir,optional"`
+
+	// LogFormat is text or json; LogLevel is debug, info, warn or error.
+	LogFormat string `hcl:"log_format,optional"`
+	LogLevel  string `hcl:"log_level,optional"`
+
+	TLS      *TLS      `hcl:"tls,block"`
+	NATS     *NATS     `hcl:"nats,block"`
+	Sessions *Sessions `hcl:"sessions,block"`
+
+	// AdditionalTLS are further TLS listeners (the dev server's --tls).
+	AdditionalTLS []string
+
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// TLS says which certificate the listeners show. With no files the member's own CA
+// (DataDir/ca.crt) issues one for Names.
+type TLS struct {
+	CertFile string   `hcl:"cert_file,optional"`
+	KeyFile  string   `hcl:"key_file,optional"`
+	Names    []string `hcl:"names,optional"`
+
+	// ClusterCAFile is what members trust each other's certificates by; the
+	// member's own CA, or the system's roots when files are given.
+	ClusterCAFile string `hcl:"cluster_ca_file,optional"`
+}
+
+// NATS joins the member to a NATS cluster; without the block routing stays in process.
+type NATS struct {
+	URLs            []string `hcl:"urls"`
+	CredentialsFile string   `hcl:"credentials_file,optional"`
+	CAFile          string   `hcl:"ca_file,optional"`
+}
+
+// Sessions bounds sessions. Durations are written like 90s, 5m or 1h.
+type Sessions struct {
+	// RequireDocumentAccess checks access to the shell document even where the
+	// caller did not name it.
+	RequireDocumentAccess bool `hcl:"require_document_access,optional"`
+	// RecordInput records what people type as well as what they see.
+	RecordInput bool `hcl:"record_input,optional"`
+	// DisconnectGrace is how long a session waits for a client that is away.
+	DisconnectGrace string `hcl:"disconnect_grace,optional"`
+	// AgentGrace is how long a session waits for an agent that is away.
+	AgentGrace string `hcl:"agent_grace,optional"`
+	// StartTimeout is how long an agent may take to open a session.
+	StartTimeout string `hcl:"start_timeout,optional"`
+
+	disconnectGrace, agentGrace, startTimeout time.Duration
+}
+
+// LoadConfig reads and checks an HCL file.
+func LoadConfig(path string) (Config, error) {
+	var c Config
+	if err := hclsimple.DecodeFile(path, nil, &c); err != nil {
+		return Config{}, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+var (
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	memberPattern  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+)
+
+// Check fills in defaults and reports the first mistake, naming the key.
+func (c *Config) Check() error {
+	c.fill()
+	switch {
+	case !accountPattern.MatchString(c.Account):
+		return fmt.Errorf("account: %q is not twelve digits", c.Account)
+	case !regionPattern.MatchString(c.Region):
+		return fmt.Errorf("region: %q is not a region: lower-case letters, digits and dashes", c.Region)
+	case !memberPattern.MatchString(c.Member):
+		return fmt.Errorf("member: %q: letters, digits, dashes and underscores only", c.Member)
+	case c.DataDir == "":
+		return errors.New("data_dir: missing")
+	case c.Listen == "" && c.ListenPlain == "" && len(c.AdditionalTLS) == 0:
+		return errors.New("listen: missing")
+	}
+	if err := c.checkAddresses(); err != nil {
+		return err
+	}
+	if err := c.readStoreFile(); err != nil {
+		return err
+	}
+	if c.NATS != nil && len(c.NATS.URLs) > 0 && strings.HasPrefix(c.Store, "sqlite:") {
+		return errors.New("store: members of a cluster share a PostgreSQL database (postgres://…); SQLite serves one member alone")
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		return errors.New("tls: cert_file and key_file go together")
+	}
+	return c.Sessions.check()
+}
+
+func (c *Config) fill() {
+	if c.Member == "" {
+		host, _ := os.Hostname()
+		c.Member = regexp.MustCompile(`[^A-Za-z0-9_-]+`).ReplaceAllString(host, "-")
+	}
+	if c.TLS == nil {
+		c.TLS = &TLS{}
+	}
+	if c.Sessions == nil {
+		c.Sessions = &Sessions{}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	setDefault(&c.LogFormat, "text")
+	setDefault(&c.LogLevel, "info")
+	if c.DataDir != "" {
+		setDefault(&c.MasterKeyFile, filepath.Join(c.DataDir, "master.key"))
+		setDefault(&c.RecordingsDir, filepath.Join(c.DataDir, "recordings"))
+		if c.StoreFile == "" {
+			setDefault(&c.Store, "sqlite:"+filepath.Join(c.DataDir, "sallyport.db"))
+		}
+	}
+}
+
+func setDefault(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+func (c *Config) checkAddresses() error {
+	for key, addr := range map[string]string{"listen_plain": c.ListenPlain, "listen_admin": c.ListenAdmin} {
+		if addr == "" {
+			continue
+		}
+		if err := loopbackOnly(addr); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if c.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			return fmt.Errorf("listen: %q is not HOST:PORT", c.Listen)
+		}
+	}
+	if c.AdvertiseURL != "" {
+		u, err := url.Parse(c.AdvertiseURL)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("advertise_url: %q is not https://HOST:PORT", c.AdvertiseURL)
+		}
+	}
+	return nil
+}
+
+// loopbackOnly reports an error unless addr is HOST:PORT on the loopback interface:
+// plain HTTP goes nowhere else.
+func loopbackOnly(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not HOST:PORT", addr)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%q is not a loopback address (127.0.0.1, [::1] or localhost): plain HTTP is for this machine only", addr)
+}
+
+func (c *Config) readStoreFile() error {
+	if c.StoreFile == "" {
+		return nil
+	}
+	if c.Store != "" {
+		return errors.New("store and store_file: give one of them")
+	}
+	b, err := os.ReadFile(c.StoreFile)
+	if err != nil {
+		return fmt.Errorf("store_file: %w", err)
+	}
+	c.Store, c.StoreFile = strings.TrimSpace(string(b)), ""
+	return nil
+}
+
+func (s *Sessions) check() error {
+	for _, d := range []struct {
+		key   string
+		text  string
+		into  *time.Duration
+		value time.Duration
+	}{
+		{"disconnect_grace", s.DisconnectGrace, &s.disconnectGrace, time.Minute},
+		{"agent_grace", s.AgentGrace, &s.agentGrace, time.Minute},
+		{"start_timeout", s.StartTimeout, &s.startTimeout, 30 * time.Second},
+	} {
+		*d.into = d.value
+		if d.text == "" {
+			continue
+		}
+		v, err := time.ParseDuration(d.text)
+		if err != nil || v < time.Second || v > 24*time.Hour {
+			return fmt.Errorf("sessions.%s: %q is not a duration from 1s to 24h", d.key, d.text)
+		}
+		*d.into = v
+	}
+	return nil
+}
+
+// Realm returns the account and region of the member's resource names.
+func (c *Config) Realm() arn.Realm { return arn.Realm{Account: c.Account, Region: c.Region} }
