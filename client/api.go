@@ -270,3 +270,19 @@ func answerError(status int, answer []byte) error {
 	}
 	return &smithy.GenericAPIError{Code: code, Message: body.Message}
 }
+
+// permanent reports whether trying again cannot help: the service refused, and not
+// because it is busy or because credentials that may be renewed have expired.
+func permanent(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "AccessDeniedException", "AccessDenied", "DoesNotExistException", "ValidationException",
+		"UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException",
+		"SignatureDoesNotMatch", "UnknownOperationException":
+		return true
+	}
+	return false
+}
