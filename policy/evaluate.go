@@ -1,23 +1,183 @@
 package policy
 
-// Set is the policies of one principal, indexed for evaluation. It is immutable
-// and safe for concurrent use.
-type Set struct {
-	sources []Source
+// class orders the statements of a Set by what they are for.
+type class int
+
+const (
+	classDeny class = iota
+	classAllow
+	classBoundary
+	classSession
+	classes
+)
+
+func classOf(k Kind, deny bool) class {
+	switch {
+	case deny:
+		return classDeny
+	case k == Boundary:
+		return classBoundary
+	case k == Session:
+		return classSession
+	}
+	return classAllow
 }
 
+// Set is the policies that apply to one principal, indexed for evaluation. It is
+// immutable and safe for concurrent use.
+type Set struct {
+	statements []*Statement // by class, within it in the order of the sources
+	reasons    []Reason     // of the statements, as matched
+	end        [classes]int // where each class ends
+	boundary   bool         // there are boundaries
+	session    bool         // there are session policies
+	index      *index       // nil for sets too small to gain from one
+}
+
+// indexFrom is the number of statements from which an index pays.
+const indexFrom = 12
+
 // NewSet indexes sources. A source without a document counts as present and
-// allows nothing.
-func NewSet(sources []Source) *Set { return &Set{sources: sources} }
+// allows nothing, so that a boundary that cannot be read does not cease to limit.
+func NewSet(sources []Source) *Set { return newSet(sources, indexFrom) }
 
-// Evaluate decides req.
-func (s *Set) Evaluate(req *Request) Decision { return Decision{} }
+func newSet(sources []Source, indexFrom int) *Set {
+	s := &Set{}
+	for c := classDeny; c < classes; c++ {
+		for i := range sources {
+			s.add(&sources[i], c)
+		}
+		s.end[c] = len(s.statements)
+	}
+	for i := range sources {
+		s.boundary = s.boundary || sources[i].Kind == Boundary
+		s.session = s.session || sources[i].Kind == Session
+	}
+	if len(s.statements) >= indexFrom {
+		s.index = newIndex(s.statements)
+	}
+	return s
+}
 
-// Explain decides req and says of every statement why it applied or did not.
-func Explain(sources []Source, req *Request) Explanation { return Explanation{} }
+func (s *Set) add(src *Source, c class) {
+	if src.Document == nil || src.Document.trust {
+		return
+	}
+	for i := range src.Document.Statements {
+		st := &src.Document.Statements[i]
+		if classOf(src.Kind, st.Deny) == c {
+			s.statements = append(s.statements, st)
+			s.reasons = append(s.reasons, newReason(src, st))
+		}
+	}
+}
 
-// EvaluateTrust decides whether a role's trust policy lets a caller do action
-// (sts:AssumeRole).
-func EvaluateTrust(doc *Document, callerARN, callerAccount, action string, ctx Context) Decision {
-	return Decision{}
+func newReason(src *Source, s *Statement) Reason {
+	return Reason{
+		Source: src.Name, Kind: src.Kind, Sid: s.Sid, Statement: s.index + 1,
+		Start: s.Start, End: s.End, Effect: s.Effect(), Matched: true,
+	}
+}
+
+// query is a request prepared for evaluation.
+type query struct {
+	environment
+	action   string // in lower case
+	resource string
+	head     int // arnHead of resource
+}
+
+func newQuery(req *Request) query {
+	return query{
+		environment: environment{context: req.Context},
+		action:      lower(req.Action),
+		resource:    req.Resource,
+		head:        arnHead(req.Resource),
+	}
+}
+
+// Evaluate decides req. Its Reasons are the first statement that denies, or the
+// first of each kind that was needed and allows; it gives none for
+// ImplicitlyDenied: see Explain.
+func (s *Set) Evaluate(req *Request) Decision {
+	q := newQuery(req)
+	var local [2][scratchWords]uint64
+	var candidates []uint64
+	if s.index != nil {
+		candidates = s.index.candidates(&q, local[0][:], local[1][:])
+	}
+	if i := s.first(&q, candidates, classDeny); i >= 0 {
+		return Decision{Effect: ExplicitlyDenied, Kind: s.reasons[i].Kind, Reasons: s.reason(i)}
+	}
+	i := s.first(&q, candidates, classAllow)
+	if i < 0 {
+		return Decision{Kind: Identity}
+	}
+	d := Decision{Effect: Allowed, Reasons: s.reason(i)}
+	if s.boundary && !s.limit(&d, &q, candidates, classBoundary) {
+		return Decision{Kind: Boundary}
+	}
+	if s.session && !s.limit(&d, &q, candidates, classSession) {
+		return Decision{Kind: Session}
+	}
+	return d
+}
+
+// reason returns the reason of one statement, with no room to append to.
+func (s *Set) reason(i int) []Reason { return s.reasons[i : i+1 : i+1] }
+
+// limit reports whether a statement of class c allows as well, and adds its reason.
+func (s *Set) limit(d *Decision, q *query, candidates []uint64, c class) bool {
+	i := s.first(q, candidates, c)
+	if i < 0 {
+		return false
+	}
+	d.Reasons = append(d.Reasons, s.reasons[i])
+	return true
+}
+
+// first returns the first statement of a class that matches, or -1.
+func (s *Set) first(q *query, candidates []uint64, c class) int {
+	from := 0
+	if c > 0 {
+		from = s.end[c-1]
+	}
+	for i := next(candidates, from, s.end[c]); i < s.end[c]; i = next(candidates, i+1, s.end[c]) {
+		if s.statements[i].matches(q) {
+			return i
+		}
+	}
+	return -1
+}
+
+// matches reports whether the statement applies to the request. The cheap and the
+// telling come first.
+func (s *Statement) matches(q *query) bool {
+	if matchAction(s.actions, q) == s.notAction || matchResource(s.resources, q) == s.notResource {
+		return false
+	}
+	for i := range s.conditions {
+		if !s.conditions[i].holds(&q.environment) {
+			return false
+		}
+	}
+	return true
+}
+
+func matchAction(patterns []pattern, q *query) bool {
+	for i := range patterns {
+		if patterns[i].match(&q.environment, q.action, 0) {
+			return true
+		}
+	}
+	return false
+}
+
+func matchResource(patterns []pattern, q *query) bool {
+	for i := range patterns {
+		if patterns[i].match(&q.environment, q.resource, q.head) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // MaxSize is the largest policy document accepted, in bytes: what the IAM API
 // takes at most.
@@ -169,20 +166,4 @@ type Check struct {
 type Explanation struct {
 	Decision
 	Statements []Reason // all, in the order of the sources
-}
-
-func lower(s string) string {
-	for i := 0; i < len(s); i++ {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			return strings.Map(lowerRune, s)
-		}
-	}
-	return s
-}
-
-func lowerRune(r rune) rune {
-	if 'A' <= r && r <= 'Z' {
-		return r + 'a' - 'A'
-	}
-	return r
 }
