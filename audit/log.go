@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// ErrChain is returned when records do not continue a chain.
+var ErrChain = errors.New("audit chain is broken")
+
 var errLog = errors.New("audit log cannot be opened yet")
 
 // Log appends records to one member's chain. It is safe for concurrent use.

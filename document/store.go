@@ -39,7 +39,6 @@ type Filter struct {
 	Type   string
 	Owner  string
 	Prefix string // of the name
-	Tags   map[string][]string
 	After  string // names after this one
 	Limit  int    // 0 for all
 }

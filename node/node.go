@@ -66,6 +66,7 @@ var (
 	ErrActivationExpired = errors.New("activation has expired")
 	ErrRegistrationLimit = errors.New("activation has no registrations left")
 	ErrFingerprint       = errors.New("fingerprint does not match")
+	ErrExists            = errors.New("node is registered already")
 )
 
 // Filter selects nodes: every given condition must hold, any of a condition's values.

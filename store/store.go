@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
-	"time"
+	"strings"
 
 	"sallyport.dev/audit"
 	"sallyport.dev/document"
@@ -20,42 +22,68 @@ type Options struct {
 }
 
 // Store is the state of a deployment. It is safe for concurrent use.
+//
+// Functions that callers pass in (the change of UpdateUser, the newID of Register)
+// run inside a transaction, which may have to run again: they must do nothing but
+// compute, and must not call the store.
 type Store struct {
-	identity.Store
-	nodeStore
-	sessionStore
-	auditStore
-	documentStore
+	db database
 }
 
-type (
-	nodeStore     = node.Store
-	sessionStore  = session.Store
-	auditStore    = audit.Store
-	documentStore = document.Store
+var (
+	_ identity.Store = (*Store)(nil)
+	_ node.Store     = (*Store)(nil)
+	_ session.Store  = (*Store)(nil)
+	_ audit.Store    = (*Store)(nil)
+	_ document.Store = (*Store)(nil)
 )
 
-var errOpening = errors.New("store cannot be opened yet")
+// Errors of the store itself.
+var (
+	ErrClosed   = errors.New("store is closed")
+	ErrReadOnly = errors.New("store is open for reading only")
+)
 
-// Open opens the store at a URL: sqlite:PATH, a plain path, or postgres://….
+// database is SQLite or PostgreSQL.
+type database interface {
+	// pool answers reads outside of transactions.
+	pool() *sql.DB
+	// write runs change in a transaction and returns once that is durable, or was
+	// rolled back because change or the commit failed. It may run change again.
+	write(ctx context.Context, change func(tx) error) error
+	close() error
+}
+
+// Open opens the store at a URL (sqlite:PATH, a plain path, or postgres://…),
+// creating it or bringing its schema up to date. The context bounds opening only.
 func Open(ctx context.Context, url string, opts Options) (*Store, error) {
-	return nil, errOpening
+	db, err := open(ctx, url, opts)
+	if err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	return &Store{db: db}, nil
+}
+
+func open(ctx context.Context, url string, opts Options) (database, error) {
+	scheme, rest, found := strings.Cut(url, ":")
+	switch {
+	case found && (scheme == "postgres" || scheme == "postgresql"):
+		return openPostgres(ctx, url, opts)
+	case found && scheme == "sqlite":
+		return openSQLite(ctx, strings.TrimPrefix(rest, "//"), opts)
+	case found && strings.HasPrefix(rest, "//"):
+		return nil, fmt.Errorf("scheme %q: allowed are sqlite:PATH, a plain path, and postgres://…", scheme)
+	}
+	return openSQLite(ctx, url, opts)
 }
 
 // Close writes what has been accepted and closes the store.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error { return s.db.close() }
 
 // Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return errOpening }
-
-// UseToken notes that a single-use token has been used, until it expires. It
-// reports whether this was the first use, on any member.
-func (s *Store) UseToken(ctx context.Context, id string, expires time.Time) (first bool, err error) {
-	return false, errOpening
+func (s *Store) Ping(ctx context.Context) error {
+	if _, err := s.Revision(ctx); err != nil {
+		return fmt.Errorf("asking the database: %w", err)
+	}
+	return nil
 }
-
-// Meta returns a value kept under a key, or "" for none.
-func (s *Store) Meta(ctx context.Context, key string) (string, error) { return "", errOpening }
-
-// SetMeta keeps a value under a key.
-func (s *Store) SetMeta(ctx context.Context, key, value string) error { return errOpening }
