@@ -197,40 +197,37 @@ type ExplainAccessOutput struct {
 	Resources []ExplainedResource `json:"Resources"`
 }
 
-// ExplainedResource is the decision on one resource, with every policy source.
+// ExplainedResource is the decision on one resource, with every policy that applies
+// to the principal and every statement in them (policy.Reason).
 type ExplainedResource struct {
-	Resource string            `json:"Resource"` // ARN
-	Decision string            `json:"Decision"`
-	Message  string            `json:"Message,omitempty"` // as a refusal would be worded
-	Sources  []ExplainedSource `json:"Sources,omitempty"`
-	Remedies []string          `json:"Remedies,omitempty"` // what would make it pass
-}
-
-// ExplainedSource is one policy: what it is, where it hangs, what it says.
-type ExplainedSource struct {
-	Policy     string               `json:"Policy"`           // name or ARN
-	Kind       string               `json:"Kind,omitempty"`   // inline policy, managed policy, permissions boundary, session policy, grant
-	Source     string               `json:"Source,omitempty"` // user alice, group frontend, role X
-	Decision   string               `json:"Decision,omitempty"`
+	Resource   string               `json:"Resource"` // ARN
+	Decision   string               `json:"Decision"`
+	Message    string               `json:"Message,omitempty"` // as a refusal would be worded
+	Sources    []string             `json:"Sources,omitempty"` // names of all policies that apply
 	Statements []ExplainedStatement `json:"Statements,omitempty"`
 }
 
-// ExplainedStatement tells what one statement did, or which part of it did not match.
+// ExplainedStatement tells what one statement did, or why it does not apply.
 type ExplainedStatement struct {
-	Sid        string               `json:"Sid,omitempty"`
-	Index      int                  `json:"Index"` // from 0
-	Effect     string               `json:"Effect"`
-	Outcome    string               `json:"Outcome"` // applies, or what did not match: action, resource, condition, principal
-	Detail     string               `json:"Detail,omitempty"`
-	Conditions []ExplainedCondition `json:"Conditions,omitempty"` // those that failed
+	Source    string           `json:"Source"` // inline policy access of group frontend
+	Kind      string           `json:"Kind"`   // identity-based policy, permissions boundary, session policy, grant
+	Sid       string           `json:"Sid,omitempty"`
+	Statement int              `json:"Statement"` // from 1
+	Effect    string           `json:"Effect"`    // Allow or Deny
+	Matched   bool             `json:"Matched"`
+	Hint      string           `json:"Hint,omitempty"` // what would make it apply
+	Checks    []ExplainedCheck `json:"Checks,omitempty"`
 }
 
-// ExplainedCondition is one condition with both its values.
-type ExplainedCondition struct {
-	Operator string   `json:"Operator"`
-	Key      string   `json:"Key"`
-	Want     []string `json:"Want"`           // as written in the policy, variables filled in
-	Have     []string `json:"Have,omitempty"` // of the request; empty: the key is absent
+// ExplainedCheck is one element of a statement with both its values.
+type ExplainedCheck struct {
+	Element  string   `json:"Element"` // Action, Resource, Condition, …
+	Operator string   `json:"Operator,omitempty"`
+	Key      string   `json:"Key,omitempty"`
+	Policy   []string `json:"Policy,omitempty"`  // as the policy says, variables filled in
+	Request  []string `json:"Request,omitempty"` // as the request has it
+	Absent   bool     `json:"Absent,omitempty"`  // the request has no such key
+	Held     bool     `json:"Held"`
 }
 
 // GetStatusOutput tells of the server and of the caller.
