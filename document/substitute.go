@@ -1,0 +1,215 @@
+package document
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var (
+	placeholder    = regexp.MustCompile(`{{\s*([A-Za-z0-9]+)\s*}}`)
+	wholeValue     = regexp.MustCompile(`^{{\s*([A-Za-z0-9]+)\s*}}$`)
+	parameterStore = regexp.MustCompile(`{{\s*ssm:`)
+)
+
+// solePlaceholder returns the parameter that s consists of, or "".
+func solePlaceholder(s string) string {
+	if m := wholeValue.FindStringSubmatch(s); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// checkPlaceholders refuses references to parameters that are not declared, which
+// the agent would pass on as they stand, and to the parameter store.
+func (d *Document) checkPlaceholders(n *node, path string) error {
+	for i, item := range n.items {
+		if err := d.checkPlaceholders(item, indexed(path, i)); err != nil {
+			return err
+		}
+	}
+	for _, key := range n.keys {
+		if err := d.checkPlaceholders(n.field(key), joined(path, key)); err != nil {
+			return err
+		}
+	}
+	if n.kind != kindText {
+		return nil
+	}
+	if parameterStore.MatchString(n.text) {
+		return n.fault(path, "%v", errParameterStore)
+	}
+	for _, m := range placeholder.FindAllStringSubmatch(n.text, -1) {
+		if _, ok := d.Parameters[m[1]]; !ok {
+			return n.fault(path, "refers to parameter %q, which the document does not declare", m[1])
+		}
+	}
+	return nil
+}
+
+// substitute replaces the placeholders in every string below n as the agent does
+// (docs/protocol.md §9.3): a string that is nothing but a placeholder becomes the
+// value itself, of whatever type; elsewhere the value's text is put in. What is put
+// in is not looked at again.
+func substitute(n *node, values map[string]*node) {
+	for _, item := range n.items {
+		substitute(item, values)
+	}
+	for _, key := range n.keys {
+		substitute(n.field(key), values)
+	}
+	if n.kind != kindText {
+		return
+	}
+	if v := values[solePlaceholder(n.text)]; v != nil {
+		line, col := n.line, n.col
+		*n = *v.clone()
+		n.line, n.col = line, col
+		return
+	}
+	n.text = placeholder.ReplaceAllStringFunc(n.text, func(s string) string {
+		v := values[solePlaceholder(s)]
+		if v == nil {
+			return s
+		}
+		return strings.ReplaceAll(textOf(v), "$$", "$")
+	})
+}
+
+// Resolved is a session document with its parameters put in.
+type Resolved struct {
+	SessionType string
+	Inputs      Inputs
+	Properties  json.RawMessage // null if there are none; passed to the client for Port
+	Port        *PortProperties
+	Commands    map[string]*CommandProperties // by platform: linux, macos, windows
+}
+
+// PortProperties say what a Port session connects.
+type PortProperties struct {
+	PortNumber          string `json:"portNumber"`
+	Host                string `json:"host"`
+	Type                string `json:"type"`
+	LocalPortNumber     string `json:"localPortNumber"`
+	LocalUnixSocket     string `json:"localUnixSocket"`
+	LocalConnectionType string `json:"localConnectionType"`
+}
+
+// CommandProperties say what a command session runs on one platform.
+type CommandProperties struct {
+	Commands              string `json:"commands"`
+	RunAsElevated         bool   `json:"runAsElevated"`
+	SeparateOutputStream  bool   `json:"separateOutputStream"`
+	StdOutSeparatorPrefix string `json:"stdOutSeparatorPrefix"`
+	StdErrSeparatorPrefix string `json:"stdErrSeparatorPrefix"`
+}
+
+// Resolve puts values, as Fill returns them, into a session document. Parameters
+// that have no value take their defaults.
+func (d *Document) Resolve(values map[string]json.RawMessage) (*Resolved, error) {
+	nodes, err := d.nodes(values)
+	if err != nil {
+		return nil, err
+	}
+	root := d.root.clone()
+	out := &Resolved{SessionType: d.SessionType, Properties: json.RawMessage("null")}
+	if n := root.field("inputs"); n != nil {
+		substitute(n, nodes)
+		if err := recheck(n, "inputs", checkInputs, &out.Inputs); err != nil {
+			return nil, d.named(err)
+		}
+	}
+	n := root.field("properties")
+	if n == nil {
+		return out, nil
+	}
+	substitute(n, nodes)
+	if err := checkProperties(root, d.SessionType); err != nil {
+		return nil, d.named(err)
+	}
+	out.Properties = n.json()
+	return out, d.named(out.read(n, d.SessionType))
+}
+
+func (r *Resolved) read(n *node, sessionType string) error {
+	switch sessionType {
+	case Port:
+		return json.Unmarshal(r.Properties, &r.Port)
+	case InteractiveCommands, NonInteractiveCommands:
+		for _, key := range n.keys {
+			if err := typed(n.field(key)); err != nil {
+				return err
+			}
+		}
+		return json.Unmarshal(n.json(), &r.Commands)
+	}
+	return nil
+}
+
+// typed makes booleans of the flags that parameters gave as text.
+func typed(platform *node) error {
+	for _, key := range []string{"runAsElevated", "separateOutputStream"} {
+		if f := platform.field(key); f != nil {
+			if err := flag(f, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func recheck(n *node, path string, check rule, v any) error {
+	if err := check(n, path); err != nil {
+		return err
+	}
+	return json.Unmarshal(n.json(), v)
+}
+
+func (d *Document) named(err error) error {
+	if e, ok := err.(*Error); ok {
+		e.Document = d.Name
+	}
+	return err
+}
+
+func (d *Document) nodes(values map[string]json.RawMessage) (map[string]*node, error) {
+	out := make(map[string]*node, len(d.Parameters))
+	for name, p := range d.Parameters {
+		raw, ok := values[name]
+		if !ok {
+			raw = p.Default
+		}
+		if raw == nil {
+			continue
+		}
+		n, err := jsonValue(string(raw))
+		if err != nil {
+			return nil, fmt.Errorf("document %q: parameter %q: %w", d.Name, name, err)
+		}
+		out[name] = n
+	}
+	return out, nil
+}
+
+// Lint returns what is allowed but unwise: a parameter pasted into a command line
+// with nothing that limits what it may hold, so that whoever may use the document
+// may run anything. A command that is nothing but a parameter says so itself.
+func (d *Document) Lint() []string {
+	var out []string
+	for _, platform := range []string{"linux", "macos", "windows"} {
+		n := d.root.field("properties").field(platform).field("commands")
+		if n == nil || solePlaceholder(n.text) != "" {
+			continue
+		}
+		for _, m := range placeholder.FindAllStringSubmatch(n.text, -1) {
+			p := d.Parameters[m[1]]
+			if p.AllowedPattern == "" && len(p.AllowedValues) == 0 && (p.Type == ParameterString || p.Type == ParameterStringList) {
+				out = append(out, "properties."+platform+".commands: parameter "+strconv.Quote(p.Name)+
+					" has neither allowedPattern nor allowedValues, so its value can add commands")
+			}
+		}
+	}
+	return out
+}
