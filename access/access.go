@@ -1,7 +1,6 @@
 package access
 
 import (
-	"context"
 	"time"
 
 	"sallyport.dev/identity"
@@ -11,7 +10,8 @@ import (
 // Resource is one resource that an action is authorised on.
 type Resource struct {
 	ARN string
-	// Tags fill aws:ResourceTag/…, and ssm:resourceTag/… or ec2:ResourceTag/… .
+	// Tags fill aws:ResourceTag/…, and ssm:resourceTag/…, ec2:ResourceTag/… or
+	// iam:ResourceTag/… .
 	Tags identity.Tags
 	// Context adds keys that are true of this resource only.
 	Context map[string][]string
@@ -37,6 +37,8 @@ type Query struct {
 	Origin  Origin
 	// Node, Document and Session go into the audit record.
 	Node, Document, Session string
+	// Details go into the audit record as well: short facts, no secrets.
+	Details map[string]string
 	// Quiet leaves an allowed decision out of the audit log: for high-volume reads of
 	// agents and for the filtering of listings. Refusals are always recorded.
 	Quiet bool
@@ -56,17 +58,32 @@ type Decision struct {
 type DeniedError struct {
 	Principal, Action, Resource string
 	Decision                    policy.Decision
+	// Because replaces the reason where no policy was asked: "because …".
+	Because string
 }
 
 // Error implements error: "User: ARN is not authorized to perform: ACTION on
 // resource: ARN because no identity-based policy allows the ACTION action", or
 // "… with an explicit deny in an identity-based policy" (or permissions boundary,
 // session policy).
-func (e *DeniedError) Error() string { return e.message() }
+func (e *DeniedError) Error() string {
+	return "User: " + e.Principal + " is not authorized to perform: " + e.Action +
+		" on resource: " + e.Resource + " " + e.reason()
+}
 
-// Checker decides. Its zero value is not usable; see New.
-type CheckerAPI interface {
-	// Check decides and audits. A refusal is a *DeniedError; any other error means
-	// that the decision could not be made or not be recorded, and nothing is allowed.
-	Check(ctx context.Context, q Query) (Decision, error)
+func (e *DeniedError) reason() string {
+	switch {
+	case e.Because != "":
+		return e.Because
+	case e.Decision.Effect == policy.ExplicitlyDenied:
+		return "with an explicit deny in " + article(e.Decision.Kind)
+	}
+	return "because no " + e.Decision.Kind.String() + " allows the " + e.Action + " action"
+}
+
+func article(k policy.Kind) string {
+	if k == policy.Identity {
+		return "an " + k.String()
+	}
+	return "a " + k.String()
 }

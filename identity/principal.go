@@ -47,9 +47,18 @@ type Principal struct {
 	ExpiresAt time.Time
 	// Source is the ARN of the principal that assumed the role; empty otherwise.
 	Source string
+	// SourceIdentity was set when the first role of a chain was assumed; empty for none.
+	SourceIdentity string
+	// SessionTags are the session tags alone; those whose keys are in Transitive pass
+	// on to the next role in a chain.
+	SessionTags Tags
+	Transitive  []string
 	// Boundary is the ARN of the permissions boundary, empty for none.
 	Boundary string
 }
+
+// Temporary reports whether the principal signed with temporary credentials.
+func (p Principal) Temporary() bool { return !p.IssuedAt.IsZero() }
 
 // IsNode reports whether the principal is a node's agent.
 func (p Principal) IsNode() bool { return p.Kind == KindNode }

@@ -1,0 +1,236 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"sallyport.dev/audit"
+	"sallyport.dev/identity"
+	"sallyport.dev/internal/arn"
+	"sallyport.dev/policy"
+)
+
+// Store is the part of identity.Store that holds policies.
+type Store interface {
+	GroupsOf(ctx context.Context, user string, p identity.Page) ([]identity.Group, error)
+	InlinePolicies(ctx context.Context, o identity.Owner) ([]identity.InlinePolicy, error)
+	AttachedPolicies(ctx context.Context, o identity.Owner) ([]identity.ManagedPolicy, error)
+	Policy(ctx context.Context, arn string) (identity.ManagedPolicy, error)
+	PolicyVersion(ctx context.Context, arn, id string) (identity.PolicyVersion, error)
+	Revision(ctx context.Context) (int64, error)
+}
+
+// Auditor records decisions; Append returns when the record is durable.
+type Auditor interface {
+	Append(ctx context.Context, r audit.Record) (audit.Record, error)
+}
+
+// GrantSource gives the grants that a principal holds at this moment, as policies of
+// kind policy.Grant. It is asked for every decision.
+type GrantSource interface {
+	Grants(ctx context.Context, p identity.Principal) ([]policy.Source, error)
+}
+
+// Config is what a Checker needs.
+type Config struct {
+	Store  Store
+	Audit  Auditor
+	Grants GrantSource // nil for none
+	Realm  arn.Realm
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Checker decides, and records what it decided. It is safe for concurrent use.
+type Checker struct {
+	config Config
+	cache  cache
+}
+
+// New returns a Checker.
+func New(c Config) *Checker { return &Checker{config: c, cache: newCache()} }
+
+// recordTimeout bounds the wait for a record to become durable.
+const recordTimeout = 10 * time.Second
+
+// Check decides and audits. A refusal is a *DeniedError; any other error means
+// that the decision could not be made or not be recorded, and nothing is allowed.
+func (c *Checker) Check(ctx context.Context, q Query) (Decision, error) {
+	return c.check(ctx, q)
+}
+
+// check decides by the first of the alternatives that allows, else by the last one.
+func (c *Checker) check(ctx context.Context, alternatives ...Query) (Decision, error) {
+	var d Decision
+	var q Query
+	for _, q = range alternatives {
+		var err error
+		if d, err = c.decide(ctx, q); err != nil {
+			return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
+		}
+		if d.Allowed {
+			break
+		}
+	}
+	return c.settle(ctx, q, d, nil)
+}
+
+// settle records a decision and turns a refusal into an error.
+func (c *Checker) settle(ctx context.Context, q Query, d Decision, denied *DeniedError) (Decision, error) {
+	if !d.Allowed && denied == nil {
+		denied = &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: d.Resource, Decision: d.Policy}
+	}
+	if err := c.record(ctx, q, d, denied); err != nil {
+		return Decision{}, err
+	}
+	if denied != nil {
+		return d, denied
+	}
+	return d, nil
+}
+
+// Refuse records and returns a refusal that no policy had a say in; because begins
+// with "because".
+func (c *Checker) Refuse(ctx context.Context, q Query, because string) error {
+	d := Decision{Resource: firstARN(q)}
+	_, err := c.settle(ctx, q, d, &DeniedError{
+		Principal: q.Principal.ARN, Action: q.Action, Resource: d.Resource, Because: because,
+	})
+	return err
+}
+
+// Admit records that a call was allowed without asking policies: an agent on its own
+// node.
+func (c *Checker) Admit(ctx context.Context, q Query) error {
+	d := Decision{Allowed: true, Resource: firstARN(q), Policy: policy.Decision{Effect: policy.Allowed}}
+	_, err := c.settle(ctx, q, d, nil)
+	return err
+}
+
+func firstARN(q Query) string {
+	if len(q.Resources) == 0 {
+		return "*"
+	}
+	return q.Resources[0].ARN
+}
+
+// decide evaluates every resource of a query.
+func (c *Checker) decide(ctx context.Context, q Query) (Decision, error) {
+	if len(q.Resources) == 0 {
+		return Decision{}, errors.New("no resource to decide on")
+	}
+	set, err := c.policies(ctx, q.Principal)
+	if err != nil {
+		return Decision{}, err
+	}
+	var d Decision
+	for _, r := range q.Resources {
+		d = decision(r.ARN, set.Evaluate(c.request(q, r)))
+		if !d.Allowed {
+			break
+		}
+	}
+	return d, nil
+}
+
+func decision(arn string, p policy.Decision) Decision {
+	return Decision{Allowed: p.Allowed(), Resource: arn, Policy: p}
+}
+
+func (c *Checker) request(q Query, r Resource) *policy.Request {
+	return &policy.Request{
+		Principal: q.Principal.ARN, Action: q.Action, Resource: r.ARN,
+		Context: c.Conditions(q, r),
+	}
+}
+
+// record writes the audit record of a decision. It outlives the request's context: a
+// caller who hangs up does not leave a refusal unrecorded.
+func (c *Checker) record(ctx context.Context, q Query, d Decision, denied *DeniedError) error {
+	if q.NoAudit || q.Quiet && d.Allowed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if _, err := c.config.Audit.Append(ctx, c.recordOf(q, d, denied)); err != nil {
+		return fmt.Errorf("recording the decision on %s: %w", q.Action, err)
+	}
+	return nil
+}
+
+func (c *Checker) recordOf(q Query, d Decision, denied *DeniedError) audit.Record {
+	r := audit.Record{
+		Time: c.config.Now(), Event: audit.EventDecision,
+		Principal: q.Principal.ARN, Action: q.Action,
+		Decision: d.Policy.Effect.String(), Reason: reasons(d.Policy),
+		SourceIP: q.Origin.SourceIP, UserAgent: q.Origin.UserAgent, RequestID: q.Origin.RequestID,
+		Session: q.Session, Node: q.Node, Document: q.Document, Details: q.Details,
+	}
+	for _, resource := range q.Resources {
+		r.Resources = append(r.Resources, resource.ARN)
+	}
+	if denied != nil {
+		r.Error, r.Reason = "AccessDenied", denied.Error()
+	}
+	return r
+}
+
+func reasons(d policy.Decision) string {
+	lines := make([]string, len(d.Reasons))
+	for i, r := range d.Reasons {
+		lines[i] = r.String()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Explanation is a decision with every statement's part in it.
+type Explanation struct {
+	Decision
+	Denied    *DeniedError // nil if allowed
+	Resources []ResourceExplanation
+}
+
+// ResourceExplanation explains the decision on one resource.
+type ResourceExplanation struct {
+	ARN string
+	policy.Explanation
+}
+
+// Explain decides as Check does, but of all resources, says why, and records nothing.
+func (c *Checker) Explain(ctx context.Context, q Query) (Explanation, error) {
+	return c.explain(ctx, q)
+}
+
+func (c *Checker) explain(ctx context.Context, alternatives ...Query) (Explanation, error) {
+	var e Explanation
+	for _, q := range alternatives {
+		var err error
+		if e, err = c.explainOne(ctx, q); err != nil || e.Allowed {
+			return e, err
+		}
+	}
+	return e, nil
+}
+
+func (c *Checker) explainOne(ctx context.Context, q Query) (Explanation, error) {
+	sources, err := c.Sources(ctx, q.Principal)
+	if err != nil {
+		return Explanation{}, err
+	}
+	e := Explanation{Decision: Decision{Allowed: true}}
+	for _, r := range q.Resources {
+		x := policy.Explain(sources, c.request(q, r))
+		e.Resources = append(e.Resources, ResourceExplanation{r.ARN, x})
+		if e.Allowed {
+			e.Decision = decision(r.ARN, x.Decision)
+		}
+	}
+	if !e.Allowed {
+		e.Denied = &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: e.Resource, Decision: e.Policy}
+	}
+	return e, nil
+}

@@ -1,0 +1,196 @@
+package identity
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"sallyport.dev/internal/arn"
+)
+
+// People is the part of Store that makes principals.
+type People interface {
+	User(ctx context.Context, name string) (User, error)
+	UserByID(ctx context.Context, id string) (User, error)
+	Role(ctx context.Context, name string) (Role, error)
+	AccessKey(ctx context.Context, id string) (AccessKey, error)
+	TouchAccessKey(ctx context.Context, id string, at time.Time) error
+}
+
+// Machine is what a registered node is to authentication.
+type Machine struct {
+	ID        string
+	Tags      Tags
+	PublicKey *rsa.PublicKey
+}
+
+// Machines finds registered nodes. Machine returns ErrNotFound, wrapped, for a node
+// that is not registered.
+type Machines interface {
+	Machine(ctx context.Context, id string) (Machine, error)
+}
+
+// Resolver makes live principals of what signatures proved: users, roles and nodes
+// must still exist, users must not be disabled, and the answer carries their tags and
+// boundary as they are now.
+type Resolver struct {
+	realm    arn.Realm
+	people   People
+	machines Machines
+	now      func() time.Time
+
+	mu      sync.Mutex
+	touched map[string]time.Time // last TouchAccessKey by key id
+}
+
+// NewResolver returns a Resolver.
+func NewResolver(realm arn.Realm, people People, machines Machines, now func() time.Time) *Resolver {
+	return &Resolver{realm: realm, people: people, machines: machines, now: now, touched: map[string]time.Time{}}
+}
+
+// Resolve returns the principal behind a proof. Errors are *AuthError where the
+// principal is gone or disabled.
+func (r *Resolver) Resolve(ctx context.Context, p Proof) (Principal, error) {
+	principal, err := r.resolve(ctx, p)
+	if errors.Is(err, ErrNotFound) {
+		e := authError(UnknownKey, "%s", messageUnknownKey)
+		e.AccessKeyID = p.AccessKeyID
+		return Principal{}, e
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	principal.AccessKeyID = p.AccessKeyID
+	return principal, nil
+}
+
+func (r *Resolver) resolve(ctx context.Context, p Proof) (Principal, error) {
+	switch {
+	case p.Machine != nil:
+		return r.node(*p.Machine), nil
+	case p.Claims != nil:
+		return r.temporary(ctx, *p.Claims)
+	}
+	user, err := r.people.User(ctx, p.Key.User)
+	if err != nil {
+		return Principal{}, err
+	}
+	principal, err := r.user(user)
+	if err == nil {
+		r.touch(ctx, p.Key.ID)
+	}
+	return principal, err
+}
+
+func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
+	principal, err := r.holder(ctx, c)
+	if err != nil {
+		return Principal{}, err
+	}
+	principal.SessionName = c.SessionName
+	principal.SessionTags, principal.Transitive = c.Tags, c.Transitive
+	principal.Tags = overlay(principal.Tags, c.Tags)
+	principal.SessionPolicies, principal.SessionPolicyARNs = c.Policies, c.PolicyARNs
+	principal.MFA, principal.MFAAt = c.MFA, c.MFAAt
+	principal.IssuedAt, principal.ExpiresAt = c.IssuedAt, c.ExpiresAt
+	principal.Source, principal.SourceIdentity = c.Source, c.SourceIdentity
+	return principal, nil
+}
+
+// holder finds whom temporary credentials were issued to.
+func (r *Resolver) holder(ctx context.Context, c Claims) (Principal, error) {
+	switch c.Kind {
+	case KindUser:
+		user, err := r.people.UserByID(ctx, c.ID)
+		if err != nil {
+			return Principal{}, err
+		}
+		return r.user(user)
+	case KindRole:
+		role, err := r.people.Role(ctx, c.Name)
+		if err != nil {
+			return Principal{}, err
+		}
+		if role.ID != c.ID {
+			return Principal{}, fmt.Errorf("role %s was made anew: %w", c.Name, ErrNotFound)
+		}
+		return r.RolePrincipal(role, c.SessionName), nil
+	case KindNode:
+		m, err := r.machines.Machine(ctx, c.Name)
+		if err != nil {
+			return Principal{}, err
+		}
+		return r.node(m), nil
+	}
+	return Principal{}, fmt.Errorf("session token of unknown kind %q", c.Kind)
+}
+
+func (r *Resolver) user(u User) (Principal, error) {
+	if u.Disabled {
+		return Principal{}, fmt.Errorf("user %s is disabled: %w", u.Name, ErrNotFound)
+	}
+	return r.UserPrincipal(u), nil
+}
+
+// UserPrincipal returns the principal that a user is with long-lived keys.
+func (r *Resolver) UserPrincipal(u User) Principal {
+	name := r.realm.IAM("user", u.Path, u.Name)
+	return Principal{
+		Kind: KindUser, ARN: name, PolicyARN: name, UserID: u.ID, Name: u.Name,
+		Tags: u.Tags, Boundary: u.Boundary,
+	}
+}
+
+// RolePrincipal returns the principal that a session of a role is, without session
+// tags and policies.
+func (r *Resolver) RolePrincipal(role Role, session string) Principal {
+	return Principal{
+		Kind: KindRole, ARN: r.realm.AssumedRole(role.Name, session),
+		PolicyARN: r.realm.IAM("role", role.Path, role.Name),
+		UserID:    role.ID + ":" + session, Name: role.Name, SessionName: session,
+		Tags: role.Tags, Boundary: role.Boundary,
+	}
+}
+
+func (r *Resolver) node(m Machine) Principal {
+	name := r.realm.Node(m.ID)
+	return Principal{Kind: KindNode, ARN: name, PolicyARN: name, UserID: m.ID, Name: m.ID, Tags: m.Tags}
+}
+
+func overlay(under, over Tags) Tags {
+	if len(over) == 0 {
+		return under
+	}
+	tags := make(Tags, len(under)+len(over))
+	maps.Copy(tags, under)
+	maps.Copy(tags, over)
+	return tags
+}
+
+// Keys' last use is noted at most this often, and for so many keys at a time.
+const (
+	touchEvery = time.Minute
+	maxTouched = 4096
+)
+
+// touch notes that a key was used. What it cannot note is lost: the last use is
+// information for people and no part of a decision.
+func (r *Resolver) touch(ctx context.Context, id string) {
+	now := r.now()
+	r.mu.Lock()
+	due := now.Sub(r.touched[id]) >= touchEvery
+	if due {
+		if len(r.touched) >= maxTouched {
+			clear(r.touched)
+		}
+		r.touched[id] = now
+	}
+	r.mu.Unlock()
+	if due {
+		_ = r.people.TouchAccessKey(ctx, id, now)
+	}
+}

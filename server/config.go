@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport.dev/access"
+	"sallyport.dev/audit"
+	"sallyport.dev/document"
+	"sallyport.dev/identity"
+	"sallyport.dev/internal/arn"
+	"sallyport.dev/node"
+	"sallyport.dev/session"
+)
+
+// Config is what a Server is made of. All but the fields marked optional are needed.
+type Config struct {
+	Realm      arn.Realm
+	Identities identity.Store
+	Nodes      node.Store
+	Sessions   session.Store
+	Documents  document.Store
+	Audit      access.Auditor
+	AuditStore AuditReader
+	Sealer     identity.Sealer    // *seal.Key
+	Recordings Recordings         // optional: without it there are none to read
+	Grants     access.GrantSource // optional
+	Logger     *slog.Logger
+	Now        func() time.Time // optional: time.Now
+
+	// RequireDocumentAccess checks the default session document even where the
+	// caller did not name it.
+	RequireDocumentAccess bool
+	// TrustedProxies are networks whose X-Forwarded-For and X-Forwarded-Proto count;
+	// none by default.
+	TrustedProxies []netip.Prefix
+	// ClockSkew is the greatest difference between a signature's clock and ours;
+	// 0 is 5 minutes.
+	ClockSkew time.Duration
+	// BodyTimeout bounds the time a request's body takes to arrive; 0 is 30 seconds.
+	BodyTimeout time.Duration
+	// Metrics gets the server's metrics; optional.
+	Metrics prometheus.Registerer
+	// Ready tells whether the server can serve, for /readyz; optional.
+	Ready func(context.Context) error
+	// Version is what GetStatus reports.
+	Version string
+}
+
+// AuditReader reads the audit log.
+type AuditReader interface {
+	Audit(ctx context.Context, f audit.Filter) ([]audit.Record, error)
+}
+
+// Recordings opens recordings by the name in their session's row.
+type Recordings interface {
+	// Open returns a recording and its size in bytes. It returns an error that wraps
+	// fs.ErrNotExist where there is none.
+	Open(name string) (Recording, int64, error)
+}
+
+// Recording is one open recording.
+type Recording interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// complete checks the configuration and fills its defaults.
+func (c *Config) complete() error {
+	for _, needed := range []struct {
+		name  string
+		given bool
+	}{
+		{"Realm.Account", c.Realm.Account != ""},
+		{"Realm.Region", c.Realm.Region != ""},
+		{"Identities", c.Identities != nil},
+		{"Nodes", c.Nodes != nil},
+		{"Sessions", c.Sessions != nil},
+		{"Documents", c.Documents != nil},
+		{"Audit", c.Audit != nil},
+		{"AuditStore", c.AuditStore != nil},
+		{"Sealer", c.Sealer != nil},
+		{"Logger", c.Logger != nil},
+	} {
+		if !needed.given {
+			return errors.New("server configuration lacks " + needed.name)
+		}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = 30 * time.Second
+	}
+	return nil
+}

@@ -1,0 +1,255 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"sallyport.dev/access"
+	"sallyport.dev/identity"
+)
+
+// request is an API request on its way to its operation.
+type request struct {
+	http    *http.Request
+	body    []byte
+	origin  access.Origin
+	service service
+	name    string // of the operation, as the caller gave it
+	form    *form  // Query services only
+}
+
+// serveOperation is the one way into every operation: read, route, authenticate,
+// decode, authorise and audit, run, answer.
+func (s *Server) serveOperation(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	req := &request{http: r, origin: s.origin(r), service: guessService(r)}
+	w.Header().Set("X-Amzn-Requestid", req.origin.RequestID)
+	o, code := s.answer(w, req)
+	name := ""
+	if o != nil {
+		name = o.Service + ":" + o.Name
+	}
+	s.metrics.observe(name, code, time.Since(start))
+}
+
+// answer handles a request and returns the error code it answered with, if any.
+func (s *Server) answer(w http.ResponseWriter, req *request) (*Operation, string) {
+	o, out, err := s.handle(w, req)
+	if err != nil {
+		return o, s.fail(w, req.origin, req.service, req.name, err)
+	}
+	if err := encode(w, req, o, out); err != nil {
+		// Either the shape cannot be encoded, and nothing was written, or the
+		// client has gone.
+		return o, s.fail(w, req.origin, req.service, req.name, fmt.Errorf("answering: %w", err))
+	}
+	return o, ""
+}
+
+func encode(w http.ResponseWriter, req *request, o *Operation, out any) error {
+	switch req.service.protocol {
+	case protocolQuery:
+		return encodeQuery(w, o, req.service, req.origin.RequestID, out)
+	case protocolEC2:
+		return encodeEC2(w, o, req.service, req.origin.RequestID, out)
+	}
+	return encodeJSON(w, out)
+}
+
+func (s *Server) handle(w http.ResponseWriter, req *request) (o *Operation, out any, err error) {
+	defer func() {
+		// recover works only in the deferred function itself.
+		if v := recover(); v != nil {
+			out, err = nil, s.panicked(req, v)
+		}
+	}()
+	if err := s.read(w, req); err != nil {
+		return nil, nil, err
+	}
+	o = s.table.operations[req.service.name][req.name]
+	call := &Call{Server: s, Operation: o, Origin: req.origin, Host: req.http.Host}
+	if o == nil || o.Caller != CallerAnonymous {
+		if call.Principal, err = s.identify(req.http, req.body, req.origin, req.service.name); err != nil {
+			return o, nil, err
+		}
+	}
+	if o == nil {
+		return nil, nil, s.unknown(req)
+	}
+	out, err = s.call(req, call)
+	return o, out, err
+}
+
+// call decodes, authorises and runs.
+func (s *Server) call(req *request, c *Call) (any, error) {
+	ctx := req.http.Context()
+	in, err := decode(req, c.Operation)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorize(ctx, in); err != nil {
+		return nil, err
+	}
+	out, err := c.Operation.run(ctx, c, in)
+	if err == nil && c.Operation.selfCheck && !c.checked {
+		// Our own bug: an answer that nobody authorised does not leave.
+		return nil, fmt.Errorf("%s:%s answered without checking access", c.Operation.Service, c.Operation.Name)
+	}
+	return out, err
+}
+
+func decode(req *request, o *Operation) (any, error) {
+	if req.service.protocol == protocolJSON {
+		return decodeJSON(o, req.body)
+	}
+	return decodeQuery(o, req.service, req.form)
+}
+
+// authorize decides by the operation's kind of caller.
+func (c *Call) authorize(ctx context.Context, in any) error {
+	switch c.Operation.Caller {
+	case CallerAnonymous, CallerIdentity:
+		return nil
+	case CallerAgent, CallerNodeKey:
+		return c.authorizeAgent(ctx, in)
+	}
+	if c.Operation.selfCheck {
+		return nil
+	}
+	resources, err := c.Operation.resources(ctx, c, in)
+	if err != nil {
+		return err
+	}
+	return c.Check(ctx, resources...)
+}
+
+// authorizeAgent admits nodes, and those to themselves only.
+func (c *Call) authorizeAgent(ctx context.Context, in any) error {
+	self := access.Resource{ARN: c.Principal.ARN, Tags: c.Principal.Tags}
+	checker := c.Server.checker
+	if !c.Principal.IsNode() {
+		return checker.Refuse(ctx, c.query(c.Operation.Action, []access.Resource{{ARN: "*"}}),
+			"because only the agents of nodes may do that")
+	}
+	if ownKey := c.Principal.AccessKeyID == c.Principal.Name; c.Operation.Caller == CallerNodeKey && !ownKey {
+		return checker.Refuse(ctx, c.query(c.Operation.Action, []access.Resource{self}),
+			"because the request must be signed with the node's own key")
+	}
+	resources, err := c.Operation.resources(ctx, c, in)
+	if err != nil {
+		return err
+	}
+	for _, r := range resources {
+		if r.ARN != "*" && r.ARN != self.ARN {
+			return checker.Refuse(ctx, c.query(c.Operation.Action, []access.Resource{r}),
+				"because a node may act for itself only")
+		}
+	}
+	c.Node = c.Principal.Name
+	return checker.Admit(ctx, c.query(c.Operation.Action, []access.Resource{self}))
+}
+
+// unknown says which operations there are.
+func (s *Server) unknown(req *request) error {
+	if req.name == "" {
+		return exception(req.service.code(unknownOperation), "The request names no operation. Those of %s are: %s.",
+			req.service.name, s.table.names(req.service.name))
+	}
+	return exception(req.service.code(unknownOperation), "%s has no operation %q. It has: %s.",
+		req.service.name, truncate(req.name, 100), s.table.names(req.service.name))
+}
+
+// read reads a request and finds out what it asks for.
+func (s *Server) read(w http.ResponseWriter, req *request) error {
+	switch {
+	case req.http.Method == http.MethodPost:
+	case req.http.Method == http.MethodGet && identity.Presigned(req.http):
+	default:
+		w.Header().Set("Allow", "POST")
+		return exception("MethodNotAllowed", "Send API requests with POST, or presigned with GET.")
+	}
+	body, err := s.readBody(w, req.http)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return exception(req.service.code(tooLarge), "The request is larger than %d bytes.", maxBody)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return exception(req.service.code(timedOut), "The request did not arrive in time.")
+	case err != nil:
+		return exception("IncompleteBody", "The request did not arrive as a whole.")
+	}
+	req.body = body
+	return s.route(req)
+}
+
+// route finds service and operation: by X-Amz-Target for JSON services, else by the
+// service in the signature's scope and the form's Action.
+func (s *Server) route(req *request) error {
+	if targets := req.http.Header.Values("X-Amz-Target"); len(targets) > 0 {
+		return s.routeTarget(req, targets)
+	}
+	text := string(req.body)
+	if req.http.Method == http.MethodGet {
+		text = req.http.URL.RawQuery
+	} else if err := wantContent(req, contentForm); err != nil {
+		return err
+	}
+	var err error
+	if req.form, err = parseForm(text); err != nil {
+		return exception("MalformedQueryString", "%v", err)
+	}
+	req.name = req.form.value("Action")
+	if sv, ok := s.table.services[identity.Service(req.http)]; ok {
+		req.service = sv
+	}
+	if req.service.protocol == protocolJSON {
+		return exception(req.service.code(unknownOperation), "Requests to %s name their operation in X-Amz-Target. It has: %s.",
+			req.service.name, s.table.names(req.service.name))
+	}
+	return nil
+}
+
+func (s *Server) routeTarget(req *request, targets []string) error {
+	req.service = service{}
+	if len(targets) > 1 {
+		return exception("UnknownOperationException", "X-Amz-Target is given %d times.", len(targets))
+	}
+	prefix, name, _ := strings.Cut(targets[0], ".")
+	sv, ok := s.table.byTarget(prefix)
+	if !ok {
+		return exception("UnknownOperationException", "X-Amz-Target %q names no service; there are: %s.",
+			truncate(targets[0], 100), s.table.targets())
+	}
+	req.service, req.name = sv, name
+	return wantContent(req, contentJSON, "application/x-amz-json-1.0")
+}
+
+// wantContent refuses a body of another type.
+func wantContent(req *request, types ...string) error {
+	have, _, err := mime.ParseMediaType(req.http.Header.Get("Content-Type"))
+	for _, t := range types {
+		if err == nil && have == t {
+			return nil
+		}
+	}
+	return exception("SerializationException", "The Content-Type must be %s.", types[0])
+}
+
+// guessService tells in whose dialect to answer before the request is understood.
+func guessService(r *http.Request) service {
+	name := identity.Service(r)
+	for _, s := range services() {
+		if s.name == name {
+			return s
+		}
+	}
+	if r.Header.Get("X-Amz-Target") == "" && strings.HasPrefix(r.Header.Get("Content-Type"), contentForm) {
+		return service{name: "sts", protocol: protocolQuery, namespace: "https://sts.amazonaws.com/doc/2011-06-15/"}
+	}
+	return service{}
+}

@@ -1,0 +1,3 @@
+package server
+
+func ownOperations() []*Operation { return nil }

@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport.dev/access"
+	"sallyport.dev/identity"
+	"sallyport.dev/wire"
+)
+
+// Server is the API. It implements http.Handler: POST / for operations (GET / if
+// presigned), /v1/ for the channels of agents and clients, /healthz and /readyz.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	table    table
+	checker  *access.Checker
+	verifier *identity.Verifier
+	resolver *identity.Resolver
+	issuer   *identity.Issuer
+	logins   *logins
+	metrics  *metrics
+	channels http.Handler // of /v1/
+}
+
+// New returns a Server.
+func New(c Config) (*Server, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(c.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	nodes := machines{c.Nodes}
+	s := &Server{
+		config: c, log: c.Logger, metrics: m,
+		table: newTable(services(), operations()),
+		checker: access.New(access.Config{
+			Store: c.Identities, Audit: c.Audit, Grants: c.Grants,
+			Realm: c.Realm, Now: c.Now, Logger: c.Logger,
+		}),
+		verifier: identity.NewVerifier(identity.VerifierConfig{
+			Keys: c.Identities, Machines: nodes, Sealer: c.Sealer,
+			Now: c.Now, Skew: c.ClockSkew, Regions: regions(c.Realm.Region),
+		}),
+		resolver: identity.NewResolver(c.Realm, c.Identities, nodes, c.Now),
+		issuer:   identity.NewIssuer(c.Sealer),
+		logins:   newLogins(c.Audit, c.Now, c.Logger),
+		channels: http.NotFoundHandler(),
+	}
+	return s, nil
+}
+
+// regions lists the regions that scopes may name. IAM's and STS's global endpoints
+// sign for us-east-1 wherever the caller is.
+func regions(home string) []string {
+	return slices.Compact([]string{home, "us-east-1"})
+}
+
+// Close records what is still only counted. The Server must not be used afterwards.
+func (s *Server) Close() { s.logins.flush(context.Background()) }
+
+// Checker returns the server's checker, for what decides outside of operations.
+func (s *Server) Checker() *access.Checker { return s.checker }
+
+// Issuer returns the server's issuer of temporary credentials.
+func (s *Server) Issuer() *identity.Issuer { return s.issuer }
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.URL.Path == "/" || r.URL.Path == "":
+		s.serveOperation(w, r)
+	case strings.HasPrefix(r.URL.Path, "/v1/"):
+		s.channels.ServeHTTP(w, r)
+	case r.URL.Path == "/healthz":
+		s.serveHealth(w, r, nil)
+	case r.URL.Path == "/readyz":
+		s.serveHealth(w, r, s.config.Ready)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, check func(context.Context) error) {
+	if check != nil {
+		if err := check(r.Context()); err != nil {
+			s.log.Warn("not ready", "error", err)
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+	}
+	_ = reply(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+}
+
+// reply writes an answer whose length is known.
+func reply(w http.ResponseWriter, status int, contentType string, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", fmt.Sprint(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, err := w.Write(body)
+	return err
+}
+
+// authenticate identifies the caller of a request whose body was body: the way in for
+// the channels, whose signatures are scoped to ssmmessages. Failures are recorded and
+// returned as *identity.AuthError; other errors are ours.
+func (s *Server) authenticate(r *http.Request, body []byte) (identity.Principal, error) {
+	return s.identify(r, body, s.origin(r), "ssmmessages")
+}
+
+// identify checks the signature, its scope, and that the caller still exists.
+func (s *Server) identify(r *http.Request, body []byte, o access.Origin, service string) (identity.Principal, error) {
+	proof, err := s.verifier.Verify(r.Context(), r, body)
+	if err == nil && proof.Service != service {
+		err = &identity.AuthError{
+			Failure: identity.WrongScope, AccessKeyID: proof.AccessKeyID,
+			Message: fmt.Sprintf("Credential should be scoped to correct service: '%s'.", service),
+		}
+	}
+	if err == nil {
+		var p identity.Principal
+		if p, err = s.resolver.Resolve(r.Context(), proof); err == nil {
+			return p, nil
+		}
+	}
+	s.logins.refused(r.Context(), o, err)
+	return identity.Principal{}, err
+}
+
+// maxBody is the largest request body, in bytes.
+const maxBody = 1 << 20
+
+// errTooLarge is returned for a body above maxBody.
+var errTooLarge = errors.New("the request is larger than 1 MiB")
+
+// readBody reads a request's body within its bounds of size and time.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > maxBody {
+		return nil, errTooLarge
+	}
+	control := http.NewResponseController(w)
+	// Not every ResponseWriter has deadlines; those of net/http do.
+	_ = control.SetReadDeadline(time.Now().Add(s.config.BodyTimeout))
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
+		return nil, errTooLarge
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the request: %w", err)
+	}
+	return body, nil
+}
+
+// panicked logs a panic and turns it into an error.
+func (s *Server) panicked(req *request, v any) error {
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	s.log.Error("panic in an operation", "service", req.service.name, "operation", req.name,
+		"request", req.origin.RequestID, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	return errPanic
+}
+
+var errPanic = errors.New("panic")
+
+// fail writes an error and logs it if it is ours.
+func (s *Server) fail(w http.ResponseWriter, o access.Origin, sv service, operation string, err error) string {
+	e, known := sv.exception(err)
+	if !known {
+		s.log.Error("call failed", "service", sv.name, "operation", operation, "request", o.RequestID, "error", err)
+	}
+	if err := s.writeError(w, o, sv, e); err != nil {
+		s.log.Debug("answering", "request", o.RequestID, "error", err)
+	}
+	return e.Code
+}
+
+func (s *Server) writeError(w http.ResponseWriter, o access.Origin, sv service, e *wire.Exception) error {
+	if sv.protocol == protocolJSON {
+		return encodeErrorJSON(w, e)
+	}
+	return encodeErrorQuery(w, sv, o.RequestID, e)
+}

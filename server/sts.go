@@ -1,0 +1,3 @@
+package server
+
+func stsOperations() []*Operation { return nil }
