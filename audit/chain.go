@@ -1,0 +1,168 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// ErrChain is returned when records do not continue a chain.
+var ErrChain = errors.New("audit chain is broken")
+
+// NoPrev is the Prev of the first record of a chain.
+var NoPrev = strings.Repeat("0", 2*sha256.Size)
+
+// Canonical returns the bytes that a record's hash is taken over: its JSON with the
+// members in the order of Record's fields and empty optional ones left out, the keys
+// of details sorted bytewise, hash set to "", no white space, times in UTC as RFC 3339
+// with as many decimals as needed, and no escapes but those that JSON demands and
+// \u2028, \u2029 and the control characters, as encoding/json writes them without
+// HTML escaping.
+func Canonical(r Record) ([]byte, error) {
+	r.Hash = ""
+	r.Time = r.Time.UTC()
+	buf := bytes.Buffer{}
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return nil, fmt.Errorf("encoding audit record: %w", err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// Sum returns the hash of a record: hexadecimal SHA-256 of its canonical form.
+func Sum(r Record) (string, error) {
+	text, err := Canonical(r)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Head is a place in a member's chain. Whoever keeps the heads of yesterday where
+// the log's keeper cannot reach them can tell tomorrow whether the log was rewritten
+// or its end cut off, which the chain alone cannot show.
+type Head struct {
+	Member string `json:"member"`
+	Seq    int64  `json:"seq"`
+	Hash   string `json:"hash"`
+}
+
+// Verifier checks records of any number of members, each member's in order. The
+// zero value is ready.
+type Verifier struct {
+	last  map[string]Record
+	known map[string][]Head // heads that must be met
+}
+
+// Expect makes a head that was noted earlier one that the chain must contain.
+func (v *Verifier) Expect(h Head) {
+	if v.known == nil {
+		v.known = make(map[string][]Head)
+	}
+	v.known[h.Member] = append(v.known[h.Member], h)
+}
+
+// Check takes the next record. Its error, an ErrChain, names the record and what is
+// wrong there: changed, missing before it, out of order, or not continuing the last.
+func (v *Verifier) Check(r Record) error {
+	sum, err := Sum(r)
+	if err != nil {
+		return err
+	}
+	if sum != r.Hash {
+		return broken(r, "was changed: its hash is not that of its content")
+	}
+	if err := checkLink(v.last[r.Member], r); err != nil {
+		return err
+	}
+	for _, h := range v.known[r.Member] {
+		if h.Seq == r.Seq && h.Hash != r.Hash {
+			return broken(r, "is not the record that was noted earlier: the chain was rewritten")
+		}
+	}
+	if v.last == nil {
+		v.last = make(map[string]Record)
+	}
+	v.last[r.Member] = r
+	return nil
+}
+
+// checkLink compares a record with the one before it, whose Seq is 0 for none.
+func checkLink(last, r Record) error {
+	prev := last.Hash
+	if last.Seq == 0 {
+		prev = NoPrev
+	}
+	switch {
+	case r.Seq <= last.Seq:
+		return broken(r, fmt.Sprintf("comes after record %d: it was moved or repeated", last.Seq))
+	case r.Seq > last.Seq+1:
+		return broken(r, fmt.Sprintf("comes after record %d: %s missing", last.Seq, span(last.Seq+1, r.Seq-1)))
+	case r.Prev != prev:
+		return broken(r, fmt.Sprintf("does not continue record %d: one of them was replaced", last.Seq))
+	case r.Time.Before(last.Time):
+		return broken(r, fmt.Sprintf("is older than record %d", last.Seq))
+	}
+	return nil
+}
+
+func span(from, to int64) string {
+	if from == to {
+		return fmt.Sprintf("record %d is", from)
+	}
+	return fmt.Sprintf("records %d to %d are", from, to)
+}
+
+func broken(r Record, what string) error {
+	return fmt.Errorf("record %d of member %q %s: %w", r.Seq, r.Member, what, ErrChain)
+}
+
+// Heads returns the ends of the chains seen, in order of members.
+func (v *Verifier) Heads() []Head {
+	var heads []Head
+	for _, m := range slices.Sorted(maps.Keys(v.last)) {
+		heads = append(heads, Head{Member: m, Seq: v.last[m].Seq, Hash: v.last[m].Hash})
+	}
+	return heads
+}
+
+// Finish reports a chain that ends before a head that it must contain.
+func (v *Verifier) Finish() error {
+	for _, m := range slices.Sorted(maps.Keys(v.known)) {
+		for _, h := range v.known[m] {
+			if end := v.last[m].Seq; end < h.Seq {
+				return fmt.Errorf("chain of member %q ends with record %d, but record %d was noted earlier: its end was cut off: %w",
+					m, end, h.Seq, ErrChain)
+			}
+		}
+	}
+	return nil
+}
+
+// Verify checks whole chains, from their first records, members interleaved in any
+// way. It returns the first thing that is wrong, or the error of the iterator. Heads
+// noted earlier must be in the chains.
+func Verify(records iter.Seq2[Record, error], noted ...Head) error {
+	v := Verifier{}
+	for _, h := range noted {
+		v.Expect(h)
+	}
+	for r, err := range records {
+		if err != nil {
+			return err
+		}
+		if err := v.Check(r); err != nil {
+			return err
+		}
+	}
+	return v.Finish()
+}
