@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lastWords bounds how long a stopping agent tries to report the ends of its sessions.
+const lastWords = time.Second
+
+// Agent is one node's agent.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	endpoints []*endpoint
+	current   atomic.Int32 // index of the endpoint in use
+	identity  identity
+	outbox    *outbox
+	sessions  sessions
+
+	sessionsCtx context.Context // of all sessions, set by Run
+}
+
+// New checks the configuration and returns an agent that does nothing until Run or
+// Register. Errors name the field that is wrong.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := newEndpoints(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		cfg: cfg, log: cfg.Logger, endpoints: endpoints, outbox: newOutbox(cfg.now),
+		sessions: sessions{max: cfg.MaxSessions, live: make(map[string]context.CancelCauseFunc)},
+	}, nil
+}
+
+// Run registers the machine if need be, and serves sessions until ctx ends. By then
+// every session has ended and no process of any is left. It returns nil if ctx ended
+// it, and an error for what waiting does not mend: no registration and no
+// activation, an activation refused, a registration made on another machine.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := makeStateDir(a.cfg.StateDir); err != nil {
+		return err
+	}
+	held, err := lock(a.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	if err := a.ensureRegistered(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	return a.serve(ctx)
+}
+
+// serve runs the control channel and the report of facts. They outlive ctx for as
+// long as sessions take to end and to be reported.
+func (a *Agent) serve(ctx context.Context) error {
+	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
+	defer unlink()
+	a.sessionsCtx = linked
+	failed := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { failed <- a.runControl(linked) })
+	wg.Go(func() { a.reportFacts(linked) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	a.sessions.stop()
+	if err == nil {
+		a.flush(linked)
+	}
+	unlink()
+	wg.Wait()
+	for _, e := range a.endpoints {
+		e.http.CloseIdleConnections()
+	}
+	return err
+}
+
+// flush gives the outbox a moment to be acknowledged.
+func (a *Agent) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastWords)
+	defer cancel()
+	for !a.outbox.empty() && sleep(ctx, 5*time.Millisecond) {
+	}
+}
+
+// reportFacts reports the node's facts, now and then every cfg.FactsEvery.
+func (a *Agent) reportFacts(ctx context.Context) {
+	wait := backoff{min: minBackoff, max: maxBackoff}
+	for {
+		err := a.reportOnce(ctx)
+		if err == nil {
+			wait.reset()
+			if !sleep(ctx, a.cfg.FactsEvery) {
+				return
+			}
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if refused(err) {
+			a.forget()
+		}
+		a.log.Warn("reporting facts", "error", err)
+		if !wait.wait(ctx) {
+			return
+		}
+	}
+}
+
+func (a *Agent) reportOnce(ctx context.Context) error {
+	e := a.endpoint()
+	sign, err := a.signWith(ctx, e)
+	if err != nil {
+		return err
+	}
+	return e.call(ctx, "UpdateInstanceInformation", sign, facts(a.cfg, a.NodeID()), &struct{}{})
+}

@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"sallyport.dev/agent/shell"
+)
+
+// Defaults of Config.
+const (
+	DefaultRegion      = "us-east-1"
+	DefaultStateDir    = "/var/lib/sallyport-agent"
+	DefaultMaxSessions = 1000
+	DefaultFactsEvery  = 5 * time.Minute
+	DefaultReattach    = 10 * time.Minute
+)
+
+// Config says what an agent connects to and how it behaves. Zero fields have the
+// defaults named.
+type Config struct {
+	// Servers are the URLs of the deployment's members or of its load balancer,
+	// https://HOST[:PORT], tried in turn. http:// is accepted for loopback
+	// addresses only. Required.
+	Servers []string
+	// Region is the region that requests are signed for; DefaultRegion if empty.
+	Region string
+	// StateDir holds the node's registration and key, readable by the agent's user
+	// alone. One agent uses it at a time. DefaultStateDir if empty.
+	StateDir string
+	// CAFile is a PEM file with the certificate authorities to trust in place of
+	// the system's.
+	CAFile string
+	// CASHA256 pins the certificate authority: the SHA-256, in hexadecimal, of the
+	// DER of its certificate (or of its public key). The server must then send that
+	// certificate in its chain, unless CAFile holds it.
+	CASHA256 string
+	// Activation registers the machine where it is not registered yet, or where the
+	// registration was copied from another machine. Not kept by the agent.
+	Activation Activation
+	// Name is reported as the computer's name; the host name if empty.
+	Name string
+	// Shell are the node's rules for the users that sessions run as.
+	Shell shell.Options
+	// MaxSessions is how many sessions may run at once; further ones are refused.
+	// DefaultMaxSessions if zero.
+	MaxSessions int
+	// FactsEvery is how often the node's facts are reported; DefaultFactsEvery if zero.
+	FactsEvery time.Duration
+	// Reattach is how long a session waits for its link to come back before it
+	// ends; DefaultReattach if zero.
+	Reattach time.Duration
+	// Proxy chooses the proxy of a request; http.ProxyFromEnvironment if nil.
+	Proxy func(*http.Request) (*url.URL, error)
+	// Logger gets what the agent has to say; discarded if nil.
+	Logger *slog.Logger
+
+	now     func() time.Time
+	machine func() machine
+}
+
+// Activation is the right to register a machine.
+type Activation struct {
+	ID   string // UUID
+	Code string // secret
+}
+
+func (a Activation) given() bool { return a.ID != "" && a.Code != "" }
+
+var regionForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,100}$`)
+
+// withDefaults fills in and checks the configuration; errors name the field.
+func (c Config) withDefaults() (Config, error) {
+	c.Region = orDefault(c.Region, DefaultRegion)
+	c.StateDir = orDefault(c.StateDir, DefaultStateDir)
+	c.MaxSessions = orDefault(c.MaxSessions, DefaultMaxSessions)
+	c.FactsEvery = orDefault(c.FactsEvery, DefaultFactsEvery)
+	c.Reattach = orDefault(c.Reattach, DefaultReattach)
+	if c.Proxy == nil {
+		c.Proxy = http.ProxyFromEnvironment
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.machine == nil {
+		c.machine = readMachine
+	}
+	return c, c.check()
+}
+
+func (c Config) check() error {
+	if len(c.Servers) == 0 {
+		return errors.New("servers: at least one URL is required")
+	}
+	for _, s := range c.Servers {
+		if _, err := parseServer(s); err != nil {
+			return fmt.Errorf("servers: %w", err)
+		}
+	}
+	if !regionForm.MatchString(c.Region) {
+		return fmt.Errorf("region: %q is not letters, digits and dashes", c.Region)
+	}
+	if c.MaxSessions < 1 {
+		return fmt.Errorf("max_sessions: %d is not positive", c.MaxSessions)
+	}
+	if (c.Activation.ID == "") != (c.Activation.Code == "") {
+		return errors.New("activation: id and code are needed together")
+	}
+	return nil
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// parseServer reads a server's URL. Without TLS anybody on the way could take over
+// the node, so plain HTTP goes no further than the machine itself.
+func parseServer(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, err
+	}
+	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" {
+		return nil, fmt.Errorf("%q is not of the form https://HOST[:PORT]", s)
+	}
+	switch {
+	case u.Scheme == "https":
+	case u.Scheme == "http" && loopback(u.Hostname()):
+	default:
+		return nil, fmt.Errorf("%q: https:// is required except for loopback addresses", s)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,38 @@
+package shell
+
+import (
+	"os"
+	"strings"
+)
+
+const (
+	rootPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	userPath = "/usr/local/bin:/usr/bin:/bin"
+)
+
+// environ builds a session's environment from nothing: what the agent was started
+// with (its secrets, LD_PRELOAD and the like) must not reach a person's shell.
+func environ(u User) []string {
+	path := userPath
+	if u.UID == 0 {
+		path = rootPath
+	}
+	return []string{
+		"HOME=" + u.Home,
+		"USER=" + u.Name,
+		"LOGNAME=" + u.Name,
+		"SHELL=" + u.Shell,
+		"PATH=" + path,
+		"TERM=xterm-256color",
+		"LANG=" + language(),
+	}
+}
+
+// language is the node's language if the agent was told one; the check keeps a path
+// (which the C library would read a file from) out of it.
+func language() string {
+	if l := os.Getenv("LANG"); l != "" && !strings.ContainsAny(l, "/\x00\n") {
+		return l
+	}
+	return "C.UTF-8"
+}

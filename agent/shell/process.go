@@ -1,0 +1,207 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// Size is a terminal's size in characters.
+type Size struct{ Cols, Rows uint16 }
+
+// defaultSize is what a terminal has until its person's size is known.
+var defaultSize = Size{Cols: 80, Rows: 24}
+
+// How a session is ended: first a hang-up, as when a terminal goes away, then, after
+// grace, a kill.
+const (
+	grace     = 2 * time.Second
+	killFor   = 2 * time.Second
+	pollEvery = 10 * time.Millisecond
+)
+
+// Process is a program of a session together with all that it starts and that stays
+// in its session. Close must be called.
+type Process struct {
+	cmd    *exec.Cmd
+	tty    *os.File // the terminal's own side; nil for a plain command
+	exited chan struct{}
+	status int // valid once exited is closed
+
+	closing sync.Once
+	closed  chan struct{}
+}
+
+// Login starts u's login shell on a terminal.
+func (o Options) Login(u User, size Size) (*Process, error) {
+	program := u.Shell
+	if o.Program != "" {
+		program = o.Program
+	}
+	cmd := &exec.Cmd{Path: program, Args: []string{"-" + filepath.Base(program)}}
+	return startTTY(cmd, u, size)
+}
+
+// Interactive runs a command line with sh on a terminal.
+func (o Options) Interactive(u User, command string, size Size) (*Process, error) {
+	return startTTY(&exec.Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", command}}, u, size)
+}
+
+func startTTY(cmd *exec.Cmd, u User, size Size) (*Process, error) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		return nil, fmt.Errorf("opening a terminal: %w", err)
+	}
+	defer slave.Close()
+	if err := prepareTTY(master, slave, u, size); err != nil {
+		master.Close()
+		return nil, err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	attr := &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	started, err := start(cmd, u, attr)
+	if err != nil {
+		master.Close()
+		return nil, err
+	}
+	return newProcess(started, master), nil
+}
+
+// prepareTTY sizes the terminal and gives it to the user, whose programs may open it
+// again by name.
+func prepareTTY(master, slave *os.File, u User, size Size) error {
+	if size == (Size{}) {
+		size = defaultSize
+	}
+	if err := pty.Setsize(master, &pty.Winsize{Cols: size.Cols, Rows: size.Rows}); err != nil {
+		return fmt.Errorf("sizing the terminal: %w", err)
+	}
+	if !u.Switch {
+		return nil
+	}
+	if err := os.Chown(slave.Name(), int(u.UID), -1); err != nil {
+		return fmt.Errorf("handing over the terminal: %w", err)
+	}
+	return nil
+}
+
+// start runs cmd as u in u's home, or in / where that cannot be entered, and returns
+// the command that runs.
+func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) {
+	if u.Switch {
+		attr.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
+	}
+	env := environ(u)
+	var err error
+	for _, dir := range []string{u.Home, "/"} {
+		c := &exec.Cmd{Path: cmd.Path, Args: cmd.Args, Env: env, Dir: dir, SysProcAttr: attr,
+			Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr}
+		if err = c.Start(); err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// newProcess watches cmd, which must have been started as the leader of a session.
+func newProcess(cmd *exec.Cmd, tty *os.File) *Process {
+	p := &Process{cmd: cmd, tty: tty, exited: make(chan struct{}), closed: make(chan struct{})}
+	go p.watch()
+	return p
+}
+
+// watch waits for the leader without reaping it: as long as it stays a zombie its
+// number, by which Close finds the session's processes, cannot be given to another.
+func (p *Process) watch() {
+	p.status = waitExit(p.cmd.Process.Pid)
+	close(p.exited)
+}
+
+// Exited is closed when the program has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Status returns the exit status, 128 and the signal's number for a program that a
+// signal ended. It is valid once Exited is closed.
+func (p *Process) Status() int { return p.status }
+
+// Read reads what the program wrote to its terminal. It returns io.EOF when nobody
+// has the terminal open any more.
+func (p *Process) Read(b []byte) (int, error) {
+	n, err := p.tty.Read(b)
+	// Linux answers EIO once the last process has closed its side.
+	if err != nil && (errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed)) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Write types b at the terminal; it blocks while the program does not read.
+func (p *Process) Write(b []byte) (int, error) { return p.tty.Write(b) }
+
+// Resize tells the program its terminal's new size.
+func (p *Process) Resize(s Size) error {
+	return pty.Setsize(p.tty, &pty.Winsize{Cols: s.Cols, Rows: s.Rows})
+}
+
+// Signal sends sig to the program and what it runs in its own process group.
+func (p *Process) Signal(sig syscall.Signal) {
+	select {
+	case <-p.exited:
+	default:
+		syscall.Kill(-p.cmd.Process.Pid, sig)
+	}
+}
+
+// Close ends every process of the session: a hang-up, and a kill of what is left
+// after two seconds. It returns when they are gone and pending Reads and Writes have
+// returned.
+func (p *Process) Close() {
+	p.closing.Do(func() {
+		p.end()
+		if p.tty != nil {
+			p.tty.Close()
+		}
+		<-p.exited
+		p.cmd.Wait() // reaps; the status is known already
+		close(p.closed)
+	})
+	<-p.closed
+}
+
+func (p *Process) end() {
+	sid := p.cmd.Process.Pid
+	if signalSession(sid, syscall.SIGHUP) == 0 {
+		return
+	}
+	signalSession(sid, syscall.SIGCONT) // a stopped program takes its hang-up only now
+	if awaitEmpty(sid, grace) {
+		return
+	}
+	for deadline := time.Now().Add(killFor); time.Now().Before(deadline); time.Sleep(pollEvery) {
+		if signalSession(sid, syscall.SIGKILL) == 0 {
+			return
+		}
+	}
+}
+
+// awaitEmpty reports whether the session emptied within d.
+func awaitEmpty(sid int, d time.Duration) bool {
+	for deadline := time.Now().Add(d); time.Now().Before(deadline); time.Sleep(pollEvery) {
+		if signalSession(sid, 0) == 0 {
+			return true
+		}
+	}
+	return false
+}
