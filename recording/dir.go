@@ -76,8 +76,7 @@ func (d *Dir) Create(h Header) (*Recording, error) {
 	}
 	w, err := NewWriter(f, h)
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close(), d.root.Remove(name))
 	}
 	w.onDone = func(s Summary) error {
 		return errors.Join(f.Close(), d.finish(name, w.err, s))

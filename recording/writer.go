@@ -59,7 +59,10 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	}
 	rec := &Writer{start: h.Started, meta: h.Metadata, dst: w, digest: sha256.New()}
 	rec.buf = append(line, '\n')
-	return rec, rec.Flush()
+	if err := rec.Flush(); err != nil {
+		return nil, err
+	}
+	return rec, nil
 }
 
 type headerLine struct {

@@ -1,0 +1,314 @@
+package recording
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+const (
+	maxColumns = 1000    // terminals are taken to be no wider
+	maxTextRow = 1 << 16 // characters of one line of text, wrapped rows included
+)
+
+// Text writes what a recording showed as plain text, line by line, with everything
+// that scrolled by. Carriage returns, backspaces and the editing of the current line
+// have their effect; colours and other controls are dropped, so the text is safe to
+// show on a terminal. What a full-screen program drew is left out, with a note.
+func Text(r io.Reader, w io.Writer) error {
+	rec, err := NewReader(r)
+	if err != nil {
+		return err
+	}
+	t := newTextScreen(w, rec.Header().Width)
+	for {
+		e, err := rec.Next()
+		if err == io.EOF {
+			return t.finish()
+		}
+		if err != nil {
+			return err
+		}
+		switch e.Kind {
+		case KindOutput:
+			t.write(e.Data)
+		case KindResize:
+			t.resize(e.Data)
+		}
+		if t.err != nil {
+			return t.err
+		}
+	}
+}
+
+// state is where in a control sequence the text is.
+type state int
+
+const (
+	plain     state = iota
+	escape          // after ESC
+	csi             // in ESC [ …
+	str             // in a string sequence: OSC, DCS, SOS, PM, APC
+	strEscape       // after ESC in a string sequence
+	charset         // the byte after ESC ( and its like
+)
+
+// textScreen is a terminal one line high. Rows that the terminal wrapped stay in
+// wrapped until the line ends, because the reader wants them joined.
+type textScreen struct {
+	w       *bufio.Writer
+	err     error
+	width   int
+	state   state
+	params  []byte // of a CSI sequence
+	wrapped []rune
+	row     []rune
+	col     int
+	hidden  bool // a full-screen program has the screen
+}
+
+func newTextScreen(w io.Writer, width int) *textScreen {
+	t := &textScreen{w: bufio.NewWriter(w)}
+	t.setWidth(width)
+	return t
+}
+
+func (t *textScreen) setWidth(width int) {
+	if width < 1 || width > maxColumns {
+		width = maxColumns
+	}
+	t.width = width
+}
+
+func (t *textScreen) resize(size string) {
+	cols, _, _ := strings.Cut(size, "x")
+	if n, err := strconv.Atoi(cols); err == nil {
+		t.setWidth(n)
+	}
+}
+
+func (t *textScreen) write(s string) {
+	for _, r := range s {
+		switch t.state {
+		case plain:
+			t.rune(r)
+		case escape:
+			t.escape(r)
+		case csi:
+			t.csi(r)
+		case str:
+			t.str(r)
+		case strEscape, charset:
+			t.state = plain
+		}
+	}
+}
+
+func (t *textScreen) rune(r rune) {
+	switch {
+	case r == 0x1b:
+		t.state = escape
+	case r == 0x9b:
+		t.state, t.params = csi, t.params[:0]
+	case t.hidden:
+	case r == '\n' || r == '\v' || r == '\f':
+		t.newline()
+	case r == '\r':
+		t.col = 0
+	case r == '\b':
+		t.col = max(0, t.col-1)
+	case r == '\t':
+		t.moveTo(t.col/8*8 + 8)
+	case unicode.IsGraphic(r): // not controls, nor what turns the text's direction
+		t.put(r)
+	}
+}
+
+func (t *textScreen) put(r rune) {
+	if t.col >= t.width {
+		t.wrap()
+	}
+	t.pad(t.col)
+	if t.col < len(t.row) {
+		t.row[t.col] = r
+	} else {
+		t.row = append(t.row, r)
+	}
+	t.col++
+}
+
+// wrap goes on in the next row, as a terminal does at its right edge.
+func (t *textScreen) wrap() {
+	t.wrapped = append(t.wrapped, t.row...)
+	t.row, t.col = t.row[:0], 0
+	if len(t.wrapped) > maxTextRow {
+		t.newline()
+	}
+}
+
+func (t *textScreen) pad(col int) {
+	for len(t.row) < col {
+		t.row = append(t.row, ' ')
+	}
+}
+
+func (t *textScreen) moveTo(col int) { t.col = min(max(0, col), t.width-1) }
+
+func (t *textScreen) newline() {
+	line := strings.TrimRight(string(t.wrapped)+string(t.row), " ")
+	if _, err := t.w.WriteString(line + "\n"); err != nil && t.err == nil {
+		t.err = err
+	}
+	t.wrapped, t.row, t.col = t.wrapped[:0], t.row[:0], 0
+}
+
+// freshLine ends the line if there is something on it.
+func (t *textScreen) freshLine() {
+	if len(t.wrapped)+len(t.row) > 0 {
+		t.newline()
+	}
+}
+
+func (t *textScreen) finish() error {
+	t.freshLine()
+	if err := t.w.Flush(); err != nil {
+		return fmt.Errorf("writing text: %w", err)
+	}
+	return nil
+}
+
+func (t *textScreen) escape(r rune) {
+	switch {
+	case r == '[':
+		t.state, t.params = csi, t.params[:0]
+	case strings.ContainsRune("]PX^_", r):
+		t.state = str
+	case r >= 0x20 && r <= 0x2f:
+		t.state = charset
+	case r == 0x1b:
+	default:
+		t.state = plain
+	}
+}
+
+func (t *textScreen) str(r rune) {
+	switch r {
+	case 0x07, 0x9c, 0x18, 0x1a:
+		t.state = plain
+	case 0x1b:
+		t.state = strEscape
+	}
+}
+
+func (t *textScreen) csi(r rune) {
+	switch {
+	case r >= 0x40 && r <= 0x7e:
+		t.state = plain
+		t.control(r)
+	case r == 0x18 || r == 0x1a:
+		t.state = plain
+	case r == 0x1b:
+		t.state = escape
+	case r >= 0x20 && r < 0x40 && len(t.params) < 64:
+		t.params = append(t.params, byte(r))
+	}
+}
+
+// control carries out the sequences that edit the current line.
+func (t *textScreen) control(final rune) {
+	if final == 'h' || final == 'l' {
+		t.mode(final == 'h')
+		return
+	}
+	if t.hidden {
+		return
+	}
+	n := t.param(1)
+	switch final {
+	case 'C':
+		t.moveTo(t.col + n)
+	case 'D':
+		t.moveTo(t.col - n)
+	case 'G', '`':
+		t.moveTo(n - 1)
+	case 'K':
+		t.eraseLine()
+	case 'P':
+		t.delete(n)
+	case '@':
+		t.insert(n)
+	case 'X':
+		t.blank(t.col, t.col+n)
+	case 'H', 'f', 'J': // the cursor leaves the line, or the screen is cleared
+		t.clear(final)
+	}
+}
+
+// mode notices when a full-screen program takes the other screen and gives it back.
+func (t *textScreen) mode(on bool) {
+	for _, p := range strings.Split(strings.TrimPrefix(string(t.params), "?"), ";") {
+		if p != "1049" && p != "1047" && p != "47" || len(t.params) == 0 || t.params[0] != '?' {
+			continue
+		}
+		if on && !t.hidden {
+			t.freshLine()
+			t.write("[full-screen program]\n")
+		}
+		t.hidden = on
+	}
+}
+
+// param returns the first parameter, or the given default.
+func (t *textScreen) param(otherwise int) int {
+	first, _, _ := strings.Cut(string(t.params), ";")
+	n, err := strconv.Atoi(first)
+	if err != nil || n < 1 {
+		return otherwise
+	}
+	return min(n, maxColumns)
+}
+
+func (t *textScreen) eraseLine() {
+	switch string(t.params) {
+	case "1":
+		t.blank(0, t.col+1)
+	case "2":
+		t.row = t.row[:0]
+	default:
+		t.row = t.row[:min(t.col, len(t.row))]
+	}
+}
+
+func (t *textScreen) blank(from, to int) {
+	for i := from; i < min(to, len(t.row)); i++ {
+		t.row[i] = ' '
+	}
+}
+
+func (t *textScreen) delete(n int) {
+	if t.col < len(t.row) {
+		t.row = append(t.row[:t.col], t.row[min(t.col+n, len(t.row)):]...)
+	}
+}
+
+func (t *textScreen) insert(n int) {
+	if t.col >= len(t.row) {
+		return
+	}
+	rest := append([]rune(strings.Repeat(" ", n)), t.row[t.col:]...)
+	t.row = append(t.row[:t.col], rest...)
+	t.row = t.row[:min(len(t.row), t.width)]
+}
+
+// clear keeps what is on the line when the screen is cleared or the cursor jumps;
+// erasing from the cursor down (as shells do before a prompt) erases the line's rest.
+func (t *textScreen) clear(final rune) {
+	if final == 'J' && (len(t.params) == 0 || string(t.params) == "0") {
+		t.eraseLine()
+		return
+	}
+	t.freshLine()
+}
