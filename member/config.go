@@ -66,9 +66,6 @@ type Config struct {
 	NATS     *NATS     `hcl:"nats,block"`
 	Sessions *Sessions `hcl:"sessions,block"`
 
-	// AdditionalTLS are further TLS listeners (the dev server's --tls).
-	AdditionalTLS []string
-
 	Logger *slog.Logger
 	Now    func() time.Time
 }
@@ -139,8 +136,6 @@ func (c *Config) Check() error {
 		return fmt.Errorf("member: %q: letters, digits, dashes and underscores only", c.Member)
 	case c.DataDir == "":
 		return errors.New("data_dir: missing")
-	case c.Listen == "" && c.ListenPlain == "" && len(c.AdditionalTLS) == 0:
-		return errors.New("listen: missing")
 	}
 	if err := c.checkAddresses(); err != nil {
 		return err

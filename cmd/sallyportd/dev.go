@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport.dev/agent"
+	"sallyport.dev/agent/shell"
 	"sallyport.dev/member"
 )
 
@@ -97,7 +98,7 @@ func runDev(ctx context.Context, o devOptions, out, errOut io.Writer) error {
 	}
 	defer closeMember(m, logger)
 
-	keys, err := seed(ctx, m, o.nodes, filepath.Join(dir, "aws", "credentials"))
+	keys, err := seed(ctx, m, filepath.Join(dir, "aws", "credentials"))
 	if err != nil {
 		return fmt.Errorf("making the sample world: %w", err)
 	}
@@ -188,7 +189,7 @@ func startNodes(ctx context.Context, m *member.Member, dir string, n int, logger
 			Region:     devRegion,
 			StateDir:   state,
 			Activation: activation,
-			RunAsSelf:  true,
+			Shell:      shell.Options{RunAsSelf: true},
 			Logger:     logger.With("node", spec.id),
 		})
 		if err != nil {

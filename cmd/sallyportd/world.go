@@ -3,15 +3,16 @@ package main
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
+	"strings"
 
 	"sallyport.dev/agent"
 	"sallyport.dev/identity"
 	"sallyport.dev/member"
+	"sallyport.dev/node"
 )
 
 //go:embed world/*.json
@@ -66,7 +67,7 @@ func worldFile(name string) string {
 
 // seed makes what is missing of the sample world and returns the users' keys,
 // which live on in the credentials file. What people changed since is left alone.
-func seed(ctx context.Context, m *member.Member, nodes int, credentials string) (map[string]accessKey, error) {
+func seed(ctx context.Context, m *member.Member, credentials string) (map[string]accessKey, error) {
 	done, err := m.Store.Meta(ctx, "dev-world")
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func seed(ctx context.Context, m *member.Member, nodes int, credentials string) 
 
 func makeWorld(ctx context.Context, m *member.Member) error {
 	for _, group := range []string{"frontend", "backend"} {
-		if err := m.CreateGroup(ctx, group); err != nil {
+		if err := m.CreateGroup(ctx, group); fresh(err) != nil {
 			return err
 		}
 		if err := m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerGroup, Name: group}, "team-access", worldFile("team-access")); err != nil {
@@ -92,7 +93,7 @@ func makeWorld(ctx context.Context, m *member.Member) error {
 		}
 	}
 	for _, u := range sampleUsers {
-		if err := m.CreateUser(ctx, u.name, u.tags, u.group); err != nil {
+		if err := m.CreateUser(ctx, u.name, u.tags, u.group); fresh(err) != nil {
 			return err
 		}
 	}
@@ -102,10 +103,19 @@ func makeWorld(ctx context.Context, m *member.Member) error {
 	if err := m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerGroup, Name: "frontend"}, "assume-frontend-ssh-access", worldFile("assume-frontend-ssh-access")); err != nil {
 		return err
 	}
-	if err := m.CreateRole(ctx, sampleRole, worldFile("frontend-ssh-trust")); err != nil {
+	if err := m.CreateRole(ctx, sampleRole, worldFile("frontend-ssh-trust")); fresh(err) != nil {
 		return err
 	}
 	return m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerRole, Name: sampleRole}, "frontend-ssh-access", worldFile("frontend-ssh-access"))
+}
+
+// fresh forgives that something exists already: an earlier start that was cut short
+// made it.
+func fresh(err error) error {
+	if errors.Is(err, identity.ErrExists) {
+		return nil
+	}
+	return err
 }
 
 // sampleKeys returns the keys in the credentials file, making new ones for users
@@ -135,24 +145,53 @@ func sampleKeys(ctx context.Context, m *member.Member, credentials string) (map[
 	return keys, nil
 }
 
-// activationFor returns what the node registers with, or nil if its agent already
-// has a registration that the server knows.
-func activationFor(ctx context.Context, m *member.Member, spec nodeSpec, state string) (*agent.Activation, error) {
-	if _, err := m.Store.Node(ctx, spec.id); err == nil && agent.Registered(state) {
+// activationFor returns what the node registers with, or nothing if its agent
+// already has a registration that the server knows.
+func activationFor(ctx context.Context, m *member.Member, spec nodeSpec, state string) (agent.Activation, error) {
+	status, err := agent.ReadStatus(state)
+	if err == nil && status.SameMachine {
+		if _, err := m.Store.Node(ctx, status.InstanceID); err == nil {
+			return agent.Activation{}, nil
+		}
+	}
+	// A registration that the server has forgotten, or another machine's.
+	if err := os.RemoveAll(state); err != nil {
+		return agent.Activation{}, err
+	}
+	if err := m.Store.DeleteNode(ctx, spec.id); err != nil && !errors.Is(err, node.ErrNotFound) {
+		return agent.Activation{}, err
+	}
+	id, code, err := m.CreateActivation(ctx, spec.tags["Name"], spec.tags, []string{spec.id})
+	if err != nil {
+		return agent.Activation{}, err
+	}
+	return agent.Activation{ID: id, Code: code}, nil
+}
+
+// readCredentials reads the keys in an AWS credentials file that this program wrote.
+func readCredentials(path string) (map[string]accessKey, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	os.RemoveAll(filepath.Clean(state)) // a registration that the server has forgotten
-	id, code, err := m.CreateActivation(ctx, spec.tags["Name"], spec.tags, []string{spec.id})
 	if err != nil {
 		return nil, err
 	}
-	return &agent.Activation{ID: id, Code: code}, nil
-}
-
-func mustJSON(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
+	keys, profile := map[string]accessKey{}, ""
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "["); ok {
+			profile = strings.TrimSuffix(name, "]")
+			continue
+		}
+		k := keys[profile]
+		switch name, value, _ := strings.Cut(line, "="); strings.TrimSpace(name) {
+		case "aws_access_key_id":
+			k.id = strings.TrimSpace(value)
+		case "aws_secret_access_key":
+			k.secret = strings.TrimSpace(value)
+		}
+		keys[profile] = k
 	}
-	return string(b)
+	return keys, nil
 }

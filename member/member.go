@@ -1,0 +1,349 @@
+package member
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sallyport.dev/audit"
+	"sallyport.dev/cluster"
+	"sallyport.dev/internal/build"
+	"sallyport.dev/internal/ca"
+	"sallyport.dev/recording"
+	"sallyport.dev/server"
+	"sallyport.dev/session"
+)
+
+const (
+	defaultRoleDuration = time.Hour
+	maxAccessKeys       = 2
+	headerTimeout       = 10 * time.Second
+	idleConnTimeout     = 2 * time.Minute
+	readyTimeout        = 3 * time.Second
+)
+
+// Member is a running server process.
+type Member struct {
+	*State
+
+	log        *slog.Logger
+	cluster    *cluster.Cluster
+	recordings *recording.Dir
+	gateway    *session.Gateway
+	api        *server.Server
+	listeners  []*listener
+	failed     chan error
+	running    sync.WaitGroup // of the listeners
+}
+
+// listener is one address that the member answers on.
+type listener struct {
+	name   string // plain, tls or admin
+	net    net.Listener
+	server *http.Server
+	url    string
+}
+
+// Start starts a member. On an error nothing is left running.
+func Start(ctx context.Context, cfg Config) (*Member, error) {
+	state, err := OpenState(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{State: state, log: cfg.Logger, failed: make(chan error, 1)}
+	if err := m.start(ctx); err != nil {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
+		defer cancel()
+		return nil, errors.Join(err, m.Close(stop))
+	}
+	return m, nil
+}
+
+func (m *Member) start(ctx context.Context) (err error) {
+	serverTLS, peers, err := m.tls()
+	if err != nil {
+		return err
+	}
+	if m.cluster, err = m.join(ctx); err != nil {
+		return fmt.Errorf("joining the cluster: %w", err)
+	}
+	if m.recordings, err = recording.OpenDir(m.cfg.RecordingsDir); err != nil {
+		return err
+	}
+	if m.gateway, err = session.New(ctx, m.gatewayConfig()); err != nil {
+		return fmt.Errorf("starting the gateway: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(gatewayMetrics{m.gateway})
+	if m.api, err = server.New(m.serverConfig(registry, peers)); err != nil {
+		return err
+	}
+	if err := m.listen(serverTLS, registry); err != nil {
+		return err
+	}
+	_, err = m.Audit.Append(ctx, audit.Record{Event: audit.EventServer, Action: "start", Reason: "version " + build.Version()})
+	return err
+}
+
+func (m *Member) gatewayConfig() session.Config {
+	s := m.cfg.Sessions
+	return session.Config{
+		Store:           m.Store,
+		Nodes:           m.Store,
+		Cluster:         routing{m.cluster},
+		Key:             m.Key,
+		Audit:           m.Audit,
+		Logger:          m.log,
+		Record:          m.record,
+		Now:             m.cfg.Now,
+		DisconnectGrace: s.disconnectGrace,
+		AgentGrace:      s.agentGrace,
+		StartTimeout:    s.startTimeout,
+	}
+}
+
+func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config) server.Config {
+	return server.Config{
+		Realm:                 m.cfg.Realm(),
+		Identities:            m.Store,
+		Nodes:                 m.Store,
+		Sessions:              m.Store,
+		Documents:             m.Store,
+		Audit:                 m.Audit,
+		AuditStore:            m.Store,
+		Sealer:                m.Key,
+		Recordings:            recordings{m.recordings},
+		Gateway:               m.gateway,
+		PeerTLS:               peers,
+		Logger:                m.log,
+		Now:                   m.cfg.Now,
+		RequireDocumentAccess: m.cfg.Sessions.RequireDocumentAccess,
+		Metrics:               registry,
+		Ready:                 m.Ready,
+		Version:               build.Version(),
+	}
+}
+
+// tls returns the listeners' configuration and the one that members call each other
+// with. A member with no TLS listener has no CA either.
+func (m *Member) tls() (serve, peers *tls.Config, err error) {
+	if m.cfg.Listen == "" {
+		return nil, nil, nil
+	}
+	t := m.cfg.TLS
+	peers = &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, nil, fmt.Errorf("tls: %w", err)
+		}
+		serve = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	} else {
+		authority, err := ca.LoadOrCreate(m.cfg.DataDir, "Sallyport CA of account "+m.cfg.Account, m.cfg.Now())
+		if err != nil {
+			return nil, nil, fmt.Errorf("opening the CA: %w", err)
+		}
+		serve = authority.ServerConfig(m.names(), m.cfg.Now)
+		peers.RootCAs = authority.Pool()
+	}
+	if t.ClusterCAFile != "" {
+		if peers.RootCAs, err = readPool(t.ClusterCAFile); err != nil {
+			return nil, nil, fmt.Errorf("tls.cluster_ca_file: %w", err)
+		}
+	}
+	return serve, peers, nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return pool, nil
+}
+
+// names returns what the own CA's certificate is for: the configured names, the
+// address listened on, and this machine by its usual names.
+func (m *Member) names() []string {
+	names := append([]string{}, m.cfg.TLS.Names...)
+	if host, _, err := net.SplitHostPort(m.cfg.Listen); err == nil && host != "" && host != "0.0.0.0" && host != "::" {
+		names = append(names, host)
+	}
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, host)
+	}
+	return append(names, "localhost", "127.0.0.1", "::1")
+}
+
+func (m *Member) join(ctx context.Context) (*cluster.Cluster, error) {
+	c := cluster.Config{Member: m.cfg.Member, URL: m.cfg.AdvertiseURL, Logger: m.log}
+	if n := m.cfg.NATS; n != nil {
+		c.URLs, c.CredsFile = n.URLs, n.CredentialsFile
+		if n.CAFile != "" {
+			pool, err := readPool(n.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("nats.ca_file: %w", err)
+			}
+			c.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+		}
+	}
+	return cluster.Start(ctx, c)
+}
+
+// listen opens every address before it serves on any.
+func (m *Member) listen(serverTLS *tls.Config, registry *prometheus.Registry) error {
+	admin := http.NewServeMux()
+	admin.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	admin.Handle("/healthz", m.api)
+	admin.Handle("/readyz", m.api)
+	for _, l := range []struct {
+		name, addr string
+		handler    http.Handler
+		tls        *tls.Config
+	}{
+		{"plain", m.cfg.ListenPlain, m.api, nil},
+		{"tls", m.cfg.Listen, m.api, serverTLS},
+		{"admin", m.cfg.ListenAdmin, admin, nil},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		if err := m.open(l.name, l.addr, l.handler, l.tls); err != nil {
+			return err
+		}
+	}
+	for _, l := range m.listeners {
+		m.running.Go(func() { m.serve(l) })
+	}
+	return nil
+}
+
+func (m *Member) open(name, addr string, handler http.Handler, config *tls.Config) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", addr, err)
+	}
+	scheme := "http"
+	if config != nil {
+		ln, scheme = tls.NewListener(ln, config), "https"
+	}
+	m.listeners = append(m.listeners, &listener{
+		name: name,
+		net:  ln,
+		url:  scheme + "://" + ln.Addr().String(),
+		server: &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: headerTimeout,
+			IdleTimeout:       idleConnTimeout,
+			MaxHeaderBytes:    64 << 10,
+			ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+		},
+	})
+	return nil
+}
+
+func (m *Member) serve(l *listener) {
+	err := l.server.Serve(l.net)
+	if errors.Is(err, http.ErrServerClosed) {
+		return
+	}
+	select {
+	case m.failed <- fmt.Errorf("serving %s: %w", l.url, err):
+	default:
+	}
+}
+
+// Failed delivers the error that made the member unable to go on.
+func (m *Member) Failed() <-chan error { return m.failed }
+
+func (m *Member) url(name string) string {
+	for _, l := range m.listeners {
+		if l.name == name {
+			return l.url
+		}
+	}
+	return ""
+}
+
+// PlainURL is the URL of the plain HTTP listener, empty if there is none.
+func (m *Member) PlainURL() string { return m.url("plain") }
+
+// TLSURL is the URL of the TLS listener, empty if there is none.
+func (m *Member) TLSURL() string { return m.url("tls") }
+
+// AdminURL is the URL of the listener for metrics and health, empty if there is none.
+func (m *Member) AdminURL() string { return m.url("admin") }
+
+// CAFile is the certificate of the member's own CA.
+func (m *Member) CAFile() string { return filepath.Join(m.cfg.DataDir, "ca.crt") }
+
+// Ready reports what keeps the member from serving, if anything.
+func (m *Member) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := m.Store.Ping(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// Connected reports whether the node's control channel is up, on any member.
+func (m *Member) Connected(ctx context.Context, id string) bool {
+	return m.gateway.Connected(ctx, id)
+}
+
+// Close takes the member down: no new calls, sessions ended with a word to their
+// people, recordings and audit written out, store closed.
+func (m *Member) Close(ctx context.Context) error {
+	var errs []error
+	for _, l := range m.listeners {
+		// Stop accepting; calls under way go on while sessions are told.
+		errs = append(errs, ignoreClosed(l.net.Close()))
+	}
+	if m.gateway != nil {
+		errs = append(errs, m.gateway.Close(ctx))
+	}
+	for _, l := range m.listeners {
+		if err := l.server.Shutdown(ctx); err != nil {
+			errs = append(errs, ignoreClosed(l.server.Close()))
+		}
+	}
+	m.running.Wait()
+	if m.api != nil {
+		m.api.Close()
+		_, err := m.Audit.Append(context.WithoutCancel(ctx), audit.Record{Event: audit.EventServer, Action: "stop"})
+		errs = append(errs, err)
+	}
+	if m.cluster != nil {
+		errs = append(errs, m.cluster.Close())
+	}
+	if m.recordings != nil {
+		errs = append(errs, m.recordings.Close())
+	}
+	return errors.Join(append(errs, m.State.Close())...)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,37 @@
+package member
+
+import (
+	"context"
+	"time"
+
+	"sallyport.dev/recording"
+	"sallyport.dev/session"
+)
+
+// Recordings start with this size; the first resize comes with the client.
+const recordingWidth, recordingHeight = 80, 24
+
+const recordTimeout = 5 * time.Second
+
+// record opens the recording of a session.
+func (m *Member) record(s session.Session) (session.Recorder, string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	name := s.NodeID
+	if n, err := m.Store.Node(ctx, s.NodeID); err == nil {
+		name = n.DisplayName()
+	}
+	r, err := m.recordings.Create(recording.Header{
+		Width: recordingWidth, Height: recordingHeight,
+		Title: s.OwnerName + " on " + name,
+		Env:   map[string]string{"TERM": "xterm-256color"},
+		Metadata: recording.Metadata{
+			Session: s.ID, Principal: s.Owner, Node: s.NodeID, NodeName: name,
+			Document: s.Document, Reason: s.Reason, Started: s.Started,
+		},
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return r, r.Name, nil
+}
