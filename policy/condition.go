@@ -34,13 +34,36 @@ func (e *environment) gather(key string) []string {
 
 func canonical(c Context) bool {
 	for k := range c {
-		for i := 0; i < len(k); i++ {
-			if 'A' <= k[i] && k[i] <= 'Z' {
-				return false
-			}
+		if hasUpper(k) {
+			return false
 		}
 	}
 	return true
+}
+
+// hasUpper reports whether s has an upper-case ASCII letter. It looks at eight bytes
+// at once, since every evaluation asks it of every key of the context.
+func hasUpper(s string) bool {
+	const (
+		ones = 0x0101010101010101
+		high = 0x80 * ones
+	)
+	for len(s) >= 8 {
+		x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		low := x &^ high // no carry from byte to byte
+		fromA, beyondZ := low+(0x80-'A')*ones, low+(0x80-'Z'-1)*ones
+		if fromA&^beyondZ&^x&high != 0 {
+			return true
+		}
+		s = s[8:]
+	}
+	for i := 0; i < len(s); i++ {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return true
+		}
+	}
+	return false
 }
 
 // condition is one operator applied to one key.

@@ -28,9 +28,41 @@ const maxKeys = 4
 // dimension finds statements by a string of the request: exactly or by prefix.
 type dimension struct {
 	free    []uint64 // bit set of the statements that are free
-	exact   map[string][]int32
-	prefix  map[string][]int32
+	exact   map[string]posting
+	prefix  map[string]posting
 	lengths []int // of the prefixes, ascending
+}
+
+// posting is the statements under one text: listed while they are few, as a bit set
+// where that is shorter.
+type posting struct {
+	listed []int32
+	bits   []uint64
+}
+
+func (p posting) add(i, words int) posting {
+	if p.bits != nil {
+		p.bits[i/64] |= 1 << (i % 64)
+		return p
+	}
+	if p.listed = append(p.listed, int32(i)); len(p.listed) <= words {
+		return p
+	}
+	dense := posting{bits: make([]uint64, words)}
+	for _, j := range p.listed {
+		dense.bits[j/64] |= 1 << (j % 64)
+	}
+	return dense
+}
+
+// mark adds the statements to dst.
+func (p posting) mark(dst []uint64) {
+	for _, i := range p.listed {
+		dst[i/64] |= 1 << (i % 64)
+	}
+	for i, word := range p.bits {
+		dst[i] |= word
+	}
 }
 
 // keyDimension finds statements by the values of a condition key.
@@ -56,7 +88,7 @@ func newIndex(statements []*Statement) *index {
 }
 
 func newDimension(words int) dimension {
-	return dimension{free: make([]uint64, words), exact: make(map[string][]int32), prefix: make(map[string][]int32)}
+	return dimension{free: make([]uint64, words), exact: make(map[string]posting), prefix: make(map[string]posting)}
 }
 
 func (d *dimension) addFree(i int) { d.free[i/64] |= 1 << (i % 64) }
@@ -66,10 +98,10 @@ func (d *dimension) addPrefix(i int, prefix string) {
 		d.addFree(i)
 		return
 	}
-	d.prefix[prefix] = append(d.prefix[prefix], int32(i))
+	d.prefix[prefix] = d.prefix[prefix].add(i, len(d.free))
 }
 
-func (d *dimension) addExact(i int, s string) { d.exact[s] = append(d.exact[s], int32(i)) }
+func (d *dimension) addExact(i int, s string) { d.exact[s] = d.exact[s].add(i, len(d.free)) }
 
 func (d *dimension) finish() {
 	seen := make(map[int]bool)
@@ -84,18 +116,12 @@ func (d *dimension) finish() {
 
 // mark adds to dst the statements that s lets through, beyond the free ones.
 func (d *dimension) mark(dst []uint64, s string) {
-	set(dst, d.exact[s])
+	d.exact[s].mark(dst)
 	for _, n := range d.lengths {
 		if n > len(s) {
 			return
 		}
-		set(dst, d.prefix[s[:n]])
-	}
-}
-
-func set(dst []uint64, statements []int32) {
-	for _, i := range statements {
-		dst[i/64] |= 1 << (i % 64)
+		d.prefix[s[:n]].mark(dst)
 	}
 }
 
@@ -245,7 +271,7 @@ func (x *index) candidates(q *query, result, scratch []uint64) []uint64 {
 		d := &x.keys[i]
 		copy(scratch, d.free)
 		for _, v := range q.values(d.key) {
-			set(scratch, d.exact[v])
+			d.exact[v].mark(scratch)
 		}
 		if !intersect(result, scratch) {
 			return result
