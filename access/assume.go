@@ -26,7 +26,7 @@ func (c *Checker) CheckAssume(ctx context.Context, q Query, trust *policy.Docume
 	if err != nil {
 		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
 	}
-	if !d.Allowed && !t.Delegated && d.Policy.Effect == policy.ImplicitlyDenied && d.Policy.Kind == policy.Identity {
+	if !t.Delegated && unmentioned(d) {
 		d = decision(role.ARN, t)
 	}
 	return c.settle(ctx, q, d, nil)
@@ -41,20 +41,27 @@ func (c *Checker) untrusted(q Query, t policy.Decision) *DeniedError {
 	return e
 }
 
-// evaluateTrust asks a trust policy about the caller. A role session may be named by
-// its own ARN or by its role's; a deny of either counts.
+// evaluateTrust asks a trust policy about the caller.
 func (c *Checker) evaluateTrust(q Query, trust *policy.Document) policy.Decision {
-	p, conditions := q.Principal, c.Conditions(q, q.Resources[0])
-	ask := func(arn string) policy.Decision {
-		return policy.EvaluateTrust(trust, arn, c.config.Realm.Account, q.Action, conditions)
+	return policy.EvaluateTrust(trust, q.Principal.ARN, c.config.Realm.Account, q.Action,
+		c.Conditions(q, q.Resources[0]))
+}
+
+// CheckOwn is Check for what belongs to the caller (their own sessions): it needs no
+// policy that allows, but an explicit deny refuses, and so do a boundary and session
+// policies that leave the action out.
+func (c *Checker) CheckOwn(ctx context.Context, q Query) (Decision, error) {
+	d, err := c.decide(ctx, q)
+	if err != nil {
+		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
 	}
-	d := ask(p.ARN)
-	if p.PolicyARN == p.ARN || d.Effect == policy.ExplicitlyDenied {
-		return d
+	if unmentioned(d) {
+		d = Decision{Allowed: true, Resource: d.Resource, Policy: policy.Decision{Effect: policy.Allowed}}
 	}
-	role := ask(p.PolicyARN)
-	if better := role.Allowed() && (!d.Allowed() || d.Delegated); better || role.Effect == policy.ExplicitlyDenied {
-		return role
-	}
-	return d
+	return c.settle(ctx, q, d, nil)
+}
+
+// unmentioned reports whether nothing but the lack of an allowing policy refuses.
+func unmentioned(d Decision) bool {
+	return !d.Allowed && d.Policy.Effect == policy.ImplicitlyDenied && d.Policy.Kind == policy.Identity
 }

@@ -118,6 +118,15 @@ func firstARN(q Query) string {
 	return q.Resources[0].ARN
 }
 
+// Decide decides as Check does, but records nothing and returns refusals as decisions.
+func (c *Checker) Decide(ctx context.Context, q Query) (Decision, error) {
+	d, err := c.decide(ctx, q)
+	if err != nil {
+		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
+	}
+	return d, nil
+}
+
 // decide evaluates every resource of a query.
 func (c *Checker) decide(ctx context.Context, q Query) (Decision, error) {
 	if len(q.Resources) == 0 {

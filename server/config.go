@@ -3,9 +3,9 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,8 +49,10 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// Ready tells whether the server can serve, for /readyz; optional.
 	Ready func(context.Context) error
-	// Version is what GetStatus reports.
-	Version string
+	// Version and Member (this process's id) are what GetStatus reports, and Members,
+	// which is optional.
+	Version, Member string
+	Members         func() []Member
 }
 
 // AuditReader reads the audit log.
@@ -58,17 +60,16 @@ type AuditReader interface {
 	Audit(ctx context.Context, f audit.Filter) ([]audit.Record, error)
 }
 
-// Recordings opens recordings by the name in their session's row.
+// Recordings opens recordings by the name in their session's row; *recording.Dir is
+// one. The error wraps recording.ErrNotFound where there is none.
 type Recordings interface {
-	// Open returns a recording and its size in bytes. It returns an error that wraps
-	// fs.ErrNotExist where there is none.
-	Open(name string) (Recording, int64, error)
+	Open(name string) (*os.File, error)
 }
 
-// Recording is one open recording.
-type Recording interface {
-	io.ReaderAt
-	io.Closer
+// Member is a server process of the cluster, for GetStatus.
+type Member struct {
+	ID, URL string
+	Seen    time.Time
 }
 
 // complete checks the configuration and fills its defaults.

@@ -114,8 +114,10 @@ func decode(req *request, o *Operation) (any, error) {
 // authorize decides by the operation's kind of caller.
 func (c *Call) authorize(ctx context.Context, in any) error {
 	switch c.Operation.Caller {
-	case CallerAnonymous, CallerIdentity:
+	case CallerAnonymous:
 		return nil
+	case CallerIdentity:
+		return c.Server.checker.Admit(ctx, c.query(c.Operation.Action, []access.Resource{{ARN: "*"}}))
 	case CallerAgent, CallerNodeKey:
 		return c.authorizeAgent(ctx, in)
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"reflect"
 	"slices"
@@ -91,7 +90,8 @@ type Call struct {
 	// Node, Document and Session name what the call is about.
 	Node, Document, Session string
 
-	checked bool // Check or CheckAction has run
+	checked bool // the call was authorised or refused
+	quiet   bool // as Operation.quiet, for this call
 }
 
 // SetContext adds values of a condition key common to all resources.
@@ -128,16 +128,19 @@ func (c *Call) CheckAction(ctx context.Context, action string, resources ...acce
 	return err
 }
 
+// CheckOwn is Check for what belongs to the caller: it needs no policy that allows,
+// but an explicit deny refuses.
+func (c *Call) CheckOwn(ctx context.Context, resources ...access.Resource) error {
+	c.checked = true
+	_, err := c.Server.checker.CheckOwn(ctx, c.query(c.Operation.Action, resources))
+	return err
+}
+
 // Allows reports whether the caller may do action on resources, without an audit
-// record: for filtering listings. Errors other than refusals are returned.
+// record: for filtering listings.
 func (c *Call) Allows(ctx context.Context, action string, resources ...access.Resource) (bool, error) {
-	q := c.query(action, resources)
-	q.NoAudit = true
-	_, err := c.Server.checker.Check(ctx, q)
-	if denied := (*access.DeniedError)(nil); errors.As(err, &denied) {
-		return false, nil
-	}
-	return err == nil, err
+	d, err := c.Server.checker.Decide(ctx, c.query(action, resources))
+	return d.Allowed, err
 }
 
 func (c *Call) query(action string, resources []access.Resource) access.Query {
@@ -145,7 +148,7 @@ func (c *Call) query(action string, resources []access.Resource) access.Query {
 		Principal: c.Principal, Action: action, Resources: resources,
 		Context: c.Context, Origin: c.Origin,
 		Node: c.Node, Document: c.Document, Session: c.Session,
-		Quiet: c.Operation.quiet,
+		Quiet: c.Operation.quiet || c.quiet,
 	}
 }
 

@@ -7,29 +7,62 @@ import (
 	"sallyport.dev/wire"
 )
 
-// paginate gives one page of a listing in key order, for NextToken (JSON services,
-// ec2) or Marker (iam). token is what the caller sent, limit what they asked for (0:
-// the operation's usual page of size entries). fetch returns up to n entries after a
-// key ("" for the first); key names an entry. The next token is empty on the last
-// page.
-func paginate[T any](c *Call, token string, limit, size int, fetch func(after string, n int) ([]T, error), key func(T) string) ([]T, string, error) {
+// pages says how a listing is cut into pages, for NextToken (JSON services, ec2) or
+// Marker (iam).
+type pages[T any] struct {
+	// fetch returns up to n entries after a key ("" for the first), in key order.
+	fetch func(after string, n int) ([]T, error)
+	key   func(T) string
+	keep  func(T) (bool, error) // leaves entries out of the listing; nil keeps all
+	size  int                   // entries of a page at most
+}
+
+// page gives one page. token is what the caller sent, limit what they asked for (0:
+// p.size). The next token is empty on the last page.
+func (p pages[T]) page(c *Call, token string, limit int) ([]T, string, error) {
 	after, err := c.openPageToken(token)
 	if err != nil {
 		return nil, "", err
 	}
-	if limit <= 0 || limit > size {
-		limit = size
+	if limit <= 0 || limit > p.size {
+		limit = p.size
 	}
-	// One more than asked for tells whether there is another page.
-	items, err := fetch(after, limit+1)
-	if err != nil {
-		return nil, "", err
+	var kept []T
+	for {
+		// One more than asked for tells whether there is another page.
+		block := limit - len(kept) + 1
+		if p.keep != nil {
+			block = max(block, filteredBlock)
+		}
+		items, err := p.fetch(after, block)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, item := range items {
+			after = p.key(item)
+			if ok, err := p.keeps(item); err != nil {
+				return nil, "", err
+			} else if ok {
+				kept = append(kept, item)
+			}
+		}
+		if len(kept) > limit {
+			return kept[:limit], c.pageToken(p.key(kept[limit-1])), nil
+		}
+		if len(items) < block {
+			return kept, "", nil
+		}
 	}
-	if len(items) <= limit {
-		return items, "", nil
+}
+
+// filteredBlock is how many entries are read at a time where some are left out.
+const filteredBlock = 100
+
+func (p pages[T]) keeps(item T) (bool, error) {
+	if p.keep == nil {
+		return true, nil
 	}
-	items = items[:limit]
-	return items, c.pageToken(key(items[limit-1])), nil
+	return p.keep(item)
 }
 
 // pageToken makes a token that continues after key. It is bound to the operation, but

@@ -14,6 +14,7 @@ import (
 
 	"sallyport.dev/access"
 	"sallyport.dev/identity"
+	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
 
@@ -29,7 +30,12 @@ type Server struct {
 	issuer   *identity.Issuer
 	logins   *logins
 	metrics  *metrics
+	recent   recently
+	started  time.Time
 	channels http.Handler // of /v1/
+	// endSessions ends the active sessions that a filter selects; reason is for the
+	// log and the audit. Nil while there is nothing that could hold sessions.
+	endSessions func(ctx context.Context, f session.Filter, reason string) error
 }
 
 // New returns a Server.
@@ -56,6 +62,8 @@ func New(c Config) (*Server, error) {
 		resolver: identity.NewResolver(c.Realm, c.Identities, nodes, c.Now),
 		issuer:   identity.NewIssuer(c.Sealer),
 		logins:   newLogins(c.Audit, c.Now, c.Logger),
+		recent:   recently{now: c.Now, seen: map[string]time.Time{}},
+		started:  c.Now(),
 		channels: http.NotFoundHandler(),
 	}
 	return s, nil

@@ -1,0 +1,196 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"sallyport.dev/access"
+	"sallyport.dev/identity"
+	"sallyport.dev/node"
+	"sallyport.dev/policy"
+)
+
+type explainAccessInput struct {
+	Principal string `json:"Principal" check:"max=2048"`
+	Action    string `json:"Action" check:"required,min=3,max=256,pattern=[A-Za-z0-9-]+:[A-Za-z0-9]+"`
+	NodeID    string `json:"NodeId" check:"max=256"`
+	Document  string `json:"Document" check:"max=256"`
+	Resource  string `json:"Resource" check:"max=2048"`
+}
+
+type explainAccessOutput struct {
+	Principal string              `json:"Principal"`
+	Action    string              `json:"Action"`
+	NodeID    string              `json:"NodeId,omitempty"`
+	Document  string              `json:"Document,omitempty"`
+	Decision  string              `json:"Decision"`
+	Message   string              `json:"Message,omitempty"`
+	Resources []explainedResource `json:"Resources"`
+}
+
+type explainedResource struct {
+	Resource   string               `json:"Resource"`
+	Decision   string               `json:"Decision"`
+	Message    string               `json:"Message,omitempty"`
+	Sources    []string             `json:"Sources,omitempty"`
+	Statements []explainedStatement `json:"Statements,omitempty"`
+}
+
+type explainedStatement struct {
+	Source    string           `json:"Source"`
+	Kind      string           `json:"Kind"`
+	Sid       string           `json:"Sid,omitempty"`
+	Statement int              `json:"Statement"`
+	Effect    string           `json:"Effect"`
+	Matched   bool             `json:"Matched"`
+	Hint      string           `json:"Hint,omitempty"`
+	Checks    []explainedCheck `json:"Checks,omitempty"`
+}
+
+type explainedCheck struct {
+	Element  string   `json:"Element"`
+	Operator string   `json:"Operator,omitempty"`
+	Key      string   `json:"Key,omitempty"`
+	Policy   []string `json:"Policy,omitempty"`
+	Request  []string `json:"Request,omitempty"`
+	Absent   bool     `json:"Absent,omitempty"`
+	Held     bool     `json:"Held"`
+}
+
+// explainAccess says why a principal may or may not do something. Everyone may ask
+// about themselves.
+func explainAccess(ctx context.Context, c *Call, in *explainAccessInput) (*explainAccessOutput, error) {
+	subject, err := c.explained(ctx, in.Principal)
+	if err != nil {
+		return nil, err
+	}
+	out := &explainAccessOutput{Principal: subject.ARN, Action: in.Action, Document: in.Document}
+	q := access.Query{Principal: subject, Action: in.Action, Origin: c.Origin}
+	explanation, err := c.explain(ctx, in, q, out)
+	if err != nil {
+		return nil, err
+	}
+	out.Decision = explanation.Policy.Effect.String()
+	if explanation.Denied != nil {
+		out.Message = explanation.Denied.Error()
+	}
+	sources, err := c.Server.checker.Sources(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range explanation.Resources {
+		out.Resources = append(out.Resources, explainResource(q, r, sources))
+	}
+	return out, nil
+}
+
+// explained finds the principal that is asked about, and checks that the caller may
+// ask: an ARN or a name of a user, else of a role; empty for the caller.
+func (c *Call) explained(ctx context.Context, name string) (identity.Principal, error) {
+	if name == "" || name == c.Principal.ARN || c.Principal.Kind == identity.KindUser && name == c.Principal.Name {
+		return c.Principal, c.CheckOwn(ctx, access.Resource{ARN: c.Principal.ARN, Tags: c.Principal.Tags})
+	}
+	p, err := c.principalNamed(ctx, name)
+	if err != nil && !errors.Is(err, identity.ErrNotFound) {
+		return p, err
+	}
+	resource := access.Resource{ARN: p.PolicyARN, Tags: p.Tags}
+	if err != nil {
+		resource = c.Server.userResource(name[strings.LastIndexByte(name, '/')+1:], identity.User{})
+	}
+	if checkErr := c.Check(ctx, resource); checkErr != nil {
+		return p, checkErr
+	}
+	if err != nil {
+		return p, exception("ValidationException", "There is no user or role %q.", truncate(name, 200))
+	}
+	return p, nil
+}
+
+func (c *Call) principalNamed(ctx context.Context, name string) (identity.Principal, error) {
+	kind, rest := "", name
+	if strings.HasPrefix(name, "arn:") {
+		parts := strings.SplitN(name, ":", 6)
+		if len(parts) < 6 {
+			return identity.Principal{}, identity.ErrNotFound
+		}
+		kind, rest, _ = strings.Cut(parts[5], "/")
+	}
+	last := rest[strings.LastIndexByte(rest, '/')+1:]
+	people, resolver := c.Server.config.Identities, c.Server.resolver
+	switch kind {
+	case "assumed-role":
+		roleName, session, _ := strings.Cut(rest, "/")
+		role, err := people.Role(ctx, roleName)
+		return resolver.RolePrincipal(role, session), err
+	case "role":
+		role, err := people.Role(ctx, last)
+		return resolver.RolePrincipal(role, "explain"), err
+	}
+	user, err := people.User(ctx, last)
+	if kind == "" && errors.Is(err, identity.ErrNotFound) {
+		role, err := people.Role(ctx, last)
+		return resolver.RolePrincipal(role, "explain"), err
+	}
+	return resolver.UserPrincipal(user), err
+}
+
+func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Query, out *explainAccessOutput) (access.Explanation, error) {
+	checker := c.Server.checker
+	var n node.Node
+	if in.NodeID != "" {
+		var err error
+		if n, err = c.Server.nodeByTarget(ctx, in.NodeID); err != nil {
+			return access.Explanation{}, err
+		}
+		out.NodeID = n.ID
+		if strings.EqualFold(in.Action, "ssm:StartSession") {
+			return checker.ExplainStart(ctx, q, c.Server.startOf(n, in.Document))
+		}
+		q.Resources = append(q.Resources, c.Server.nodeResource(n))
+	}
+	if in.Document != "" {
+		q.Resources = append(q.Resources, access.Resource{ARN: c.Server.documentARN(in.Document), Tags: n.Tags})
+	}
+	if in.Resource != "" {
+		q.Resources = append(q.Resources, access.Resource{ARN: in.Resource})
+	}
+	if len(q.Resources) == 0 {
+		q.Resources = []access.Resource{{ARN: "*"}}
+	}
+	return checker.Explain(ctx, q)
+}
+
+// explainResource writes the explanation of one resource as the API shows it.
+func explainResource(q access.Query, r access.ResourceExplanation, sources []policy.Source) explainedResource {
+	out := explainedResource{Resource: r.ARN, Decision: r.Effect.String()}
+	if !r.Allowed() {
+		denied := &access.DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: r.ARN, Decision: r.Decision}
+		out.Message = denied.Error()
+	}
+	for _, s := range sources {
+		out.Sources = append(out.Sources, s.Name)
+	}
+	for _, reason := range r.Statements {
+		out.Statements = append(out.Statements, explainStatement(reason))
+	}
+	return out
+}
+
+func explainStatement(r policy.Reason) explainedStatement {
+	out := explainedStatement{
+		Source: r.Source, Kind: r.Kind.String(), Sid: r.Sid, Statement: r.Statement,
+		Effect: r.Effect, Matched: r.Matched,
+	}
+	if !r.Matched {
+		out.Hint = r.Hint()
+	}
+	for _, k := range r.Checks {
+		out.Checks = append(out.Checks, explainedCheck{
+			Element: k.Element, Operator: k.Operator, Key: k.Key,
+			Policy: k.Policy, Request: k.Request, Absent: k.Absent, Held: k.Held,
+		})
+	}
+	return out
+}
