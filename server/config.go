@@ -3,9 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,10 +60,17 @@ type AuditReader interface {
 	Audit(ctx context.Context, f audit.Filter) ([]audit.Record, error)
 }
 
-// Recordings opens recordings by the name in their session's row; *recording.Dir is
-// one. The error wraps recording.ErrNotFound where there is none.
+// Recordings opens recordings by the name in their session's row.
 type Recordings interface {
-	Open(name string) (*os.File, error)
+	// Open returns a recording and its size in bytes. It returns an error that wraps
+	// fs.ErrNotExist where there is none.
+	Open(name string) (Recording, int64, error)
+}
+
+// Recording is one open recording.
+type Recording interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // Member is a server process of the cluster, for GetStatus.

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"strconv"
 	"strings"
 
 	"sallyport.dev/access"
 	"sallyport.dev/audit"
 	"sallyport.dev/node"
-	"sallyport.dev/recording"
 	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
@@ -180,21 +180,23 @@ func getRecording(ctx context.Context, c *Call, in *getRecordingInput) (*getReco
 	if v.Recording == "" || c.Server.config.Recordings == nil {
 		return nil, exception("DoesNotExistException", "The session %q was not recorded.", in.SessionID)
 	}
-	file, err := c.Server.config.Recordings.Open(v.Recording)
-	if errors.Is(err, recording.ErrNotFound) {
+	file, size, err := c.Server.config.Recordings.Open(v.Recording)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, exception("DoesNotExistException", "The recording of session %q is not on this server any more.", in.SessionID)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	data := make([]byte, recordingPiece)
+	// At most what there was at opening: a recording may still grow.
+	data := make([]byte, min(recordingPiece, max(0, size-in.Offset)))
 	n, err := file.ReadAt(data, in.Offset)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
 	return &getRecordingOutput{
-		Data: data[:n], NextOffset: in.Offset + int64(n), Done: err == io.EOF && !v.State.Active(),
+		Data: data[:n], NextOffset: in.Offset + int64(n),
+		Done: in.Offset+int64(n) >= size && !v.State.Active(),
 	}, nil
 }
 
