@@ -2,7 +2,7 @@ package wire
 
 import "encoding/xml"
 
-// The requests that agents make over HTTP (docs/protocol.md §7, §8). All but the two
+// The requests that agents make over HTTP (docs/protocol.md §22, §23). All but the two
 // channel requests are JSON 1.1 operations of the services ssm and ec2messages.
 
 // RegisterManagedInstance turns an activation into a registered node. PublicKey is

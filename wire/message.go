@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Message types (docs/protocol.md §4).
+// Message types (docs/protocol.md §3).
 const (
 	TypeInputStreamData      = "input_stream_data"
 	TypeOutputStreamData     = "output_stream_data"
@@ -52,7 +52,7 @@ const (
 	PayloadExitCode             PayloadType = 12
 )
 
-// Flags of a message; neither official end acts on them.
+// Flags of a message (docs/protocol.md §4); neither official end acts on them.
 const (
 	FlagSYN uint64 = 1
 	FlagFIN uint64 = 2
@@ -63,7 +63,7 @@ const (
 	HeaderLength = 116
 	// PrefixLength is the number of bytes before the payload.
 	PrefixLength = HeaderLength + 4
-	// MaxMessage bounds a framed message on any channel, in bytes. The official
+	// MaxMessage bounds a framed message on any channel, in bytes (§10). The official
 	// programs stay under 1,500 on data channels and 142,000 on control channels.
 	MaxMessage = 1 << 20
 
@@ -80,8 +80,8 @@ var (
 	ErrSize   = errors.New("message exceeds the size limit")
 )
 
-// Message is one framed unit on a channel. All integers are big-endian on the wire;
-// the halves of the id are swapped there.
+// Message is one framed unit on a channel (docs/protocol.md §2). All integers are
+// big-endian on the wire; the halves of the id are swapped there.
 type Message struct {
 	Type           string
 	SchemaVersion  uint32
@@ -172,11 +172,20 @@ type Header struct {
 // header length within bounds, a type, a date, and the digest of a payload. The
 // payload aliases b.
 func Decode(b []byte) (*Message, error) {
-	h, err := Peek(b)
-	if err != nil {
+	m := new(Message)
+	if err := m.Parse(b); err != nil {
 		return nil, err
 	}
-	m := &Message{
+	return m, nil
+}
+
+// Parse is Decode into m, which a reader can use again for its next message.
+func (m *Message) Parse(b []byte) error {
+	h, err := Peek(b)
+	if err != nil {
+		return err
+	}
+	*m = Message{
 		Type:           h.Type,
 		SchemaVersion:  binary.BigEndian.Uint32(b[36:]),
 		CreatedDate:    binary.BigEndian.Uint64(b[40:]),
@@ -189,9 +198,9 @@ func Decode(b []byte) (*Message, error) {
 	copy(m.ID[:8], b[72:80])
 	copy(m.Digest[:], b[80:112])
 	if len(m.Payload) > 0 && sha256.Sum256(m.Payload) != m.Digest {
-		return nil, ErrDigest
+		return ErrDigest
 	}
-	return m, nil
+	return nil
 }
 
 // Peek parses and checks the header of a framed message, leaving the digest alone:
@@ -222,17 +231,27 @@ func Peek(b []byte) (Header, error) {
 	}, nil
 }
 
-// messageType strips padding (NUL bytes, then white space) and returns the constant
-// for a known type, so that decoding allocates nothing for it.
+// types are the known message types, by name, so that decoding one allocates nothing.
+var types = func() map[string]string {
+	known := []string{
+		TypeInputStreamData, TypeOutputStreamData, TypeAcknowledge, TypeChannelClosed,
+		TypeStartPublication, TypePausePublication, TypeAgentSessionState,
+		TypeInteractiveShell, TypeAgentTaskComplete, TypeAgentTaskAcknowledge,
+		TypeAgentJob, TypeAgentJobAck, TypeAgentJobReply, TypeAgentJobReplyAck,
+		TypeAgentTelemetry, TypeAgentUpdateResult,
+	}
+	m := make(map[string]string, len(known))
+	for _, t := range known {
+		m[t] = t
+	}
+	return m
+}()
+
+// messageType strips padding: NUL bytes, then white space.
 func messageType(b []byte) string {
 	b = bytes.TrimSpace(bytes.Trim(b, "\x00"))
-	switch string(b) {
-	case TypeInputStreamData:
-		return TypeInputStreamData
-	case TypeOutputStreamData:
-		return TypeOutputStreamData
-	case TypeAcknowledge:
-		return TypeAcknowledge
+	if t, ok := types[string(b)]; ok {
+		return t
 	}
 	return string(b)
 }

@@ -2,7 +2,7 @@ package wire
 
 import "encoding/json"
 
-// Opening is the first, unframed text message on every channel (docs/protocol.md §3).
+// Opening is the first, unframed text message on every channel (docs/protocol.md §11).
 // The client sends ClientID and ClientVersion, an agent's data channel sends
 // ClientInstanceID, a control channel AgentVersion and PlatformType.
 type Opening struct {
@@ -17,8 +17,9 @@ type Opening struct {
 	PlatformType         string  `json:"PlatformType,omitempty"`
 }
 
-// Acknowledge is the payload of an acknowledge message. Receivers use only the
-// sequence number; there is one acknowledgement per message, never a cumulative one.
+// Acknowledge is the payload of an acknowledge message (docs/protocol.md §5.1).
+// Receivers use only the sequence number; there is one acknowledgement per message,
+// never a cumulative one.
 type Acknowledge struct {
 	MessageType    string `json:"AcknowledgedMessageType"`
 	MessageID      string `json:"AcknowledgedMessageId"`
@@ -26,15 +27,16 @@ type Acknowledge struct {
 	IsSequential   bool   `json:"IsSequentialMessage"`
 }
 
-// SessionState is the payload of agent_session_state: "Connected" or "Terminating".
+// SessionState is the payload of agent_session_state (docs/protocol.md §5.2):
+// "Connected" or "Terminating".
 type SessionState struct {
 	SchemaVersion int    `json:"SchemaVersion"`
 	SessionState  string `json:"SessionState"`
 	SessionID     string `json:"SessionId"`
 }
 
-// ChannelClosed ends a session at either end. Output is shown to the person.
-// ExitStatus is ours: the exit status of the session's program where the agent
+// ChannelClosed ends a session at either end (docs/protocol.md §5.3). Output is
+// shown to the person. ExitStatus is ours: the exit status of the session's program where the agent
 // reported one; AWS's programs ignore it.
 type ChannelClosed struct {
 	MessageType   string `json:"MessageType"`
@@ -47,20 +49,20 @@ type ChannelClosed struct {
 	ExitStatus    *int   `json:"ExitStatus,omitempty"`
 }
 
-// TerminalSize is the payload of a Size message.
+// TerminalSize is the payload of a Size message (docs/protocol.md §5).
 type TerminalSize struct {
 	Cols uint32 `json:"cols"`
 	Rows uint32 `json:"rows"`
 }
 
-// Flag values carried in a Flag payload as a big-endian uint32.
+// Flag values carried in a Flag payload as a big-endian uint32 (docs/protocol.md §5.4).
 const (
 	FlagDisconnectToPort   uint32 = 1
 	FlagTerminateSession   uint32 = 2
 	FlagConnectToPortError uint32 = 3
 )
 
-// Handshake action types and statuses.
+// Handshake action types and statuses (docs/protocol.md §15).
 const (
 	ActionSessionType   = "SessionType"
 	ActionKMSEncryption = "KMSEncryption"
@@ -109,8 +111,8 @@ type HandshakeComplete struct {
 	CustomerMessage         string `json:"CustomerMessage"`
 }
 
-// ControlTask is the outer payload of interactive_shell and agent_job: Content is
-// a string that holds JSON.
+// ControlTask is the outer payload of interactive_shell and agent_job
+// (docs/protocol.md §24, §25): Content is a string that holds JSON.
 type ControlTask struct {
 	Content       string `json:"Content"`
 	TaskID        string `json:"TaskId,omitempty"`
@@ -132,7 +134,8 @@ type StartSession struct {
 	DataChannelToken string                     `json:"DataChannelToken,omitempty"`
 }
 
-// TaskComplete reports the end of a session on the control channel.
+// TaskComplete reports the end of a session on the control channel
+// (docs/protocol.md §24.2).
 // FinalTaskStatus is Success, Failed or Cancelled. ExitStatus is ours (see ChannelClosed).
 type TaskComplete struct {
 	SchemaVersion    int    `json:"SchemaVersion"`
