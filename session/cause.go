@@ -1,0 +1,70 @@
+package session
+
+import (
+	"fmt"
+	"time"
+)
+
+// Reasons why sessions end, for rows, logs and audit records.
+const (
+	ReasonExit          = "exit"
+	ReasonFailed        = "failed"
+	ReasonTerminated    = "terminated"
+	ReasonIdle          = "idle"
+	ReasonMaxDuration   = "max-duration"
+	ReasonClientGone    = "client-gone"
+	ReasonAgentLost     = "agent-lost"
+	ReasonStartTimeout  = "start-timeout"
+	ReasonRecordingLost = "recording-lost"
+	ReasonAuditLost     = "audit-lost"
+	ReasonShutdown      = "shutdown"
+	ReasonRestart       = "server-restart"
+	ReasonMemberLost    = "member-lost"
+	ReasonNodeRemoved   = "node-removed"
+)
+
+// Cause is why a session ends: one text for the log, one for the terminal.
+type Cause struct {
+	Reason   string // one of the Reason constants
+	Detail   string // for the log: who, which error; may be empty
+	Terminal string // shown to the person; empty for an end that explains itself
+	Failed   bool   // the session ends as Failed instead of Terminated
+	Exit     *int   // exit status of the session's program, where known
+}
+
+// Error implements error: reason and detail.
+func (c *Cause) Error() string {
+	if c.Detail == "" {
+		return c.Reason
+	}
+	return c.Reason + ": " + c.Detail
+}
+
+// Terminated is the cause of a session ended through the API by a principal.
+func Terminated(arn string) *Cause {
+	return &Cause{Reason: ReasonTerminated, Detail: "by " + arn, Terminal: "Session terminated by " + arn + "."}
+}
+
+func (c *Cause) state() State {
+	if c.Failed {
+		return StateFailed
+	}
+	return StateTerminated
+}
+
+// byAgent reports whether the agent ended the session, so that there is nothing to
+// tell it and everything that it sent is still to be shown.
+func (c *Cause) byAgent() bool { return c.Reason == ReasonExit || c.Reason == ReasonFailed }
+
+// in words a duration for the terminal.
+func in(d time.Duration) string {
+	switch {
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int((d+30*time.Second)/time.Minute))
+	case d >= time.Minute:
+		return "1 minute"
+	case d >= 2*time.Second:
+		return fmt.Sprintf("%d seconds", int((d+500*time.Millisecond)/time.Second))
+	}
+	return "1 second"
+}

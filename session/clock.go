@@ -1,0 +1,208 @@
+package session
+
+import (
+	"log/slog"
+	"time"
+
+	"sallyport.dev/wire"
+)
+
+// sessionLog is the logger of one session, with its ids.
+type sessionLog struct{ *slog.Logger }
+
+const (
+	// pingLink is how often data channels are pinged, to keep middle boxes awake and
+	// to find dead peers. farewell bounds the last words to an end.
+	pingLink = 20 * time.Second
+	farewell = 2 * time.Second
+	// agentSilence is how long an agent's link may stay silent, pings included.
+	agentSilence = 60 * time.Second
+	// overdueAfter is when the gateway repeats its own unacknowledged messages.
+	overdueAfter = time.Second
+)
+
+// tick looks at everything in the session that depends on time.
+func (s *live) tick(now time.Time) {
+	if s.cause.Load() == nil {
+		if cause := s.overtime(now); cause != nil {
+			s.end(cause)
+		}
+		s.warn(now)
+		s.startAgain(now)
+	}
+	s.keepLinks(now)
+	s.flush()
+}
+
+// overtime returns the cause of an end by the clock, if the time has come.
+func (s *live) overtime(now time.Time) *Cause {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cfg := &s.g.cfg
+	switch {
+	case !s.agentOnce && now.Sub(s.row.Started) >= cfg.StartTimeout:
+		return &Cause{
+			Reason: ReasonStartTimeout, Failed: true,
+			Terminal: "The node did not start the session within " + in(cfg.StartTimeout) + "; its agent's log may say why.",
+		}
+	case s.client == nil && now.Sub(s.clientAt) >= cfg.DisconnectGrace:
+		return &Cause{Reason: ReasonClientGone, Detail: "for " + in(cfg.DisconnectGrace)}
+	case s.agentOnce && s.agent == nil && now.Sub(s.agentAt) >= cfg.AgentGrace:
+		return &Cause{
+			Reason: ReasonAgentLost, Failed: true,
+			Terminal: "The connection to the node was lost and did not come back within " + in(cfg.AgentGrace) + ".",
+		}
+	case s.idleFor(now) >= s.idleTimeout():
+		return &Cause{Reason: ReasonIdle, Terminal: "The session was idle for " + in(s.idleTimeout()) + "."}
+	case s.row.MaxDuration > 0 && now.Sub(s.row.Started) >= s.row.MaxDuration:
+		return &Cause{Reason: ReasonMaxDuration, Terminal: "The session has reached its longest duration, " + in(s.row.MaxDuration) + "."}
+	}
+	return nil
+}
+
+func (s *live) idleTimeout() time.Duration {
+	if s.row.IdleTimeout > 0 {
+		return s.row.IdleTimeout
+	}
+	return s.g.cfg.IdleTimeout
+}
+
+func (s *live) idleFor(now time.Time) time.Duration {
+	return now.Sub(time.Unix(0, s.active.Load()))
+}
+
+// warning is how long before an end by the clock the person is told: a minute, or a
+// fifth of the whole where that is less.
+func warning(whole time.Duration) time.Duration { return min(time.Minute, whole/5) }
+
+// warn writes into the terminal that the session is about to end.
+func (s *live) warn(now time.Time) {
+	active := time.Unix(0, s.active.Load())
+	idle, whole := s.idleTimeout(), s.row.MaxDuration
+	s.mu.Lock()
+	warnIdle := now.Sub(active) >= idle-warning(idle) && !s.warnedIdle.Equal(active)
+	if warnIdle {
+		s.warnedIdle = active
+	}
+	age := now.Sub(s.row.Started)
+	warnDuration := whole > 0 && !s.warnedDuration && age >= whole-warning(whole)
+	if warnDuration {
+		s.warnedDuration = true
+	}
+	s.mu.Unlock()
+	if warnIdle {
+		s.tell("This session is idle and will end in " + in(idle-now.Sub(active)) + ". Press a key to keep it.")
+	}
+	if warnDuration {
+		s.tell("This session will reach its longest duration and end in " + in(whole-age) + ".")
+	}
+}
+
+// tell writes a line of the server's own into the terminal, in the background.
+func (s *live) tell(text string) {
+	if !s.canTell() {
+		return
+	}
+	s.g.start(func() { s.inject([]byte("\r\n[sallyport] " + text + "\r\n")) })
+}
+
+// canTell reports whether the session has a terminal that the server can write to:
+// not the data of a port or of a command's output, and nothing encrypted.
+func (s *live) canTell() bool {
+	terminal := s.row.SessionType == "Standard_Stream" || s.row.SessionType == "InteractiveCommands"
+	return terminal && !s.opts.Encrypted
+}
+
+// inject puts output of the gateway's own into the stream.
+func (s *live) inject(text []byte) {
+	s.enterOut.Lock()
+	defer s.enterOut.Unlock()
+	now := s.g.now()
+	if s.rec != nil {
+		s.unflushed.Store(true)
+		if err := s.rec.Output(now, text); err != nil {
+			s.end(recordingLost(err))
+			return
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.out.inject(wire.NewStream(wire.TypeOutputStreamData, 0, wire.PayloadOutput, now, text))
+	s.wakeLocked()
+}
+
+// startAgain repeats the start of a session that the agent has not answered.
+func (s *live) startAgain(now time.Time) {
+	s.mu.Lock()
+	due := !s.asked && !s.startedAt.IsZero() && now.Sub(s.startedAt) >= s.g.cfg.StartResend
+	if due {
+		s.startedAt = now
+	}
+	s.mu.Unlock()
+	if due {
+		s.g.start(s.repeatStart)
+	}
+}
+
+// keepLinks pings both ends, and repeats the gateway's own messages while the client
+// has not acknowledged them.
+func (s *live) keepLinks(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range []*link{s.client, s.agent} {
+		if l == nil || now.Sub(l.pinged) < pingLink {
+			continue
+		}
+		l.pinged = now
+		s.pingLocked(l)
+	}
+	if len(s.out.injected) > 0 && s.client != nil && now.Sub(s.overdueAt) >= overdueAfter {
+		s.overdueAt = now
+		s.out.overdue()
+		s.wakeLocked()
+	}
+}
+
+// pingLocked pings a link in the background, once at a time: a peer that does not
+// read blocks the ping. An agent whose messages wait for room is not being read, so
+// that its own pings go unanswered; a pong that it did not ask for keeps it from
+// giving up.
+func (s *live) pingLocked(l *link) {
+	if l.pinging.Swap(true) {
+		return
+	}
+	waiting := l.waiting
+	s.g.start(func() {
+		defer l.pinging.Store(false)
+		if waiting {
+			l.conn.Pong(nil)
+			return
+		}
+		l.conn.Ping(nil)
+	})
+}
+
+// flush writes out what the recording holds, in the background: a slow disk must
+// hold up its own session only.
+func (s *live) flush() {
+	if s.rec == nil || !s.unflushed.Load() || s.flushing.Swap(true) {
+		return
+	}
+	s.g.start(func() {
+		defer s.flushing.Store(false)
+		s.unflushed.Store(false)
+		if err := s.rec.Flush(); err != nil && s.cause.Load() == nil {
+			s.end(recordingLost(err))
+		}
+	})
+}
+
+// forgotten reports whether the session has ended long enough ago.
+func (s *live) forgotten(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.endedAt.IsZero() && now.Sub(s.endedAt) >= s.g.cfg.Linger
+}

@@ -1,0 +1,271 @@
+package session
+
+import (
+	"encoding/binary"
+	"slices"
+	"sort"
+
+	"sallyport.dev/wire"
+)
+
+// flow is one direction of a session: the stream messages of a sender on their way
+// to a receiver, who may be away for a while or come back on another connection.
+//
+// A message stays in the flow until its receiver has acknowledged it, so that what
+// a lost connection swallowed is written again to the next one. Messages enter in
+// the order of their sequence numbers and leave in that order. The gateway may put
+// messages of its own between them; receivers then see later numbers shifted by
+// one, and their acknowledgements are shifted back. With nothing put in, what
+// leaves is byte for byte what entered.
+//
+// A flow does no I/O and has no lock; its session guards it.
+type flow struct {
+	expected   int64            // the sender's next sequence number
+	early      map[int64][]byte // messages that came before their turn
+	earlyBytes int
+
+	out      int64   // the receiver's next sequence number: expected + len(injected)
+	injected []int64 // the receiver's numbers of the gateway's own messages
+	frames   []frame // not yet acknowledged, ascending
+	next     int     // the first of frames not yet written to the present receiver
+	again    []int64 // numbers to write once more, since the sender sent them again
+	bytes    int     // held in frames
+
+	acks     [][]byte // acknowledgements for the receiver, of what it sent itself
+	ackBytes int
+
+	// presume permits to take a message for acknowledged when a later one was, on a
+	// connection on which both were repeated: AWS's client does not acknowledge what
+	// it has already had. ready says that it has begun to take stream data.
+	presume, ready bool
+}
+
+type frame struct {
+	seq     int64 // as the receiver sees it
+	data    []byte
+	written bool // to any receiver
+	repeat  bool // written to an earlier one, too
+}
+
+const (
+	// frameCost is what a held message costs beside its bytes.
+	frameCost = 64
+	// maxEarly bounds how far ahead of its turn a message may come, and
+	// maxEarlyBytes how much of that is held. The sender keeps what is refused.
+	maxEarly      = 10000
+	maxEarlyBytes = 1 << 20
+	// maxAckBytes bounds acknowledgements held for an absent receiver. The sender of
+	// a message whose acknowledgement is dropped sends it again and gets another.
+	maxAckBytes = 256 << 10
+
+	sequenceOffset = 48
+)
+
+// arrival is what becomes of a message that the sender sent.
+type arrival int
+
+const (
+	arrivedInTurn   arrival = iota // push it
+	arrivedEarly                   // hold it
+	arrivedAgain                   // on its way already
+	arrivedTwice                   // already acknowledged: the sender missed that
+	arrivedAbsurdly                // drop it
+)
+
+// classify says what to do with a message, by the sender's number.
+func (f *flow) classify(seq int64) arrival {
+	switch {
+	case seq == f.expected:
+		return arrivedInTurn
+	case seq > f.expected && seq-f.expected <= maxEarly:
+		return arrivedEarly
+	case seq > f.expected, seq < 0:
+		return arrivedAbsurdly
+	}
+	if _, held := f.find(f.shifted(seq)); held {
+		return arrivedAgain
+	}
+	return arrivedTwice
+}
+
+// push adds the message whose turn it is. The flow owns data from here on.
+func (f *flow) push(data []byte) {
+	if len(f.injected) > 0 {
+		binary.BigEndian.PutUint64(data[sequenceOffset:], uint64(f.out))
+	}
+	f.expected++
+	f.add(data)
+}
+
+// inject adds a message of the gateway's own.
+func (f *flow) inject(m *wire.Message) {
+	m.SequenceNumber = f.out
+	f.injected = append(f.injected, f.out)
+	f.add(m.Encode())
+}
+
+func (f *flow) add(data []byte) {
+	f.frames = append(f.frames, frame{seq: f.out, data: data})
+	f.out++
+	f.bytes += len(data) + frameCost
+}
+
+// hold keeps a message until its turn, or drops it when there is no room.
+func (f *flow) hold(seq int64, data []byte) {
+	if _, ok := f.early[seq]; ok || f.earlyBytes+len(data) > maxEarlyBytes {
+		return
+	}
+	if f.early == nil {
+		f.early = map[int64][]byte{}
+	}
+	f.early[seq] = data
+	f.earlyBytes += len(data) + frameCost
+}
+
+// held returns the early message whose turn has come.
+func (f *flow) held() ([]byte, bool) {
+	data, ok := f.early[f.expected]
+	if !ok {
+		return nil, false
+	}
+	delete(f.early, f.expected)
+	f.earlyBytes -= len(data) + frameCost
+	return data, true
+}
+
+// resend asks for a message that is on its way to be written once more. The copy in
+// the flow is what goes out: a sender cannot change what it once said.
+func (f *flow) resend(seq int64) {
+	seq = f.shifted(seq)
+	if i, ok := f.find(seq); ok && i < f.next && !slices.Contains(f.again, seq) {
+		f.again = append(f.again, seq)
+	}
+}
+
+// acknowledge passes on an acknowledgement to the receiver of this flow.
+func (f *flow) acknowledge(data []byte) {
+	if f.ackBytes+len(data) > maxAckBytes {
+		return
+	}
+	f.acks = append(f.acks, data)
+	f.ackBytes += len(data) + frameCost
+}
+
+// take returns the next message to write, if there is one.
+func (f *flow) take() ([]byte, wire.PayloadType, bool) {
+	if len(f.acks) > 0 {
+		data := f.acks[0]
+		f.acks[0] = nil
+		if f.acks = f.acks[1:]; len(f.acks) == 0 {
+			f.acks = nil
+		}
+		f.ackBytes -= len(data) + frameCost
+		return data, wire.PayloadNone, true
+	}
+	for len(f.again) > 0 {
+		i, ok := f.find(f.again[0])
+		f.again = f.again[1:]
+		if ok && i < f.next {
+			return f.frames[i].data, wire.PayloadNone, true
+		}
+	}
+	if f.next == len(f.frames) {
+		return nil, 0, false
+	}
+	fr := &f.frames[f.next]
+	fr.repeat, fr.written = fr.written, true
+	f.next++
+	return fr.data, payloadType(fr.data), true
+}
+
+// rewind makes everything not acknowledged go to a new receiver.
+func (f *flow) rewind() { f.next, f.again = 0, nil }
+
+// acked drops a message that the receiver has acknowledged. It returns the sender's
+// number of it; ours reports that the gateway was the sender, and known is false
+// where no such message was written.
+func (f *flow) acked(seq int64) (origin int64, ours, known bool) {
+	if seq < 0 || seq >= f.out {
+		return 0, false, false
+	}
+	if i, ok := f.find(seq); ok {
+		if !f.frames[i].written {
+			return 0, false, false
+		}
+		f.drop(i)
+	}
+	n, ours := slices.BinarySearch(f.injected, seq)
+	return seq - int64(n), ours, true
+}
+
+// drop removes frames[i], and those before it that their receiver must have had.
+func (f *flow) drop(i int) {
+	if i == 0 && !f.frames[0].repeat && isScreen(payloadType(f.frames[0].data)) {
+		f.ready = true
+	}
+	first := i
+	if f.presume && f.ready && i < f.next {
+		for first > 0 && f.frames[first-1].repeat {
+			first--
+		}
+	}
+	for _, fr := range f.frames[first : i+1] {
+		f.bytes -= len(fr.data) + frameCost
+	}
+	n := i + 1 - first
+	if f.next > i {
+		f.next -= n
+	} else {
+		f.next = min(f.next, first)
+	}
+	if first > 0 {
+		f.frames = slices.Delete(f.frames, first, i+1)
+		return
+	}
+	clear(f.frames[:n])
+	if f.frames = f.frames[n:]; len(f.frames) == 0 {
+		f.frames = nil
+	}
+}
+
+// find returns the index of a message that is not acknowledged.
+func (f *flow) find(seq int64) (int, bool) {
+	i := sort.Search(len(f.frames), func(i int) bool { return f.frames[i].seq >= seq })
+	return i, i < len(f.frames) && f.frames[i].seq == seq
+}
+
+// shifted returns the receiver's number of the sender's message.
+func (f *flow) shifted(origin int64) int64 {
+	for _, own := range f.injected {
+		if own <= origin {
+			origin++
+		}
+	}
+	return origin
+}
+
+// unwritten reports whether anything waits for the receiver.
+func (f *flow) unwritten() bool {
+	return len(f.acks) > 0 || len(f.again) > 0 || f.next < len(f.frames)
+}
+
+// overdue returns to writing the gateway's own messages that stay unacknowledged:
+// nobody else sends them again.
+func (f *flow) overdue() {
+	for i := range f.frames[:f.next] {
+		seq := f.frames[i].seq
+		if _, own := slices.BinarySearch(f.injected, seq); own && !slices.Contains(f.again, seq) {
+			f.again = append(f.again, seq)
+		}
+	}
+}
+
+// payloadType reads the payload type of an encoded message.
+func payloadType(data []byte) wire.PayloadType {
+	return wire.PayloadType(binary.BigEndian.Uint32(data[112:]))
+}
+
+// isScreen reports whether a payload is what the session shows.
+func isScreen(t wire.PayloadType) bool {
+	return t == wire.PayloadOutput || t == wire.PayloadStdErr
+}

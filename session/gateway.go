@@ -1,0 +1,485 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport.dev/audit"
+	"sallyport.dev/internal/seal"
+	"sallyport.dev/recording"
+	"sallyport.dev/wire"
+)
+
+// Errors of the gateway.
+var (
+	ErrNotConnected = errors.New("node is not connected")
+	ErrEnded        = errors.New("session has ended")
+	ErrRecording    = errors.New("session cannot be recorded")
+	ErrNoResponder  = errors.New("no member serves the subject")
+	ErrStopped      = errors.New("server is shutting down")
+)
+
+// Member is a server process of the cluster.
+type Member struct {
+	ID  string
+	URL string // at which other members reach it
+}
+
+// Cluster is what the gateway needs of the routing between members.
+type Cluster interface {
+	Member() string
+	Members() []Member // that are alive, this one included
+	Serve(subject string, h func(context.Context, []byte) ([]byte, error)) (stop func(), err error)
+	Request(ctx context.Context, subject string, data []byte) ([]byte, error) // ErrNoResponder
+	Broadcast(subject string, data []byte) error
+	Listen(subject string, hear func([]byte)) (stop func(), err error)
+}
+
+// Nodes notes which member holds a node's control channel.
+type Nodes interface {
+	SetConnected(ctx context.Context, id, member string, at time.Time) error
+	ClearConnected(ctx context.Context, id, member string) error
+}
+
+// Auditor appends audit records durably.
+type Auditor interface {
+	Append(ctx context.Context, r audit.Record) (audit.Record, error)
+}
+
+// Recorder takes down what a session shows. An error of any method but Close ends
+// the session. *recording.Writer is one.
+type Recorder interface {
+	Output(at time.Time, p []byte) error
+	Input(at time.Time, p []byte) error
+	Resize(at time.Time, cols, rows int) error
+	Flush() error
+	Close(end recording.End) (recording.Summary, error)
+}
+
+// Config says what a gateway works with. Durations and sizes have defaults.
+type Config struct {
+	Store   Store        // required
+	Nodes   Nodes        // required
+	Cluster Cluster      // required
+	Key     *seal.Key    // required; shared by all members
+	Audit   Auditor      // required
+	Logger  *slog.Logger // required
+	// Record opens the recording of a session and returns it with its name in the
+	// recording store. Required unless no session asks to be recorded.
+	Record func(s Session) (Recorder, string, error)
+	Now    func() time.Time
+
+	// OpeningTimeout bounds how long a channel may take to send its opening
+	// message. Default 10 s.
+	OpeningTimeout time.Duration
+	// PingInterval is between pings on control channels; a link that stays silent
+	// for two and a half of them is dead. Default 10 s.
+	PingInterval time.Duration
+	// StartResend is how often a session's start is repeated until the agent asks
+	// for the data channel; StartTimeout is when it counts as failed. Defaults 2 s
+	// and 30 s.
+	StartResend, StartTimeout time.Duration
+	// DisconnectGrace is how long a session outlives its client, so that it can
+	// come back; AgentGrace the same for the agent's data channel. Defaults 60 s.
+	DisconnectGrace, AgentGrace time.Duration
+	// IdleTimeout applies to sessions that name none. Default 20 min.
+	IdleTimeout time.Duration
+	// CloseHold is how long channel_closed keeps its distance from the end of a
+	// handshake: AWS's client hangs when they come together. Default 1 s.
+	CloseHold time.Duration
+	// Linger is how long an ended session is remembered, to tell a late client why.
+	// Default 60 s.
+	Linger time.Duration
+	// Buffer bounds the bytes held per direction of a session. Default 4 MiB.
+	Buffer int
+	// Tick is the period of the clocks. Default 250 ms.
+	Tick time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&c.OpeningTimeout, 10*time.Second)
+	set(&c.PingInterval, 10*time.Second)
+	set(&c.StartResend, 2*time.Second)
+	set(&c.StartTimeout, 30*time.Second)
+	set(&c.DisconnectGrace, time.Minute)
+	set(&c.AgentGrace, time.Minute)
+	set(&c.IdleTimeout, 20*time.Minute)
+	set(&c.CloseHold, time.Second)
+	set(&c.Linger, time.Minute)
+	set(&c.Tick, 250*time.Millisecond)
+	if c.Buffer == 0 {
+		c.Buffer = 4 << 20
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// sweepInterval is how often members look for sessions of members that died.
+const sweepInterval = 10 * time.Second
+
+// Gateway holds the control channels of nodes and relays the sessions whose home is
+// this member: those on nodes that were connected to it when they started.
+type Gateway struct {
+	cfg Config
+	log *slog.Logger
+
+	ctx    context.Context // lives as long as the gateway
+	cancel context.CancelFunc
+
+	life     sync.Mutex // a leaf: guards stopping, and wg against a late Add
+	stopping bool
+	wg       sync.WaitGroup // everything the gateway has started
+
+	mu       sync.Mutex          // guards the maps; taken before a live session's
+	controls map[string]*control // by node id
+	sessions map[string]*live    // by session id, ended ones lingering
+
+	unlisten func()
+	counters counters
+}
+
+type counters struct {
+	started, bytesIn, bytesOut atomic.Int64
+
+	mu    sync.Mutex
+	ended map[string]int64 // by reason
+}
+
+// Stats are figures of one member, for metrics.
+type Stats struct {
+	Nodes    int              // control channels held
+	Sessions int              // sessions relayed now
+	Started  int64            // sessions opened since start
+	Ended    map[string]int64 // sessions ended since start, by reason
+	BytesIn  int64            // payload bytes from clients of ended sessions
+	BytesOut int64            // payload bytes from agents of ended sessions
+}
+
+// New starts a gateway: it closes what an earlier run of this member left open, and
+// listens to the other members. Close ends it.
+func New(ctx context.Context, cfg Config) (*Gateway, error) {
+	g := &Gateway{
+		cfg:      cfg.withDefaults(),
+		log:      cfg.Logger,
+		controls: map[string]*control{},
+		sessions: map[string]*live{},
+	}
+	g.counters.ended = map[string]int64{}
+	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := g.closeLeftovers(ctx); err != nil {
+		g.cancel()
+		return nil, fmt.Errorf("closing sessions of an earlier run: %w", err)
+	}
+	stop, err := cfg.Cluster.Listen(subjectTaken, g.heardTaken)
+	if err != nil {
+		g.cancel()
+		return nil, fmt.Errorf("listening to members: %w", err)
+	}
+	g.unlisten = stop
+	g.wg.Go(g.clock)
+	g.wg.Go(g.sweeper)
+	return g, nil
+}
+
+func (g *Gateway) now() time.Time { return g.cfg.Now() }
+
+// start runs f as a goroutine of the gateway, unless that has stopped.
+func (g *Gateway) start(f func()) bool {
+	g.life.Lock()
+	defer g.life.Unlock()
+	if g.stopping {
+		return false
+	}
+	g.wg.Go(f)
+	return true
+}
+
+// Close ends every session with a word to its person, closes every channel and waits
+// for it all, at most until ctx ends; then it drops what is left.
+func (g *Gateway) Close(ctx context.Context) error {
+	g.mu.Lock()
+	ending := make([]*live, 0, len(g.sessions))
+	for _, s := range g.sessions {
+		ending = append(ending, s)
+	}
+	g.mu.Unlock()
+	for _, s := range ending {
+		s.end(&Cause{Reason: ReasonShutdown, Terminal: "The server is shutting down."})
+	}
+	var late error
+	for _, s := range ending {
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			late = fmt.Errorf("closing sessions: %w", ctx.Err())
+		}
+	}
+	g.unlisten()
+	g.stop()
+	g.wg.Wait()
+	return late
+}
+
+// stop closes what is still open.
+func (g *Gateway) stop() {
+	g.cancel()
+	g.life.Lock()
+	g.stopping = true
+	g.life.Unlock()
+	g.mu.Lock()
+	controls, sessions := g.controls, g.sessions
+	g.controls, g.sessions = map[string]*control{}, map[string]*live{}
+	g.mu.Unlock()
+	for _, c := range controls {
+		c.conn.Close()
+	}
+	for _, s := range sessions {
+		s.drop()
+	}
+}
+
+// Stats returns the member's figures.
+func (g *Gateway) Stats() Stats {
+	g.mu.Lock()
+	st := Stats{Nodes: len(g.controls), Ended: map[string]int64{}}
+	for _, s := range g.sessions {
+		if !s.isDone() {
+			st.Sessions++
+		}
+	}
+	g.mu.Unlock()
+	st.Started = g.counters.started.Load()
+	st.BytesIn, st.BytesOut = g.counters.bytesIn.Load(), g.counters.bytesOut.Load()
+	g.counters.mu.Lock()
+	defer g.counters.mu.Unlock()
+	for k, v := range g.counters.ended {
+		st.Ended[k] = v
+	}
+	return st
+}
+
+// session returns a session that this member relays or has lately relayed.
+func (g *Gateway) session(id string) *live {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions[id]
+}
+
+// clock drives everything in sessions that depends on time.
+func (g *Gateway) clock() {
+	t := time.NewTicker(g.cfg.Tick)
+	defer t.Stop()
+	var all []*live
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-t.C:
+		}
+		all = all[:0]
+		now := g.now()
+		g.mu.Lock()
+		for id, s := range g.sessions {
+			if s.forgotten(now) {
+				delete(g.sessions, id)
+				continue
+			}
+			all = append(all, s)
+		}
+		g.mu.Unlock()
+		for _, s := range all {
+			s.tick(now)
+		}
+	}
+}
+
+// The subjects on which members talk.
+const (
+	subjectNode    = "sallyport.node."    // + node id: the member with its control channel
+	subjectSession = "sallyport.session." // + session id: the session's home
+	subjectTaken   = "sallyport.control.taken"
+)
+
+// request is what members ask of each other on the subjects of nodes and sessions.
+type request struct {
+	Op       string             `json:"op"` // open, send, ping, remove; end, complete
+	Session  *Session           `json:"session,omitempty"`
+	Start    *wire.StartSession `json:"start,omitempty"`
+	Options  Options            `json:"options,omitzero"`
+	Frame    []byte             `json:"frame,omitempty"` // for the node's control channel
+	Cause    *Cause             `json:"cause,omitempty"`
+	Complete *wire.TaskComplete `json:"complete,omitempty"`
+}
+
+// reply is the answer; Code tells errors apart that callers must.
+type reply struct {
+	Code  string `json:"code,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// codes are the errors that keep their identity between members.
+var codes = map[string]error{
+	"NotConnected": ErrNotConnected,
+	"Ended":        ErrEnded,
+	"Recording":    ErrRecording,
+	"Stopped":      ErrStopped,
+}
+
+func replyFor(err error) []byte {
+	var r reply
+	if err != nil {
+		r = reply{Code: "Error", Error: err.Error()}
+		for code, e := range codes {
+			if errors.Is(err, e) {
+				r.Code = code
+			}
+		}
+	}
+	b, _ := json.Marshal(r) // strings always encode
+	return b
+}
+
+// ask sends a request to the member that serves subject.
+func (g *Gateway) ask(ctx context.Context, subject string, req request) error {
+	data, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", req.Op, err)
+	}
+	answer, err := g.cfg.Cluster.Request(ctx, subject, data)
+	if err != nil {
+		return err
+	}
+	var r reply
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return fmt.Errorf("decoding answer to %s: %w", req.Op, err)
+	}
+	if r.Code == "" {
+		return nil
+	}
+	if e, ok := codes[r.Code]; ok {
+		return &remoteError{text: r.Error, is: e}
+	}
+	return errors.New(r.Error)
+}
+
+// remoteError is an error of another member that keeps its identity.
+type remoteError struct {
+	text string
+	is   error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.is }
+
+// closeLeftovers ends the rows of sessions that this member relayed when it last ran.
+func (g *Gateway) closeLeftovers(ctx context.Context) error {
+	return g.failRows(ctx, ReasonRestart, func(s Session) bool { return s.Member == g.cfg.Cluster.Member() })
+}
+
+// sweeper ends the sessions of members that are gone. A member that has only just
+// been heard of, or not yet, is given time.
+func (g *Gateway) sweeper() {
+	t := time.NewTicker(sweepInterval)
+	defer t.Stop()
+	missing := map[string]int{}
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := g.sweep(missing); err != nil {
+			g.log.Warn("looking for sessions of lost members", "error", err)
+		}
+	}
+}
+
+// sweep counts, per member, how often in a row it was missing, and fails the rows of
+// those that were twice.
+func (g *Gateway) sweep(missing map[string]int) error {
+	alive := map[string]bool{}
+	for _, m := range g.cfg.Cluster.Members() {
+		alive[m.ID] = true
+		delete(missing, m.ID)
+	}
+	seen := map[string]bool{}
+	return g.failRows(g.ctx, ReasonMemberLost, func(s Session) bool {
+		if alive[s.Member] || s.Member == "" {
+			return false
+		}
+		if !seen[s.Member] {
+			seen[s.Member] = true
+			missing[s.Member]++
+		}
+		return missing[s.Member] > 1
+	})
+}
+
+// failRows marks the active rows that match as failed, and tells their nodes.
+func (g *Gateway) failRows(ctx context.Context, reason string, match func(Session) bool) error {
+	active := true
+	rows, err := g.cfg.Store.Sessions(ctx, Filter{Active: &active})
+	if err != nil {
+		return fmt.Errorf("listing active sessions: %w", err)
+	}
+	for _, row := range rows {
+		if !match(row) {
+			continue
+		}
+		if err := g.failRow(ctx, row, reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Gateway) failRow(ctx context.Context, row Session, reason string) error {
+	changed, err := g.cfg.Store.UpdateSession(ctx, row.ID, func(s *Session) error {
+		s.State, s.Ended, s.EndReason = StateFailed, g.now(), reason
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("ending session %s: %w", row.ID, err)
+	}
+	if !changed {
+		return nil
+	}
+	g.log.Info("session ended", "session", row.ID, "node", row.NodeID, "reason", reason)
+	g.audit(ctx, audit.EventSessionEnd, row, reason, nil)
+	if g.control(row.NodeID) != nil {
+		g.sendClosed(ctx, row.NodeID, row.ID, "")
+	}
+	return nil
+}
+
+// audit appends a record about a session and reports whether that worked.
+func (g *Gateway) audit(ctx context.Context, event string, s Session, reason string, details map[string]string) error {
+	_, err := g.cfg.Audit.Append(ctx, audit.Record{
+		Time:      g.now(),
+		Event:     event,
+		Principal: s.Owner,
+		Session:   s.ID,
+		Node:      s.NodeID,
+		Document:  s.Document,
+		SourceIP:  s.SourceIP,
+		Reason:    reason,
+		Details:   details,
+	})
+	if err != nil {
+		g.log.Error("writing audit record", "session", s.ID, "event", event, "error", err)
+	}
+	return err
+}
