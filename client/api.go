@@ -44,7 +44,9 @@ type Options struct {
 	Profile  string
 	Region   string
 	Endpoint string // URL for every service
-	CABundle string // file of PEM certificates trusted besides the system's
+	// SSMEndpoint is the URL for ssm and our own operations alone.
+	SSMEndpoint string
+	CABundle    string // file of PEM certificates trusted besides the system's
 	// UserAgent is the program and its version, "sallyport/1.0".
 	UserAgent string
 	Logger    *slog.Logger
@@ -80,7 +82,7 @@ func Connect(ctx context.Context, o Options) (*API, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &API{
-		SSM:    ssm.NewFromConfig(cfg),
+		SSM:    ssm.NewFromConfig(cfg, ssmEndpoint(o.SSMEndpoint)),
 		STS:    sts.NewFromConfig(cfg),
 		cfg:    cfg,
 		http:   cfg.HTTPClient,
@@ -92,6 +94,14 @@ func Connect(ctx context.Context, o Options) (*API, error) {
 		a.endpoint = *base
 	}
 	return a, nil
+}
+
+func ssmEndpoint(url string) func(*ssm.Options) {
+	return func(o *ssm.Options) {
+		if url != "" {
+			o.BaseEndpoint = &url
+		}
+	}
 }
 
 func loadOptions(o Options, httpClient aws.HTTPClient) []func(*config.LoadOptions) error {

@@ -22,12 +22,12 @@ const (
 	// 1.1.70 and switches its own keep-alive off above 1.2.331.0 (docs/protocol.md §17).
 	Version = "1.2.700.0"
 
-	tick         = 100 * time.Millisecond
-	pingEvery    = 20 * time.Second
-	probeAfter   = 2 * time.Second // a message unacknowledged for so long is reason to ping
-	pongTimeout  = 5 * time.Second
-	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = 5 * time.Second
+	tick            = 100 * time.Millisecond
+	pingEvery       = 20 * time.Second
+	probeAfter      = 2 * time.Second // a message unacknowledged for so long is reason to ping
+	pongTimeout     = 5 * time.Second
+	firstBackoff    = 100 * time.Millisecond
+	maxBackoff      = 5 * time.Second
 	handlerPatience = 2 * time.Second
 	// connectFor bounds the first opening of a data channel.
 	connectFor = 30 * time.Second

@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport.dev/audit"
+	"sallyport.dev/client"
+)
+
+// followEvery is how often "audit --follow" asks for more.
+const followEvery = time.Second
+
+type auditFlags struct {
+	since, until string
+	query        client.QueryAuditInput
+	limit        int
+	follow       bool
+}
+
+func (p *program) newAuditCommand() *cobra.Command {
+	var flags auditFlags
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who did what, allowed or not",
+		Long: `Show audit records, oldest first; without --since the newest ones.
+
+A refusal's reason follows on a line of its own. With --json every record is one line.`,
+		Example: `  sallyport audit --decision ImplicitlyDenied --since 1h
+  sallyport audit --principal user/alice --action 'ssm:*Session' --json
+  sallyport audit --follow`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.audit(cmd.Context(), flags)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.since, "since", "", "records since this `time`, or so long ago (2h, 3d)")
+	f.StringVar(&flags.until, "until", "", "records before this `time`")
+	f.StringVar(&flags.query.Principal, "principal", "", "records of principals whose ARN holds this `text`")
+	f.StringVar(&flags.query.Action, "action", "", "records of this `action`; * and ? stand for anything")
+	f.StringVar(&flags.query.NodeID, "node", "", "records about the node with this `id`")
+	f.StringVar(&flags.query.SessionID, "session", "", "records about the session with this `id`")
+	f.StringVar(&flags.query.Decision, "decision", "", "Allowed, ExplicitlyDenied or ImplicitlyDenied")
+	f.StringVar(&flags.query.Event, "event", "", "decision, login, session.start, session.end, node, change, access or server")
+	f.IntVar(&flags.limit, "limit", 100, "at most so many; with --follow so many from before")
+	f.BoolVarP(&flags.follow, "follow", "f", false, "go on as records come in")
+	cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions([]string{"Allowed", "ExplicitlyDenied", "ImplicitlyDenied"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (p *program) audit(ctx context.Context, flags auditFlags) error {
+	in, err := flags.input()
+	if err != nil {
+		return err
+	}
+	api, err := p.api(ctx)
+	if err != nil {
+		return err
+	}
+	shown := 0
+	for {
+		out, err := api.QueryAudit(ctx, in)
+		if err != nil {
+			return err
+		}
+		for _, r := range out.Records {
+			if err := p.printRecord(r); err != nil {
+				return err
+			}
+			shown++
+		}
+		if out.NextToken != "" {
+			in.NextToken, in.Newest = out.NextToken, false
+		}
+		switch {
+		case out.More && (flags.follow || shown < flags.limit) && out.NextToken != "":
+			in.MaxResults = flags.page(shown)
+			continue
+		case !flags.follow:
+			return nil
+		}
+		in.MaxResults = maxAuditPage
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+const maxAuditPage = 1000
+
+func (f auditFlags) page(shown int) int {
+	if f.follow {
+		return maxAuditPage
+	}
+	return min(maxAuditPage, f.limit-shown)
+}
+
+func (f auditFlags) input() (client.QueryAuditInput, error) {
+	in := f.query
+	var err error
+	if in.Since, err = timeFlag(f.since); err != nil {
+		return in, err
+	}
+	if in.Until, err = timeFlag(f.until); err != nil {
+		return in, err
+	}
+	if f.limit < 1 {
+		return in, usagef("--limit %d: want 1 or more", f.limit)
+	}
+	switch in.Decision {
+	case "", "Allowed", "ExplicitlyDenied", "ImplicitlyDenied":
+	default:
+		return in, usagef("--decision %q: want Allowed, ExplicitlyDenied or ImplicitlyDenied", in.Decision)
+	}
+	in.Newest = f.since == ""
+	in.MaxResults = min(maxAuditPage, f.limit)
+	return in, nil
+}
+
+// printRecord writes one record: as JSON, the server's own shape; or for a person.
+func (p *program) printRecord(r audit.Record) error {
+	if p.flags.json {
+		e := json.NewEncoder(p.stdout)
+		e.SetEscapeHTML(false)
+		return e.Encode(r)
+	}
+	what := r.Event
+	if r.Action != "" {
+		what = r.Action
+	}
+	line := fmt.Sprintf("%s  %-16s  %-28s  %s", clock(r.Time), verdictText(r), what, orDash(shortARN(r.Principal)))
+	for _, s := range []string{r.Node, r.Document, r.Session} {
+		if s != "" {
+			line += "  " + s
+		}
+	}
+	if _, err := fmt.Fprintln(p.stdout, client.Clean(line)); err != nil {
+		return err
+	}
+	if r.Reason != "" && r.Decision != "Allowed" {
+		_, err := fmt.Fprintln(p.stdout, "    "+client.Clean(r.Reason))
+		return err
+	}
+	return nil
+}
+
+func verdictText(r audit.Record) string {
+	switch {
+	case r.Decision != "":
+		return r.Decision
+	case r.Error != "":
+		return r.Error
+	}
+	return "-"
+}

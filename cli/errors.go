@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"crypto/x509"
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/aws/smithy-go"
+
+	"sallyport.dev/client"
+)
+
+// errorText words an error for a person. A service's refusal is its code and message,
+// without the SDK's framing.
+func errorText(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return client.Clean(api.ErrorCode() + ": " + api.ErrorMessage())
+	}
+	var operation *smithy.OperationError
+	if errors.As(err, &operation) && operation.Err != nil {
+		return client.Clean(operation.OperationName + ": " + innermost(operation.Err).Error())
+	}
+	return client.Clean(err.Error())
+}
+
+// innermost leaves out the SDK's layers about requests and attempts.
+func innermost(err error) error {
+	for {
+		switch err.(type) {
+		case net.Error, *client.RefusedError:
+			return err
+		}
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		if errors.Is(err, client.ErrNotSallyport) && !errors.Is(next, client.ErrNotSallyport) {
+			return err
+		}
+		err = next
+	}
+}
+
+// hintFor names the fix of an error, if it is a known one.
+func (p *program) hintFor(err error) string {
+	if h := p.hintForCode(err); h != "" {
+		return h
+	}
+	var unknown x509.UnknownAuthorityError
+	var dial *net.OpError
+	text := err.Error()
+	switch {
+	case errors.Is(err, client.ErrNoRegion):
+		return "set AWS_REGION, or give --region"
+	case errors.Is(err, client.ErrNotSallyport) && p.endpoint() == "":
+		return "no endpoint is set, so this is AWS; set AWS_ENDPOINT_URL, or give --endpoint-url"
+	case errors.Is(err, client.ErrNotSallyport):
+		return "the endpoint is " + p.endpoint()
+	case errors.As(err, &unknown), strings.Contains(text, "certificate signed by unknown authority"):
+		return "trust the server's CA with --ca-bundle FILE or AWS_CA_BUNDLE"
+	case strings.Contains(text, "failed to get shared config profile"):
+		return "the profiles are in ~/.aws/config and ~/.aws/credentials, or where AWS_CONFIG_FILE says"
+	case strings.Contains(text, "get identity: get credentials"), strings.Contains(text, "no EC2 IMDS role found"):
+		return "no credentials were found; name a profile with --profile or AWS_PROFILE"
+	case errors.As(err, &dial) && dial.Op == "dial" && p.endpoint() != "":
+		return "is the server running at " + p.endpoint() + "?"
+	}
+	return ""
+}
+
+func (p *program) hintForCode(err error) string {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return ""
+	}
+	switch api.ErrorCode() {
+	case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
+		return "the credentials have expired; log in again"
+	case "UnrecognizedClientException", "InvalidClientTokenId":
+		return "the server does not know this access key; is the profile right?"
+	case "InvalidSignatureException", "SignatureDoesNotMatch":
+		return "is the secret access key right, and this machine's clock?"
+	case "TargetNotConnected":
+		return "sallyport nodes shows which nodes are connected"
+	case "AccessDeniedException", "AccessDenied":
+		if p.endpoint() != "" {
+			return "sallyport why ACTION NODE shows each policy and what it says"
+		}
+	}
+	return ""
+}
+
+// endpoint is where calls go to; empty for AWS, or if nothing was set up yet.
+func (p *program) endpoint() string {
+	if p.connected == nil {
+		return p.flags.endpoint
+	}
+	return p.connected.Endpoint()
+}

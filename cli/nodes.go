@@ -1,0 +1,254 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
+	"github.com/spf13/cobra"
+
+	"sallyport.dev/client"
+)
+
+// maxPages bounds how many pages of anything are asked for.
+const maxPages = 10000
+
+func (p *program) newNodesCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "nodes [KEY=VALUE | TEXT]...",
+		Short: "List nodes and whether you may connect",
+		Long: `List the nodes that you may see: state, tags, and whether you may start a shell.
+
+KEY=VALUE selects by tag, TEXT by a part of name or id; all must hold. Only nodes that
+you may connect to are shown; --all shows the others too, and why not.`,
+		Example: `  sallyport nodes
+  sallyport nodes Team=payments front
+  sallyport nodes --all --json`,
+		ValidArgsFunction: p.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			nodes, err := p.nodes(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			return p.printNodes(nodes, all)
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "show nodes that you may not connect to, too")
+	return cmd
+}
+
+// jsonNode is the contract of "nodes --json": a list of these.
+type jsonNode struct {
+	ID           string            `json:"id"`
+	Name         string            `json:"name,omitempty"`
+	State        string            `json:"state"`
+	Tags         map[string]string `json:"tags"`
+	Platform     string            `json:"platform,omitempty"`
+	AgentVersion string            `json:"agent_version,omitempty"`
+	MayConnect   *bool             `json:"may_connect,omitempty"`
+	Reason       string            `json:"reason,omitempty"`
+}
+
+func (p *program) printNodes(nodes []client.Node, all bool) error {
+	hidden := 0
+	if !all {
+		shown := slices.DeleteFunc(slices.Clone(nodes), func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect })
+		nodes, hidden = shown, len(nodes)-len(shown)
+	}
+	if p.flags.json {
+		list := make([]jsonNode, 0, len(nodes))
+		for _, n := range nodes {
+			list = append(list, jsonNode{ID: n.NodeID, Name: n.Name, State: n.State, Tags: orEmpty(n.Tags),
+				Platform: n.PlatformName, AgentVersion: n.AgentVersion, MayConnect: n.MayConnect, Reason: n.Reason})
+		}
+		return p.writeJSON(list)
+	}
+	rows := [][]string{{"NAME", "ID", "STATE", "CONNECT", "TAGS"}}
+	for _, n := range nodes {
+		rows = append(rows, []string{orDash(n.Name), n.NodeID, n.State, mayText(n), tagText(n.Tags, "Name")})
+	}
+	if err := p.writeTable(rows); err != nil {
+		return err
+	}
+	if hidden > 0 {
+		p.say("%d more that you may not connect to; --all shows them", hidden)
+	}
+	return nil
+}
+
+func mayText(n client.Node) string {
+	switch {
+	case n.MayConnect == nil:
+		return "?"
+	case *n.MayConnect:
+		return "yes"
+	case n.Reason != "":
+		return "no: " + n.Reason
+	}
+	return "no"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+// nodes returns the nodes for which all terms hold, best first: those that can be
+// connected to, then by name.
+func (p *program) nodes(ctx context.Context, terms []string) ([]client.Node, error) {
+	api, err := p.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := allNodes(ctx, api, terms)
+	if errors.Is(err, client.ErrNotSallyport) && api.Endpoint() == "" {
+		nodes, err = awsNodes(ctx, api, terms)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(nodes, compareNodes)
+	return nodes, nil
+}
+
+func compareNodes(a, b client.Node) int {
+	if x, y := rank(a), rank(b); x != y {
+		return x - y
+	}
+	if c := strings.Compare(a.Name, b.Name); c != 0 {
+		return c
+	}
+	return strings.Compare(a.NodeID, b.NodeID)
+}
+
+// rank orders nodes by how good the chance to connect is.
+func rank(n client.Node) int {
+	r := 0
+	if n.MayConnect != nil && !*n.MayConnect {
+		r += 2
+	}
+	if !n.Connected() {
+		r++
+	}
+	return r
+}
+
+func allNodes(ctx context.Context, api *client.API, terms []string) ([]client.Node, error) {
+	in := client.ListNodesInput{Filters: nodeFilters(terms)}
+	var nodes []client.Node
+	for range maxPages {
+		out, err := api.ListNodes(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range out.Nodes {
+			if holdAll(n, terms) {
+				nodes = append(nodes, n)
+			}
+		}
+		if in.NextToken = out.NextToken; in.NextToken == "" {
+			return nodes, nil
+		}
+	}
+	return nodes, nil
+}
+
+// nodeFilters lets the server do the selecting where it is exact: tags with one value.
+func nodeFilters(terms []string) []client.Filter {
+	var filters []client.Filter
+	for _, t := range terms {
+		if k, v, ok := strings.Cut(t, "="); ok {
+			filters = append(filters, client.Filter{Key: "tag:" + k, Values: []string{v}})
+		}
+	}
+	return filters
+}
+
+// holdAll reports whether every term holds for n.
+func holdAll(n client.Node, terms []string) bool {
+	for _, t := range terms {
+		if !holds(n, t) {
+			return false
+		}
+	}
+	return true
+}
+
+func holds(n client.Node, term string) bool {
+	k, want, ok := strings.Cut(term, "=")
+	if !ok {
+		term = strings.ToLower(term)
+		return strings.Contains(strings.ToLower(n.Name), term) || strings.Contains(n.NodeID, term)
+	}
+	v, ok := n.Tags[k]
+	if !ok {
+		return false
+	}
+	for part := range strings.SplitSeq(v, ",") { // a tag may hold several values
+		if strings.TrimSpace(part) == want {
+			return true
+		}
+	}
+	return v == want
+}
+
+// awsNodes asks AWS, which tells neither tags nor permissions. Tags select all the
+// same: AWS does that.
+func awsNodes(ctx context.Context, api *client.API, terms []string) ([]client.Node, error) {
+	in := &ssm.DescribeInstanceInformationInput{}
+	var texts []string
+	for _, t := range terms {
+		if k, v, ok := strings.Cut(t, "="); ok {
+			in.Filters = append(in.Filters, types.InstanceInformationStringFilter{Key: aws.String("tag:" + k), Values: []string{v}})
+		} else {
+			texts = append(texts, t)
+		}
+	}
+	pages := ssm.NewDescribeInstanceInformationPaginator(api.SSM, in)
+	var nodes []client.Node
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range page.InstanceInformationList {
+			if n := awsNode(i); holdAll(n, texts) {
+				nodes = append(nodes, n)
+			}
+		}
+	}
+	return nodes, nil
+}
+
+func awsNode(i types.InstanceInformation) client.Node {
+	n := client.Node{
+		NodeID:       aws.ToString(i.InstanceId),
+		Name:         aws.ToString(i.Name),
+		State:        "notconnected",
+		PlatformName: aws.ToString(i.PlatformName),
+		PlatformType: string(i.PlatformType),
+		AgentVersion: aws.ToString(i.AgentVersion),
+		ComputerName: aws.ToString(i.ComputerName),
+	}
+	if n.Name == "" {
+		n.Name = n.ComputerName
+	}
+	if i.PingStatus == types.PingStatusOnline {
+		n.State = client.StateConnected
+	}
+	return n
+}

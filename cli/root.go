@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// newRoot builds the whole tree of commands.
+func (p *program) newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sallyport",
+		Short: "Reach nodes that have no open port",
+		Long: `Sallyport opens recorded sessions on nodes that have no open port, decided by policy.
+
+It finds the server and your credentials as the AWS CLI does: profiles, environment,
+credential_process, AWS_ENDPOINT_URL. Without an endpoint it talks to AWS.`,
+		Example: `  sallyport nodes
+  sallyport connect frontend-1
+  sallyport connect Team=payments -- uptime
+  sallyport why connect backend-1`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	f := root.PersistentFlags()
+	f.StringVar(&p.flags.profile, "profile", "", "profile of the AWS configuration files")
+	f.StringVar(&p.flags.region, "region", "", "region to sign for")
+	f.StringVar(&p.flags.endpoint, "endpoint-url", "", "`URL` of the server")
+	f.StringVar(&p.flags.bundle, "ca-bundle", "", "`file` of PEM certificates to trust besides the system's")
+	f.BoolVar(&p.flags.json, "json", false, "write JSON")
+	f.BoolVar(&p.flags.debug, "debug", false, "tell on standard error what is done")
+	root.AddCommand(
+		p.newConnectCommand(),
+		p.newNodesCommand(),
+		p.newSessionsCommand(),
+		p.newTerminateCommand(),
+		p.newPlayCommand(),
+		p.newAuditCommand(),
+		p.newWhyCommand(),
+		p.newActivationCommand(),
+		p.newUserCommand(),
+		p.newStatusCommand(),
+		newPolicyCommand(),
+		p.newVersionCommand(),
+	)
+	markRun(root)
+	return root
+}
+
+// markRun makes errors of the commands themselves known as such (see ran).
+func markRun(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := run(cmd, args); err != nil {
+				return &ran{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		markRun(sub)
+	}
+	if cmd.HasSubCommands() && cmd.RunE == nil && cmd.Run == nil && cmd.HasParent() {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return cmd.Help()
+		}
+	}
+}
+
+func (p *program) newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  sallyport version",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.flags.json {
+				return p.writeJSON(map[string]string{"version": p.version})
+			}
+			fmt.Fprintln(p.stdout, "sallyport "+p.version)
+			return nil
+		},
+	}
+}
