@@ -249,3 +249,9 @@ func patternAt(p []rune, j int) (wild, literal rune, width int) {
 		return 0, p[j], 1
 	}
 }
+
+// MatchesAny reports whether text matches any of the patterns, in which * and ? are
+// wild cards.
+func MatchesAny(text string, patterns []string) bool {
+	return anyMatch(Like, []string{text}, patterns)
+}
