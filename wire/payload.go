@@ -36,8 +36,8 @@ type SessionState struct {
 }
 
 // ChannelClosed ends a session at either end (docs/protocol.md §5.3). Output is
-// shown to the person. ExitStatus is ours: the exit status of the session's program where the agent
-// reported one; AWS's programs ignore it.
+// shown to the person. ExitStatus is ours: the exit status of the session's program
+// where the agent reported one; AWS's programs ignore it.
 type ChannelClosed struct {
 	MessageType   string `json:"MessageType"`
 	MessageID     string `json:"MessageId"`
