@@ -136,6 +136,9 @@ func (c *Cluster) Close() error {
 	if again {
 		return nil
 	}
+	if c.nats != nil {
+		c.unregisterAll()
+	}
 	c.cancel()
 	c.owned.Wait()
 	if c.nats != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +34,7 @@ const (
 	headerStatus  = "Sallyport-Status"  // of an answer: absent for success
 	statusError   = "error"             // the payload is the text of the handler's error
 	statusBusy    = "busy"
+	statusGone    = "gone" // the subject ceased to be served while the request was on its way
 )
 
 // RemoteError is what a handler on another member failed with.
@@ -105,13 +108,28 @@ func (c *Cluster) unregister(sub *nats.Subscription) {
 	sub.Unsubscribe()
 }
 
-// dispatch starts the handlers of requests until the cluster is closed.
+// unregisterAll makes NATS send no more requests here.
+func (c *Cluster) unregisterAll() {
+	c.mu.Lock()
+	subs := slices.Collect(maps.Keys(c.services))
+	c.mu.Unlock()
+	for _, sub := range subs {
+		c.unregister(sub)
+	}
+	c.settle() // failing, the connection is lost, and requests with it
+}
+
+// dispatch starts the handlers of requests until the cluster is closed; then it
+// turns away those that had arrived.
 func (c *Cluster) dispatch() {
 	for {
 		select {
 		case m := <-c.requests:
 			c.begin(m)
 		case <-c.ctx.Done():
+			for len(c.requests) > 0 {
+				c.begin(<-c.requests)
+			}
 			return
 		}
 	}
@@ -122,7 +140,7 @@ func (c *Cluster) begin(m *nats.Msg) {
 	s := c.services[m.Sub]
 	c.mu.Unlock()
 	if s == nil {
-		c.answer(m, nil, &RemoteError{Text: "subject is no longer served here"})
+		c.answer(m, nil, ErrNoResponder)
 		return
 	}
 	select {
@@ -175,8 +193,10 @@ func (c *Cluster) answer(m *nats.Msg, reply []byte, err error) {
 	a := nats.NewMsg(m.Reply)
 	a.Data = reply
 	switch {
-	case errors.Is(err, ErrBusy):
+	case err == ErrBusy: // from begin; a handler's own may wrap another member's
 		a.Header.Set(headerStatus, statusBusy)
+	case err == ErrNoResponder:
+		a.Header.Set(headerStatus, statusGone)
 	case err != nil:
 		a.Header.Set(headerStatus, statusError)
 		a.Data = []byte(err.Error())[:min(errorLength, len(err.Error()))]
@@ -235,6 +255,8 @@ func (c *Cluster) ask(ctx context.Context, subject string, data []byte) ([]byte,
 		return reply.Data, nil
 	case statusBusy:
 		return nil, ErrBusy
+	case statusGone:
+		return nil, ErrNoResponder
 	}
 	return nil, &RemoteError{Subject: subject, Text: string(reply.Data)}
 }
