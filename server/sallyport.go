@@ -184,7 +184,7 @@ func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutp
 	if err != nil {
 		return nil, err
 	}
-	hidden := false
+	visible := in.NextToken != "" // an earlier page has settled it
 	p := pages[node.Node]{
 		size: 50,
 		fetch: func(after string, n int) ([]node.Node, error) {
@@ -192,12 +192,12 @@ func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutp
 		},
 		key: func(n node.Node) string { return n.ID },
 		keep: func(n node.Node) (bool, error) {
-			if all || !matches(n) {
+			if all {
 				return matches(n), nil
 			}
 			may, _, err := c.mayConnect(ctx, n)
-			hidden = hidden || !may
-			return may, err
+			visible = visible || may
+			return may && matches(n), err
 		},
 	}
 	nodes, next, err := p.page(c, in.NextToken, in.MaxResults)
@@ -205,7 +205,7 @@ func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutp
 		return nil, err
 	}
 	if !all {
-		if err := c.checkListed(ctx, hidden && len(nodes) == 0); err != nil {
+		if err := c.checkListed(ctx, !visible); err != nil {
 			return nil, err
 		}
 	}
