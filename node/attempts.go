@@ -24,23 +24,32 @@ type counter struct {
 	n     int
 }
 
-// NewAttempts allows limit failures of a key per window. now is the clock.
+// NewAttempts allows limit failures of a key per window, attempts under way counted
+// in. now is the clock.
 func NewAttempts(limit int, window time.Duration, now func() time.Time) *Attempts {
 	return &Attempts{limit: limit, window: window, now: now, seed: maphash.MakeSeed()}
 }
 
-// Allowed reports whether key has failures left in the present window.
-func (a *Attempts) Allowed(key string) bool {
+// Try counts an attempt on key and reports whether it may be made. Counting before the
+// outcome is known keeps many attempts at a time from slipping through together.
+func (a *Attempts) Try(key string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.counterLocked(key).n < a.limit
+	c := a.counterLocked(key)
+	if c.n >= a.limit {
+		return false
+	}
+	c.n++
+	return true
 }
 
-// Failed notes a failure of key.
-func (a *Attempts) Failed(key string) {
+// Succeeded takes back an attempt that did not fail.
+func (a *Attempts) Succeeded(key string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.counterLocked(key).n++
+	if c := a.counterLocked(key); c.n > 0 {
+		c.n--
+	}
 }
 
 func (a *Attempts) counterLocked(key string) *counter {

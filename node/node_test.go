@@ -192,19 +192,21 @@ func TestAttempts(t *testing.T) {
 	now := noon
 	a := node.NewAttempts(3, time.Minute, func() time.Time { return now })
 	for range 3 {
-		if !a.Allowed("attacker") {
+		if !a.Try("attacker") {
 			t.Fatal("refused before the limit")
 		}
-		a.Failed("attacker")
 	}
-	if a.Allowed("attacker") {
+	if a.Try("attacker") {
 		t.Error("allowed after the limit")
 	}
-	if !a.Allowed("somebody else") {
-		t.Error("another key is refused too")
+	for range 100 {
+		if !a.Try("fleet") {
+			t.Fatal("refused though none failed")
+		}
+		a.Succeeded("fleet")
 	}
 	now = now.Add(time.Minute)
-	if !a.Allowed("attacker") {
+	if !a.Try("attacker") {
 		t.Error("refused in the next window")
 	}
 }
