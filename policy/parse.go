@@ -16,7 +16,7 @@ const (
 type Statement struct {
 	Sid        string
 	Deny       bool
-	Start, End Position // of the statement's braces
+	Start, End Position // of its opening brace, and just after the closing one
 
 	principals  []principal // of trust policies
 	actions     []pattern
