@@ -19,7 +19,7 @@ const (
 	TypeCommand = "Command"
 )
 
-// Session types (docs/protocol.md §9.1).
+// Session types (docs/protocol.md §26.1).
 const (
 	StandardStream         = "Standard_Stream"
 	Port                   = "Port"
@@ -87,6 +87,7 @@ type Inputs struct {
 // ShellProfile is typed into a shell when it starts.
 type ShellProfile struct {
 	Linux   string `json:"linux"`
+	MacOS   string `json:"macos"` // read by our agent only
 	Windows string `json:"windows"`
 }
 

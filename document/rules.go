@@ -150,7 +150,7 @@ func checkInputs(n *node, path string) error {
 }
 
 func checkShellProfile(n *node, path string) error {
-	return object(n, path, map[string]rule{"linux": text, "windows": text})
+	return object(n, path, map[string]rule{"linux": text, "macos": text, "windows": text})
 }
 
 func checkProperties(root *node, sessionType string) error {

@@ -50,7 +50,7 @@ func (d *Document) checkPlaceholders(n *node, path string) error {
 }
 
 // substitute replaces the placeholders in every string below n as the agent does
-// (docs/protocol.md §9.3): a string that is nothing but a placeholder becomes the
+// (docs/protocol.md §26.3): a string that is nothing but a placeholder becomes the
 // value itself, of whatever type; elsewhere the value's text is put in. What is put
 // in is not looked at again.
 func substitute(n *node, values map[string]*node) {

@@ -1,6 +1,6 @@
 // Package recording writes, keeps, reads and verifies what sessions showed.
 //
-// A recording is an asciicast version 2 file (docs/protocol.md §11): a header line
+// A recording is an asciicast version 2 file (docs/protocol.md §27): a header line
 // that also says whose session it is, then one line per event. It is written as the
 // session goes, so that what a member's crash leaves behind plays up to its last
 // whole line; a summary beside it, written at the end, holds its digest.
