@@ -12,7 +12,7 @@ import (
 	"sallyport.dev/wire"
 )
 
-// Session types (docs/protocol.md, session documents).
+// Session types (docs/protocol.md §26).
 const (
 	typeShell          = "Standard_Stream"
 	typeInteractive    = "InteractiveCommands"

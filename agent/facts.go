@@ -14,7 +14,7 @@ const (
 	// Name is what the agent calls itself to the server.
 	Name = "sallyport-agent"
 	// ProtocolVersion is reported as the agent's version. AWS's client compares it
-	// part by part to choose what it may do (docs/protocol.md, version gates): it
+	// part by part to choose what it may do (docs/protocol.md §17): it
 	// has four parts and is above 3.1.1511.0.
 	ProtocolVersion = "3.3.40.0"
 )

@@ -8,7 +8,7 @@ import (
 	"sallyport.dev/wire"
 )
 
-// jobAck answers an agent_job at once (docs/protocol.md, run command).
+// jobAck answers an agent_job at once (docs/protocol.md §25).
 type jobAck struct {
 	JobID                 string `json:"jobId"`
 	AcknowledgedMessageID string `json:"acknowledgedMessageId"`

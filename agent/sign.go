@@ -48,7 +48,7 @@ func signHMAC(r *http.Request, body []byte, s scope, c credentials) {
 }
 
 // signRSA signs r as the node itself: RSA-PSS over the SigV4 string to sign, with the
-// node's id in place of an access key (docs/protocol.md, agents' requests).
+// node's id in place of an access key (docs/protocol.md §22.1).
 func signRSA(r *http.Request, body []byte, s scope, node string, key *rsa.PrivateKey) error {
 	r.Header.Set("X-Amz-Date", s.at.UTC().Format(dateForm))
 	text, names := stringToSign(r, body, s)

@@ -470,7 +470,7 @@ func (s *stream) acknowledged(seq int64) {
 	notify(s.progress)
 }
 
-// sampleLocked follows the round trip time (docs/protocol.md, retransmission).
+// sampleLocked follows the round trip time (docs/protocol.md §7).
 func (s *stream) sampleLocked(r time.Duration) {
 	s.rttvar = (3*s.rttvar + (s.rtt - r).Abs()) / 4
 	s.rtt = (7*s.rtt + r) / 8

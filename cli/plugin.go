@@ -12,7 +12,7 @@ import (
 	"sallyport.dev/client"
 )
 
-// What the AWS CLI hands to the plugin (docs/protocol.md §14): the response of
+// What the AWS CLI hands to the plugin (docs/protocol.md §30): the response of
 // StartSession or the name of a variable that holds it, the region, the operation,
 // the profile, the request, and the endpoint in use. The first three are always there.
 const (

@@ -46,7 +46,7 @@ type VerifierConfig struct {
 
 // Verifier checks the signatures of requests: AWS Signature Version 4 with HMAC, in
 // the Authorization header or in the query (presigned), and the RSA-PSS form of node
-// agents (docs/protocol.md §7).
+// agents (docs/protocol.md §22.1).
 //
 // The host, the date, X-Amz-Target and X-Amz-Security-Token must be signed where they
 // are present: everything that steers the request. Other headers may be unsigned

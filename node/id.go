@@ -7,7 +7,7 @@ import (
 )
 
 // idPattern is the form of node ids: what clients that validate accept
-// (docs/protocol.md §4), in lower case.
+// (docs/protocol.md §22.2), in lower case.
 var idPattern = regexp.MustCompile(`^(i-([0-9a-f]{8}|[0-9a-f]{17})|mi-[0-9a-f]{17})$`)
 
 // NewID returns a fresh id for a node whose activation fixes none: mi- and 17

@@ -11,7 +11,7 @@ import (
 	"sallyport.dev/wire"
 )
 
-// AWS JSON 1.1 (docs/protocol.md §7).
+// AWS JSON 1.1 (docs/protocol.md §29).
 
 const contentJSON = "application/x-amz-json-1.1"
 

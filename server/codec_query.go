@@ -13,7 +13,7 @@ import (
 	"sallyport.dev/wire"
 )
 
-// AWS Query and its EC2 dialect: forms in, XML out (docs/protocol.md §7).
+// AWS Query and its EC2 dialect: forms in, XML out (docs/protocol.md §29).
 
 const (
 	contentForm = "application/x-www-form-urlencoded"

@@ -14,7 +14,7 @@ import (
 )
 
 // DefaultUser is who sessions run as when the agent is root and the document does not
-// turn run-as on; it is made on demand (docs/protocol.md, run-as rules).
+// turn run-as on; it is made on demand (docs/protocol.md §26.4).
 const DefaultUser = "ssm-user"
 
 // Options are the node's own rules for sessions; the zero value is AWS's behaviour.
