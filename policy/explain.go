@@ -222,31 +222,47 @@ func (k *Check) hint() string {
 	}
 	switch k.Element {
 	case "Action", "Resource", "Principal":
-		return fmt.Sprintf("%s would have to include %s", k.Element, list(k.Request))
+		return fmt.Sprintf("%s would have to include %s", k.Element, alternatives(k.Request, "and"))
 	case "NotAction", "NotResource":
-		return fmt.Sprintf("%s would have to leave out %s", k.Element, list(k.Request))
+		return fmt.Sprintf("%s would have to leave out %s", k.Element, alternatives(k.Request, "and"))
 	}
 	return k.conditionHint()
 }
 
 func (k *Check) conditionHint() string {
 	op := parseOperator(k.Operator)
-	what, name := k.subject(), strings.TrimPrefix(strings.TrimPrefix(op.name, "Not"), "String")
+	what := k.subject()
 	switch {
 	case op.family == familyNull && k.Absent:
 		return what + " would have to be present"
 	case op.family == familyNull:
 		return what + " would have to be absent"
 	case op.negated:
-		return fmt.Sprintf("%s would have to be other than %s", what, list(k.Policy))
+		return fmt.Sprintf("%s would have to be other than %s", what, alternatives(k.Policy, "and"))
 	case op.family == familyIP:
-		return fmt.Sprintf("%s would have to be within %s", what, list(k.Policy))
+		return fmt.Sprintf("%s would have to be within %s", what, alternatives(k.Policy, "or"))
 	case op.relation != equal:
-		return fmt.Sprintf("%s would have to be %s %s", what, relationWords(op), list(k.Policy))
-	case op.family == familyStringLike || op.family == familyARN || name == "Like":
-		return fmt.Sprintf("%s would have to be like %s", what, list(k.Policy))
+		return fmt.Sprintf("%s would have to be %s %s", what, relationWords(op), alternatives(k.Policy, "or"))
+	case op.family == familyStringLike || op.family == familyARN:
+		return fmt.Sprintf("%s would have to be like %s", what, alternatives(k.Policy, "or"))
 	}
-	return fmt.Sprintf("%s would have to be %s", what, list(k.Policy))
+	return fmt.Sprintf("%s would have to be %s", what, alternatives(k.Policy, "or"))
+}
+
+// alternatives joins quoted values: "a", "b" or "c".
+func alternatives(values []string, word string) string {
+	var b strings.Builder
+	values = values[:min(len(values), maxShown)]
+	for i, v := range values {
+		switch {
+		case i > 0 && i == len(values)-1:
+			b.WriteString(" " + word + " ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", v)
+	}
+	return b.String()
 }
 
 func relationWords(m modified) string {
