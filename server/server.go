@@ -30,12 +30,16 @@ type Server struct {
 	issuer   *identity.Issuer
 	logins   *logins
 	metrics  *metrics
+	agents   *agents
 	recent   recently
 	started  time.Time
 	channels http.Handler // of /v1/
 	// endSessions ends the active sessions that a filter selects; reason is for the
 	// log and the audit. Nil while there is nothing that could hold sessions.
 	endSessions func(ctx context.Context, f session.Filter, reason string) error
+	// nodeRemoved ends the sessions and the channel of a node that was deregistered.
+	// Nil while there is nothing that could hold them.
+	nodeRemoved func(ctx context.Context, node string) error
 }
 
 // New returns a Server.
@@ -62,6 +66,7 @@ func New(c Config) (*Server, error) {
 		resolver: identity.NewResolver(c.Realm, c.Identities, nodes, c.Now),
 		issuer:   identity.NewIssuer(c.Sealer),
 		logins:   newLogins(c.Audit, c.Now, c.Logger),
+		agents:   newAgents(c.Now),
 		recent:   recently{now: c.Now, seen: map[string]time.Time{}},
 		started:  c.Now(),
 		channels: http.NotFoundHandler(),
@@ -76,7 +81,10 @@ func regions(home string) []string {
 }
 
 // Close records what is still only counted. The Server must not be used afterwards.
-func (s *Server) Close() { s.logins.flush(context.Background()) }
+func (s *Server) Close() {
+	s.agents.close()
+	s.logins.flush(context.Background())
+}
 
 // Checker returns the server's checker, for what decides outside of operations.
 func (s *Server) Checker() *access.Checker { return s.checker }

@@ -8,5 +8,8 @@ func operations() []*Operation {
 	return slices.Concat(
 		stsOperations(),
 		ownOperations(),
+		iamOperations(),
+		ssmOperations(),
+		ec2Operations(),
 	)
 }
