@@ -33,14 +33,15 @@ type signature struct {
 	expires               time.Duration // presigned only
 }
 
-// Service returns the service that a request's signature is scoped to, unverified;
-// empty if there is none. It tells which codec a request speaks.
-func Service(r *http.Request) string {
+// Service returns the service that a request's signature is scoped to, unverified. It
+// tells which codec a request speaks. Errors are *AuthError: the request is not
+// signed, or not understandably.
+func Service(r *http.Request) (string, error) {
 	sig, err := parseSignature(r)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return sig.service
+	return sig.service, nil
 }
 
 // Presigned reports whether a request carries its signature in the query.

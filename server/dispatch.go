@@ -206,10 +206,17 @@ func (s *Server) route(req *request) error {
 		return exception("MalformedQueryString", "%v", err)
 	}
 	req.name = req.form.value("Action")
-	if sv, ok := s.table.services[identity.Service(req.http)]; ok {
-		req.service = sv
+	name, err := identity.Service(req.http)
+	if err != nil {
+		s.logins.refused(req.http.Context(), req.origin, err)
+		return err
 	}
-	if req.service.protocol == protocolJSON {
+	sv, ok := s.table.services[name]
+	if !ok {
+		return exception(req.service.code(unknownOperation), "There is no service %q here; there are: %s.",
+			truncate(name, 100), s.table.serviceNames())
+	}
+	if req.service = sv; sv.protocol == protocolJSON {
 		return exception(req.service.code(unknownOperation), "Requests to %s name their operation in X-Amz-Target. It has: %s.",
 			req.service.name, s.table.names(req.service.name))
 	}
@@ -244,13 +251,14 @@ func wantContent(req *request, types ...string) error {
 
 // guessService tells in whose dialect to answer before the request is understood.
 func guessService(r *http.Request) service {
-	name := identity.Service(r)
+	name, _ := identity.Service(r)
 	for _, s := range services() {
 		if s.name == name {
 			return s
 		}
 	}
-	if r.Header.Get("X-Amz-Target") == "" && strings.HasPrefix(r.Header.Get("Content-Type"), contentForm) {
+	form := r.Method == http.MethodGet || strings.HasPrefix(r.Header.Get("Content-Type"), contentForm)
+	if form && r.Header.Get("X-Amz-Target") == "" {
 		return service{name: "sts", protocol: protocolQuery, namespace: "https://sts.amazonaws.com/doc/2011-06-15/"}
 	}
 	return service{}

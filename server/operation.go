@@ -288,6 +288,11 @@ func (t table) byTarget(prefix string) (service, bool) {
 	return service{}, false
 }
 
+// serviceNames lists the services that have operations.
+func (t table) serviceNames() string {
+	return strings.Join(slices.Sorted(maps.Keys(t.operations)), ", ")
+}
+
 // targets lists the prefixes of X-Amz-Target.
 func (t table) targets() string {
 	var prefixes []string

@@ -171,8 +171,13 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	control := http.NewResponseController(w)
 	// Not every ResponseWriter has deadlines; those of net/http do.
 	_ = control.SetReadDeadline(time.Now().Add(s.config.BodyTimeout))
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		_ = control.SetReadDeadline(time.Time{})
+	} else {
+		// The deadline stays, since net/http reads on before it answers.
+		w.Header().Set("Connection", "close")
+	}
 	if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
 		return nil, errTooLarge
 	}
