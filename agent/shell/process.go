@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // Size is a terminal's size in characters.
@@ -57,7 +58,7 @@ func (o Options) Interactive(u User, command string, size Size) (*Process, error
 }
 
 func startTTY(cmd *exec.Cmd, u User, size Size) (*Process, error) {
-	master, slave, err := pty.Open()
+	master, slave, err := openTTY()
 	if err != nil {
 		return nil, fmt.Errorf("opening a terminal: %w", err)
 	}
@@ -76,13 +77,47 @@ func startTTY(cmd *exec.Cmd, u User, size Size) (*Process, error) {
 	return newProcess(started, master), nil
 }
 
+// openTTY opens a terminal whose master side does not hold a thread per Read and
+// whose Close ends a Read or Write that waits: pty.Open leaves it in blocking mode.
+func openTTY() (master, slave *os.File, err error) {
+	m, slave, err := pty.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer m.Close()
+	fd, err := unix.FcntlInt(m.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		slave.Close()
+		return nil, nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		slave.Close()
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fd), m.Name()), slave, nil
+}
+
+// setSize sizes a terminal without taking its descriptor out of non-blocking mode, as
+// File.Fd would.
+func setSize(tty *os.File, s Size) error {
+	raw, err := tty.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: s.Cols, Row: s.Rows})
+	})
+	return errors.Join(cerr, err)
+}
+
 // prepareTTY sizes the terminal and gives it to the user, whose programs may open it
 // again by name.
 func prepareTTY(master, slave *os.File, u User, size Size) error {
 	if size == (Size{}) {
 		size = defaultSize
 	}
-	if err := pty.Setsize(master, &pty.Winsize{Cols: size.Cols, Rows: size.Rows}); err != nil {
+	if err := setSize(master, size); err != nil {
 		return fmt.Errorf("sizing the terminal: %w", err)
 	}
 	if !u.Switch {
@@ -152,7 +187,7 @@ func (p *Process) Write(b []byte) (int, error) { return p.tty.Write(b) }
 
 // Resize tells the program its terminal's new size.
 func (p *Process) Resize(s Size) error {
-	return pty.Setsize(p.tty, &pty.Winsize{Cols: s.Cols, Rows: s.Rows})
+	return setSize(p.tty, s)
 }
 
 // Signal sends sig to the program and what it runs in its own process group.

@@ -1,0 +1,330 @@
+package shell
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// self is the user that runs the tests, with a shell and home that need no set-up.
+func self(t *testing.T) User {
+	t.Helper()
+	return User{Name: "tester", UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Home: t.TempDir(), Shell: "/bin/sh"}
+}
+
+// run runs a command line on a terminal and returns what it printed and its status.
+func run(t *testing.T, command string) (string, int) {
+	t.Helper()
+	p, err := Options{}.Interactive(self(t), command, Size{Cols: 100, Rows: 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out, err := io.ReadAll(readerFunc(p.Read))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	return strings.ReplaceAll(string(out), "\r\n", "\n"), p.Status()
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+func TestInteractive(t *testing.T) {
+	for _, tt := range []struct{ command, want string }{
+		{"stty size", "30 100\n"},
+		{"echo $TERM", "xterm-256color\n"},
+		{"test -t 0 && test -t 1 && test -t 2 && echo terminal", "terminal\n"},
+		{"printf 'żółć ☃ 😀'", "żółć ☃ 😀"},
+	} {
+		got, status := run(t, tt.command)
+		if got != tt.want || status != 0 {
+			t.Errorf("%s: got %q, status %d, want %q, 0", tt.command, got, status, tt.want)
+		}
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for command, want := range map[string]int{
+		"true": 0, "exit 7": 7, "exit 255": 255, "kill -9 $$": 137, "kill -TERM $$": 143, "no-such-program": 127,
+	} {
+		if _, got := run(t, command); got != want {
+			t.Errorf("%s: got status %d, want %d", command, got, want)
+		}
+	}
+}
+
+// TestEnvironment is the attack: whatever the agent was started with must not reach a
+// session.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("SALLYPORT_ACTIVATION_CODE", "secret")
+	t.Setenv("LD_PRELOAD", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	t.Setenv("LANG", "../../etc/evil")
+	out, _ := run(t, "env")
+	var names []string
+	for line := range strings.Lines(out) {
+		name, _, _ := strings.Cut(line, "=")
+		names = append(names, name)
+	}
+	for _, name := range names {
+		switch name {
+		case "HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "PWD", "OLDPWD", "SHLVL", "_":
+		case "LANG":
+			if strings.Contains(out, "evil") {
+				t.Error("LANG may name a file")
+			}
+		default:
+			t.Errorf("environment holds %s", name)
+		}
+	}
+}
+
+func TestNoDescriptorLeaks(t *testing.T) {
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if out, _ := run(t, "ls -l /proc/$$/fd"); strings.Contains(out, "status") || strings.Contains(out, "ptmx") {
+		t.Errorf("got descriptors %s, want none of the agent's", out)
+	}
+}
+
+func TestLoginShell(t *testing.T) {
+	u := self(t)
+	if err := os.WriteFile(filepath.Join(u.Home, ".profile"), []byte("echo from-profile\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Options{}.Login(u, Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	io.WriteString(writerFunc(p.Write), "echo name=$0; stty size; pwd; exit 3\n")
+	out, _ := io.ReadAll(readerFunc(p.Read))
+	<-p.Exited()
+	for _, want := range []string{"from-profile", "name=-sh", "24 80", u.Home} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("got %q, want it to contain %q", out, want)
+		}
+	}
+	if p.Status() != 3 {
+		t.Errorf("got status %d, want 3", p.Status())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestMissingHome(t *testing.T) {
+	u := self(t)
+	u.Home = "/nonexistent/home"
+	p, err := Options{}.Interactive(u, "pwd", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out, _ := io.ReadAll(readerFunc(p.Read))
+	if got := strings.TrimSpace(string(out)); got != "/" {
+		t.Errorf("got working directory %q, want /", got)
+	}
+}
+
+func TestMissingShell(t *testing.T) {
+	u := self(t)
+	u.Shell = "/nonexistent/shell"
+	if p, err := (Options{}).Login(u, Size{}); err == nil {
+		p.Close()
+		t.Error("starting a shell that does not exist succeeded")
+	}
+}
+
+func TestResize(t *testing.T) {
+	p, err := Options{}.Interactive(self(t), "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.01; done", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	expect(t, p, "ready")
+	if err := p.Resize(Size{Cols: 132, Rows: 43}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, "43 132")
+}
+
+// TestInterrupt checks that Ctrl-C and Ctrl-\ go through the terminal's line
+// discipline to the program in the foreground.
+func TestInterrupt(t *testing.T) {
+	for key, want := range map[string]int{"\x03": 130, "\x1c": 131} {
+		p, err := Options{}.Interactive(self(t), "echo ready; exec sleep 60", Size{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, p, "ready")
+		time.Sleep(20 * time.Millisecond) // until exec has reset the signals
+		p.Write([]byte(key))
+		<-p.Exited()
+		if got := p.Status(); got != want {
+			t.Errorf("key %q: got status %d, want %d", key, got, want)
+		}
+		p.Close()
+	}
+}
+
+// expect reads until text has appeared.
+func expect(t *testing.T, p *Process, text string) string {
+	t.Helper()
+	var all bytes.Buffer
+	buf := make([]byte, 4096)
+	for !strings.Contains(all.String(), text) {
+		n, err := p.Read(buf)
+		all.Write(buf[:n])
+		if err != nil {
+			t.Fatalf("got %q and %v, want %q", all.String(), err, text)
+		}
+	}
+	return all.String()
+}
+
+// TestCloseEndsAll closes sessions whose programs resist; nothing may be left.
+func TestCloseEndsAll(t *testing.T) {
+	for name, command := range map[string]string{
+		"plain":      "echo $$ ready; sleep 100",
+		"background": "sleep 100 & sleep 101 & echo $$ ready; wait",
+		"nohup":      "nohup sleep 100 >/dev/null 2>&1 & echo $$ ready; wait",
+		"ignores":    "trap '' HUP TERM INT; echo $$ ready; sleep 100; sleep 100",
+		"own groups": "set -m; sleep 100 & (trap '' HUP; sleep 100; sleep 100) & echo $$ ready; wait",
+		"stopped":    "echo $$ ready; kill -STOP $$",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, err := Options{}.Interactive(self(t), command, Size{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, p, "ready")
+			sid := p.cmd.Process.Pid
+			began := time.Now()
+			p.Close()
+			if left := sessionMembers(sid); len(left) > 0 {
+				t.Errorf("processes %v are left", left)
+			}
+			if took := time.Since(began); took > grace+killFor {
+				t.Errorf("closing took %v", took)
+			}
+			if err := syscall.Kill(sid, 0); err == nil {
+				t.Error("the program has not been reaped")
+			}
+		})
+	}
+}
+
+// TestCloseAfterExit checks that programs left behind by a shell that has ended go too.
+func TestCloseAfterExit(t *testing.T) {
+	p, err := Options{}.Interactive(self(t), "(trap '' HUP; sleep 100) & exit 5", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	sid := p.cmd.Process.Pid
+	p.Close()
+	if left := sessionMembers(sid); len(left) > 0 || p.Status() != 5 {
+		t.Errorf("got status %d and processes %v, want 5 and none", p.Status(), left)
+	}
+}
+
+func TestCloseUnblocksReadAndWrite(t *testing.T) {
+	p, err := Options{}.Interactive(self(t), "stty raw -echo; echo ready; sleep 100", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, "ready")
+	done := make(chan struct{}, 2)
+	go func() {
+		io.ReadAll(readerFunc(p.Read))
+		done <- struct{}{}
+	}()
+	go func() {
+		for {
+			if _, err := p.Write(make([]byte, 4096)); err != nil {
+				break
+			}
+		}
+		done <- struct{}{}
+	}()
+	time.Sleep(20 * time.Millisecond) // let both block
+	p.Close()
+	<-done
+	<-done
+}
+
+// TestSwitch runs a session as another user with that user's groups and nothing more.
+func TestSwitch(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	u := User{Name: "other", UID: 54321, GID: 54322, Groups: []uint32{54322, 54323}, Home: "/", Shell: "/bin/sh", Switch: true}
+	p, err := Options{}.Interactive(u, "id -u; id -g; id -G; echo x >$(tty) && grep NoNewPrivs /proc/self/status", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out, _ := io.ReadAll(readerFunc(p.Read))
+	want := []string{"54321", "54322", "54322", "54323", "x", "NoNewPrivs:", "0"}
+	if got := strings.Fields(string(out)); strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestThreadsPerShell(t *testing.T) {
+	var all []*Process
+	for range 20 {
+		p, err := Options{}.Interactive(self(t), "echo ready; cat", Size{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, p, "ready")
+		all = append(all, p)
+	}
+	defer func() {
+		for _, p := range all {
+			p.cmd.Process.Kill()
+			p.Close()
+		}
+	}()
+	blocked := make(chan struct{})
+	for _, p := range all {
+		go func() { p.Read(make([]byte, 1)); blocked <- struct{}{} }()
+	}
+	defer func() {
+		for range all {
+			<-blocked
+		}
+	}()
+	time.Sleep(20 * time.Millisecond)
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Skip(err)
+	}
+	// One waits for each program; reading must not hold another.
+	if len(threads) > len(all)+20 {
+		t.Errorf("got %d threads for %d shells: "+strconv.Itoa(len(threads)), len(threads), len(all))
+	}
+	for _, p := range all {
+		p.cmd.Process.Kill()
+	}
+}
