@@ -222,4 +222,3 @@ func (s *System) Env(k Key) []string {
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=",
 	)
 }
-
