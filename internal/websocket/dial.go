@@ -14,6 +14,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +27,8 @@ type DialOptions struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// Timeout bounds dialling and handshakes; 30 s unless set.
 	Timeout time.Duration
+	// Control sets options of the socket before it connects, as net.Dialer.Control does.
+	Control func(network, address string, c syscall.RawConn) error
 
 	ReadLimit    int64         // see Options
 	ReadTimeout  time.Duration // see Options
@@ -128,7 +131,7 @@ func transport(o DialOptions) *http.Transport {
 		DisableCompression:  true,
 		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{},
 		TLSHandshakeTimeout: o.Timeout,
-		DialContext:         (&net.Dialer{Timeout: o.Timeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: o.Timeout, KeepAlive: 15 * time.Second, Control: o.Control}).DialContext,
 	}
 }
 
