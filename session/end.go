@@ -62,8 +62,8 @@ func (s *live) finish() {
 		s.tellAgent(cause)
 	}
 	s.closeClient(cause)
-	s.closeAgent(cause)
 	s.writeDown(cause)
+	s.closeAgent(cause)
 	close(s.done)
 	s.unserve()
 }
@@ -110,34 +110,23 @@ func (s *live) drain() {
 	if !s.await(s.g.cfg.DisconnectGrace, func() bool { return s.client != nil || len(s.out.frames) == 0 }) {
 		return
 	}
-	for before := -1; ; {
-		left := s.left()
-		if left == 0 || left == before {
-			break
-		}
-		before = left
-		s.await(stuckWait, func() bool { return s.out.bytes != before || !s.out.unwritten() || s.client == nil })
-		if s.allWritten() {
-			break
-		}
+	for s.progresses() {
 	}
-	s.await(ackWait, func() bool { return len(s.out.frames) == 0 || s.client == nil })
 }
 
-// left returns how many bytes the client has not acknowledged.
-func (s *live) left() int {
+// progresses waits for the client to acknowledge something, and reports whether it
+// did and more is left. It need not hurry while it is being sent more.
+func (s *live) progresses() bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == nil {
-		return 0
+	before, limit := s.out.bytes, ackWait
+	if s.out.unwritten() {
+		limit = stuckWait
 	}
-	return s.out.bytes
-}
-
-func (s *live) allWritten() bool {
+	s.mu.Unlock()
+	changed := s.await(limit, func() bool { return s.out.bytes != before || before == 0 || s.client == nil })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.out.unwritten()
+	return changed && s.out.bytes > 0 && s.client != nil
 }
 
 // tellAgent asks the agent to end the session, on the nearest way.

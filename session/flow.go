@@ -34,10 +34,9 @@ type flow struct {
 	acks     [][]byte // acknowledgements for the receiver, of what it sent itself
 	ackBytes int
 
-	// presume permits to take a message for acknowledged when a later one was, on a
-	// connection on which both were repeated: AWS's client does not acknowledge what
-	// it has already had. ready says that it has begun to take stream data.
-	presume, ready bool
+	// ready says that the receiver has begun to take what the session shows: it
+	// has acknowledged such a message, and none before it is missing.
+	ready bool
 }
 
 type frame struct {
@@ -151,8 +150,16 @@ func (f *flow) acknowledge(data []byte) {
 	f.ackBytes += len(data) + frameCost
 }
 
+// outgoing is a message to write. seq is -1 for one without a number, and for one
+// that is written once more at the sender's wish.
+type outgoing struct {
+	data    []byte
+	seq     int64
+	payload wire.PayloadType
+}
+
 // take returns the next message to write, if there is one.
-func (f *flow) take() ([]byte, wire.PayloadType, bool) {
+func (f *flow) take() (outgoing, bool) {
 	if len(f.acks) > 0 {
 		data := f.acks[0]
 		f.acks[0] = nil
@@ -160,22 +167,22 @@ func (f *flow) take() ([]byte, wire.PayloadType, bool) {
 			f.acks = nil
 		}
 		f.ackBytes -= len(data) + frameCost
-		return data, wire.PayloadNone, true
+		return outgoing{data: data, seq: -1}, true
 	}
 	for len(f.again) > 0 {
 		i, ok := f.find(f.again[0])
 		f.again = f.again[1:]
 		if ok && i < f.next {
-			return f.frames[i].data, wire.PayloadNone, true
+			return outgoing{data: f.frames[i].data, seq: -1}, true
 		}
 	}
 	if f.next == len(f.frames) {
-		return nil, 0, false
+		return outgoing{}, false
 	}
 	fr := &f.frames[f.next]
 	fr.repeat, fr.written = fr.written, true
 	f.next++
-	return fr.data, payloadType(fr.data), true
+	return outgoing{data: fr.data, seq: fr.seq, payload: payloadType(fr.data)}, true
 }
 
 // rewind makes everything not acknowledged go to a new receiver.
@@ -198,33 +205,47 @@ func (f *flow) acked(seq int64) (origin int64, ours, known bool) {
 	return seq - int64(n), ours, true
 }
 
-// drop removes frames[i], and those before it that their receiver must have had.
+// drop removes frames[i].
 func (f *flow) drop(i int) {
-	if i == 0 && !f.frames[0].repeat && isScreen(payloadType(f.frames[0].data)) {
+	if i == 0 && isScreen(payloadType(f.frames[0].data)) {
 		f.ready = true
 	}
-	first := i
-	if f.presume && f.ready && i < f.next {
-		for first > 0 && f.frames[first-1].repeat {
-			first--
-		}
+	f.bytes -= len(f.frames[i].data) + frameCost
+	if i < f.next {
+		f.next--
 	}
-	for _, fr := range f.frames[first : i+1] {
-		f.bytes -= len(fr.data) + frameCost
-	}
-	n := i + 1 - first
-	if f.next > i {
-		f.next -= n
-	} else {
-		f.next = min(f.next, first)
-	}
-	if first > 0 {
-		f.frames = slices.Delete(f.frames, first, i+1)
+	if i > 0 {
+		f.frames = slices.Delete(f.frames, i, i+1)
 		return
 	}
-	clear(f.frames[:n])
-	if f.frames = f.frames[n:]; len(f.frames) == 0 {
+	f.frames[0] = frame{}
+	if f.frames = f.frames[1:]; len(f.frames) == 0 {
 		f.frames = nil
+	}
+}
+
+// lastRepeat returns the number of the last message that a new receiver gets for the
+// second time, or -1. Call it after rewind.
+func (f *flow) lastRepeat() int64 {
+	for i := len(f.frames) - 1; i >= 0; i-- {
+		if f.frames[i].written {
+			return f.frames[i].seq
+		}
+	}
+	return -1
+}
+
+// presume drops the messages up to seq that the present receiver was sent for the
+// second time, and whose repetition it has certainly read: it had them before, and
+// the acknowledgement was lost with the earlier connection. AWS's client says
+// nothing when a message is repeated.
+func (f *flow) presume(seq int64) {
+	for i := 0; f.ready && i < f.next && f.frames[i].seq <= seq; {
+		if f.frames[i].repeat {
+			f.drop(i)
+		} else {
+			i++
+		}
 	}
 }
 

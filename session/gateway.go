@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -211,10 +213,7 @@ func (g *Gateway) start(f func()) bool {
 // for it all, at most until ctx ends; then it drops what is left.
 func (g *Gateway) Close(ctx context.Context) error {
 	g.mu.Lock()
-	ending := make([]*live, 0, len(g.sessions))
-	for _, s := range g.sessions {
-		ending = append(ending, s)
-	}
+	ending := slices.Collect(maps.Values(g.sessions))
 	g.mu.Unlock()
 	for _, s := range ending {
 		s.end(&Cause{Reason: ReasonShutdown, Terminal: "The server is shutting down."})
@@ -240,8 +239,8 @@ func (g *Gateway) stop() {
 	g.stopping = true
 	g.life.Unlock()
 	g.mu.Lock()
-	controls, sessions := g.controls, g.sessions
-	g.controls, g.sessions = map[string]*control{}, map[string]*live{}
+	controls := slices.Collect(maps.Values(g.controls))
+	sessions := slices.Collect(maps.Values(g.sessions))
 	g.mu.Unlock()
 	for _, c := range controls {
 		c.conn.Close()

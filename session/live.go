@@ -84,6 +84,7 @@ type link struct {
 	work    *sync.Cond // something to write, or gone
 	gone    bool       // replaced, failed or closed; guarded by the session's mu
 	waiting bool       // the reader waits for room
+	repeat  int64      // the last message that is repeated to this client, or -1
 	pinged  time.Time
 	pinging atomic.Bool
 	ended   chan struct{} // closed when the reader has returned
@@ -93,7 +94,6 @@ func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *liv
 	s := &live{g: g, row: row, task: task, opts: opts, done: make(chan struct{}), used: usedTokens{}}
 	s.log = sessionLog{g.log.With("session", row.ID, "node", row.NodeID)}
 	s.inRoom, s.outRoom, s.settled = sync.NewCond(&s.mu), sync.NewCond(&s.mu), sync.NewCond(&s.mu)
-	s.out.presume = row.SessionType != "Port"
 	now := g.now()
 	s.agentAt, s.clientAt = now, now
 	s.active.Store(now.UnixNano())
@@ -102,7 +102,7 @@ func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *liv
 
 // attach makes conn the end's link and serves it until it is lost.
 func (s *live) attach(conn *websocket.Conn, r role, opening wire.Opening) {
-	l := &link{conn: conn, role: r, id: opening.ClientID, pinged: s.g.now(), ended: make(chan struct{})}
+	l := &link{conn: conn, role: r, id: opening.ClientID, pinged: s.g.now(), repeat: -1, ended: make(chan struct{})}
 	l.work = sync.NewCond(&s.mu)
 	old, late := s.enterLink(l)
 	if late {
@@ -113,6 +113,7 @@ func (s *live) attach(conn *websocket.Conn, r role, opening wire.Opening) {
 		s.supersede(old, l)
 	}
 	s.save()
+	conn.OnPong(func(p []byte) { s.pong(l, p) })
 	var wg sync.WaitGroup
 	wg.Go(func() { s.writeLoop(l) })
 	err := s.readLoop(l)
@@ -158,6 +159,7 @@ func (s *live) enterLink(l *link) (old *link, late bool) {
 		old, s.client = s.client, l
 		s.clientOnce = true
 		s.out.rewind()
+		l.repeat = s.out.lastRepeat()
 	}
 	if old != nil {
 		s.leaveLocked(old)
@@ -169,11 +171,15 @@ func (s *live) enterLink(l *link) (old *link, late bool) {
 // supersede closes a replaced link. A client of another process is told, so that it
 // does not come back; the same one knows.
 func (s *live) supersede(old, by *link) {
-	if old.role == roleClient && old.id != by.id && s.handshakeCold() {
+	if old.role == roleAgent || old.id == by.id || !s.handshakeCold() {
+		old.conn.Abort()
+		return
+	}
+	s.g.start(func() {
 		old.conn.SetWriteDeadline(time.Now().Add(farewell))
 		s.writeClosed(old, "The session was resumed elsewhere.", nil)
-	}
-	old.conn.Abort()
+		old.conn.Close()
+	})
 }
 
 // leaveLocked makes everybody who waits on a link look up.
@@ -386,25 +392,53 @@ func (s *live) writeLoop(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !l.gone {
-		data, pt, ok := f.take()
-		if !ok || s.closed {
+		var o outgoing
+		ok := false
+		if !s.closed {
+			o, ok = f.take()
+		}
+		if !ok {
 			l.work.Wait()
 			continue
 		}
 		s.mu.Unlock()
-		err := l.conn.Write(websocket.Binary, data)
+		err := l.conn.Write(websocket.Binary, o.data)
+		if err == nil && o.seq >= 0 && o.seq == l.repeat {
+			err = l.conn.Ping(repeatPing(o.seq))
+		}
 		s.mu.Lock()
 		if err != nil {
 			l.gone = true
 			return // the reader finds the connection closed
 		}
-		if pt == wire.PayloadHandshakeComplete && l.role == roleClient {
+		if o.payload == wire.PayloadHandshakeComplete && l.role == roleClient {
 			s.handshakeDone = s.g.now()
 		}
 		if s.cause.Load() != nil {
 			s.settled.Broadcast()
 		}
 	}
+}
+
+// repeatPing is the payload of the ping behind the last repeated message: its pong
+// says that the client has read them all.
+func repeatPing(seq int64) []byte { return fmt.Appendf(nil, "repeat %d", seq) }
+
+// pong takes the word of a terminal's client that it has read what was repeated. The
+// clients of ports are not asked: they leave messages unread by choice.
+func (s *live) pong(l *link, payload []byte) {
+	if l.repeat < 0 || s.row.SessionType == "Port" || !bytes.Equal(payload, repeatPing(l.repeat)) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.gone {
+		return
+	}
+	s.out.presume(l.repeat)
+	s.outRoom.Signal()
+	s.regulateLocked()
+	s.settled.Broadcast()
 }
 
 // regulateLocked asks the agent to pause when its output piles up, and to go on when

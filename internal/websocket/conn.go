@@ -328,6 +328,15 @@ func (c *Conn) Ping(p []byte) error {
 	return c.writeFrame(opPing, p)
 }
 
+// Pong sends a pong that nobody asked for, with at most 125 bytes: a sign of life
+// while Read is not being called.
+func (c *Conn) Pong(p []byte) error {
+	if len(p) > maxControl {
+		return ErrTooLarge
+	}
+	return c.writeFrame(opPong, p)
+}
+
 func (c *Conn) writeFrame(op byte, p []byte) error {
 	var b buffer
 	c.encode(&b, op, p)
