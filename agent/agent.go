@@ -17,7 +17,7 @@ type Agent struct {
 	log       *slog.Logger
 	endpoints []*endpoint
 	current   atomic.Int32 // index of the endpoint in use
-	identity  identity
+	identity  nodeIdentity
 	outbox    *outbox
 	sessions  sessions
 

@@ -25,8 +25,8 @@ type credentials struct {
 	refresh, expires  time.Time
 }
 
-// identity is the node's registration and what follows from it.
-type identity struct {
+// nodeIdentity is the node's registration and what follows from it.
+type nodeIdentity struct {
 	mu    sync.Mutex // held while credentials are fetched, so that one fetch serves all
 	reg   registration
 	key   *rsa.PrivateKey
@@ -83,7 +83,7 @@ func (a *Agent) ensureRegistered(ctx context.Context) error {
 	return nil
 }
 
-func (id *identity) set(r registration, key *rsa.PrivateKey) {
+func (id *nodeIdentity) set(r registration, key *rsa.PrivateKey) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	id.reg, id.key, id.creds = r, key, credentials{}

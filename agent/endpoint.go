@@ -280,7 +280,7 @@ func (e *endpoint) dial(ctx context.Context, path, query string, sign signer, op
 	}
 	conn, err := websocket.Dial(ctx, u.String(), websocket.DialOptions{
 		Header: r.Header, TLS: e.tls, Proxy: e.proxy, Timeout: requestTimeout,
-		ReadLimit: wire.MaxMessage, ReadTimeout: pingEvery + pongWait, WriteTimeout: writeWait,
+		Control: deadSocket, ReadLimit: wire.MaxMessage, ReadTimeout: pingEvery + pongWait, WriteTimeout: writeWait,
 	})
 	if err != nil {
 		return nil, err
