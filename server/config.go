@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -31,6 +32,8 @@ type Config struct {
 	Sealer     identity.Sealer    // *seal.Key
 	Recordings Recordings         // optional: without it there are none to read
 	Grants     access.GrantSource // optional
+	Gateway    *session.Gateway   // optional: without it there are no sessions
+	PeerTLS    *tls.Config        // optional: how to trust other members' URLs
 	Logger     *slog.Logger
 	Now        func() time.Time // optional: time.Now
 

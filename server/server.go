@@ -71,6 +71,10 @@ func New(c Config) (*Server, error) {
 		started:  c.Now(),
 		channels: http.NotFoundHandler(),
 	}
+	if c.Gateway != nil {
+		s.channels = newChannels(s, c.PeerTLS)
+		s.endSessions, s.nodeRemoved = s.endSessionsOf, c.Gateway.RemoveNode
+	}
 	return s, nil
 }
 

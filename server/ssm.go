@@ -2,10 +2,11 @@ package server
 
 import "slices"
 
-// ssmOperations are the rows of the services ssm and ec2messages but for sessions.
+// ssmOperations are the rows of the services ssm and ec2messages.
 func ssmOperations() []*Operation {
 	return slices.Concat(
 		ssmNodeOperations(),
+		ssmSessionOperations(),
 		ssmActivationOperations(),
 		ssmTagOperations(),
 		ssmDocumentOperations(),

@@ -1,0 +1,423 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"sallyport.dev/access"
+	"sallyport.dev/document"
+	"sallyport.dev/identity"
+	"sallyport.dev/node"
+	"sallyport.dev/session"
+	"sallyport.dev/wire"
+)
+
+// Sessions: started, resumed, terminated and listed.
+
+func ssmSessionOperations() []*Operation {
+	return []*Operation{
+		op("ssm", "StartSession", nil, startSession, checksItself),
+		op("ssm", "ResumeSession", nil, resumeSession, checksItself),
+		op("ssm", "TerminateSession", nil, terminateSession, checksItself),
+		op("ssm", "DescribeSessions", nil, describeSessions, quietly),
+		op("ssm", "GetConnectionStatus", onConnectionTarget, getConnectionStatus, quietly),
+	}
+}
+
+type startSessionInput struct {
+	Target       string              `json:"Target" check:"required,min=1,max=400"`
+	DocumentName string              `json:"DocumentName" check:"pattern=[a-zA-Z0-9_\\-.:/]{3,128}"`
+	Reason       string              `json:"Reason" check:"min=1,max=256,pattern=.{1,256}"`
+	Parameters   map[string][]string `json:"Parameters" keys:"min=1,max=255" each:"min=1,max=65535"`
+}
+
+// sessionOutput is what a client needs to open the data channel. All members are
+// always there: AWS's CLI indexes them, and its plugin takes an empty token for the
+// end of a session.
+type sessionOutput struct {
+	SessionID  string `json:"SessionId"`
+	TokenValue string `json:"TokenValue"`
+	StreamURL  string `json:"StreamUrl"`
+}
+
+func (c *Call) sessionOutput(id, token string) *sessionOutput {
+	return &sessionOutput{
+		SessionID: id, TokenValue: token,
+		StreamURL: c.URL("ws", "/v1/data-channel/"+id+"?role=publish_subscribe"),
+	}
+}
+
+// gateway returns what relays sessions.
+func (c *Call) gateway() (*session.Gateway, error) {
+	if c.Server.config.Gateway == nil {
+		return nil, errors.New("this server has no gateway for sessions")
+	}
+	return c.Server.config.Gateway, nil
+}
+
+// startSession authorises the node and the document, in that order of refusals: who
+// may not use a target learns nothing about it.
+func startSession(ctx context.Context, c *Call, in *startSessionInput) (*sessionOutput, error) {
+	n, known, err := c.checkStart(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	g, err := c.gateway()
+	if err != nil {
+		return nil, err
+	}
+	req, err := c.startRequest(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		return nil, notConnected(in.Target)
+	}
+	req.Session.NodeID = n.ID
+	token, err := g.Start(ctx, *req)
+	switch {
+	case errors.Is(err, session.ErrNotConnected):
+		return nil, notConnected(in.Target)
+	case errors.Is(err, session.ErrRecording):
+		return nil, exception("InternalServerError", "The session cannot be recorded, so it was not started. The server's log tells the cause.")
+	case err != nil:
+		return nil, err
+	}
+	return c.sessionOutput(req.Session.ID, token), nil
+}
+
+func notConnected(target string) error {
+	return ssmError("TargetNotConnected", "%s is not connected.", target)
+}
+
+// checkStart authorises starting a session and audits the decision. A node that does
+// not exist is authorised by its ARN alone.
+func (c *Call) checkStart(ctx context.Context, in *startSessionInput) (n node.Node, known bool, err error) {
+	n, err = c.Server.config.Nodes.Node(ctx, in.Target)
+	if err != nil && !errors.Is(err, node.ErrNotFound) {
+		return n, false, err
+	}
+	if known = err == nil; !known {
+		n = node.Node{ID: in.Target}
+	}
+	c.checked = true
+	c.Node, c.Document = n.ID, orElse(documentName(in.DocumentName), defaultDocument)
+	_, err = c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), c.Server.startOf(n, in.DocumentName))
+	return n, known, err
+}
+
+// startRequest makes the session out of its document, parameters and caller.
+func (c *Call) startRequest(ctx context.Context, in *startSessionInput) (*session.StartRequest, error) {
+	d, err := c.sessionDocument(ctx, in.DocumentName)
+	if err != nil {
+		return nil, err
+	}
+	params, err := d.Fill(in.Parameters)
+	if bad := (*document.ParameterError)(nil); errors.As(err, &bad) {
+		return nil, ssmError("InvalidParameters", "%s", sentence(bad))
+	}
+	if err != nil {
+		return nil, err
+	}
+	record := d.SessionType != document.Port
+	if record && d.Inputs.KMSKeyID != "" {
+		return nil, ssmError("InvalidDocument", "Sessions with document %s are encrypted between client and node (kmsKeyId), so they cannot be recorded.", d.Name)
+	}
+	s := c.newSession(in, d)
+	c.Session = s.ID
+	return &session.StartRequest{
+		Session: s,
+		Start:   c.startMessage(s, d, params),
+		Options: session.Options{Record: record},
+	}, nil
+}
+
+// sessionDocument finds the document of a session, with the preferences of the
+// deployment where it has none of its own.
+func (c *Call) sessionDocument(ctx context.Context, name string) (*document.Document, error) {
+	d, err := c.findDocument(ctx, orElse(name, defaultDocument), "")
+	if err != nil {
+		return nil, err
+	}
+	if d.parsed.Type != document.TypeSession {
+		return nil, ssmError("InvalidDocument", "Document %s is of type %s; sessions need one of type Session.", d.stored.Name, d.parsed.Type)
+	}
+	if d.parsed.SessionType == document.StandardStream {
+		return d.parsed, nil
+	}
+	prefs, err := c.findDocument(ctx, defaultDocument, "")
+	if err != nil {
+		return nil, err
+	}
+	return d.parsed.WithPreferences(prefs.parsed), nil
+}
+
+// newSession is the row of a session that the caller starts.
+func (c *Call) newSession(in *startSessionInput, d *document.Document) session.Session {
+	return session.Session{
+		ID:          session.NewID(c.Principal.SessionIDPrefix()),
+		Target:      in.Target,
+		Document:    d.Name,
+		SessionType: d.SessionType,
+		Owner:       c.Principal.ARN,
+		OwnerID:     c.Principal.UserID,
+		OwnerName:   c.Principal.Name,
+		Reason:      in.Reason,
+		SourceIP:    c.Origin.SourceIP,
+		RunAs:       runAs(c.Principal, d),
+		MaxDuration: d.MaxDuration(),
+		IdleTimeout: d.IdleTimeout(),
+	}
+}
+
+// runAsTag is the principal tag that names the OS user of the principal's sessions.
+const runAsTag = "SSMSessionRunAs"
+
+// runAs is the OS user that a session asks for: empty for the node's default.
+func runAs(p identity.Principal, d *document.Document) string {
+	if !d.Inputs.RunAsEnabled {
+		return ""
+	}
+	if values := p.Tags.Values(runAsTag); len(values) > 0 && values[0] != "" {
+		return values[0]
+	}
+	return d.Inputs.RunAsDefaultUser
+}
+
+// startMessage is what the agent is told.
+func (c *Call) startMessage(s session.Session, d *document.Document, params map[string]json.RawMessage) wire.StartSession {
+	return wire.StartSession{
+		SessionID: s.ID, DocumentName: d.Name, DocumentContent: d.Content(),
+		Parameters: params, RunAsUser: s.RunAs, SessionOwner: s.Owner,
+	}
+}
+
+type sessionInput struct {
+	SessionID string `json:"SessionId" check:"required,min=1,max=96"`
+}
+
+// resumeSession gives a client that lost its connection a token for another. For a
+// session that has ended the token is empty.
+func resumeSession(ctx context.Context, c *Call, in *sessionInput) (*sessionOutput, error) {
+	v, found, err := c.checkOwnedSession(ctx, in.SessionID)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, ssmError("DoesNotExistException", "There is no session %q.", in.SessionID)
+	}
+	g, err := c.gateway()
+	if err != nil {
+		return nil, err
+	}
+	token, err := g.Resume(ctx, v.ID)
+	return c.sessionOutput(v.ID, token), err
+}
+
+type terminateSessionOutput struct {
+	SessionID string `json:"SessionId"`
+}
+
+// terminateSession ends a session. One that has ended or never was is no error.
+func terminateSession(ctx context.Context, c *Call, in *sessionInput) (*terminateSessionOutput, error) {
+	v, found, err := c.checkOwnedSession(ctx, in.SessionID)
+	if err != nil {
+		return nil, err
+	}
+	out := &terminateSessionOutput{SessionID: in.SessionID}
+	if !found || !v.State.Active() {
+		return out, nil
+	}
+	g, err := c.gateway()
+	if err != nil {
+		return nil, err
+	}
+	return out, g.Terminate(ctx, v.ID, session.Terminated(c.Principal.ARN))
+}
+
+// checkOwnedSession authorises the operation on a session with its system tags, by
+// which policies let people resume and end their own. One that does not exist is
+// authorised by its ARN alone.
+func (c *Call) checkOwnedSession(ctx context.Context, id string) (v session.Session, found bool, err error) {
+	v, err = c.Server.config.Sessions.Session(ctx, id)
+	if errors.Is(err, session.ErrNotFound) {
+		c.Session = id
+		return v, false, c.Check(ctx, access.Resource{ARN: c.Server.config.Realm.Session(id)})
+	}
+	if err != nil {
+		return v, false, err
+	}
+	c.Session, c.Node, c.Document = v.ID, v.NodeID, v.Document
+	r, err := c.Server.sessionResource(ctx, v)
+	if err != nil {
+		return v, false, err
+	}
+	return v, true, c.Check(ctx, r)
+}
+
+type sessionFilter struct {
+	Key   string `json:"key" check:"required,enum=InvokedAfter|InvokedBefore|Target|Owner|Status|SessionId|AccessType"`
+	Value string `json:"value" check:"required,min=1,max=400"`
+}
+
+type describeSessionsInput struct {
+	State      string          `json:"State" check:"required,enum=Active|History"`
+	MaxResults int             `json:"MaxResults" check:"min=1,max=200"`
+	NextToken  string          `json:"NextToken" check:"max=1024"`
+	Filters    []sessionFilter `json:"Filters" check:"min=1,max=6"`
+}
+
+type describedSession struct {
+	SessionID          string    `json:"SessionId"`
+	Target             string    `json:"Target"`
+	Status             string    `json:"Status"`
+	StartDate          wire.Time `json:"StartDate,omitzero"`
+	EndDate            wire.Time `json:"EndDate,omitzero"`
+	DocumentName       string    `json:"DocumentName"`
+	Owner              string    `json:"Owner"`
+	Reason             string    `json:"Reason,omitempty"`
+	Details            string    `json:"Details,omitempty"`
+	MaxSessionDuration string    `json:"MaxSessionDuration,omitempty"`
+	AccessType         string    `json:"AccessType"`
+}
+
+type describeSessionsOutput struct {
+	Sessions  []describedSession `json:"Sessions"`
+	NextToken string             `json:"NextToken,omitempty"`
+}
+
+// standardAccess is the AccessType of sessions that policies allow.
+const standardAccess = "Standard"
+
+func describeSessions(ctx context.Context, c *Call, in *describeSessionsInput) (*describeSessionsOutput, error) {
+	active := in.State == "Active"
+	filter, none, err := describeFilter(in.Filters)
+	if err != nil {
+		return nil, err
+	}
+	out := &describeSessionsOutput{Sessions: []describedSession{}}
+	if none {
+		return out, nil
+	}
+	filter.Active = &active
+	p := pages[session.Session]{
+		size: 200,
+		fetch: func(after string, n int) ([]session.Session, error) {
+			filter.After, filter.Limit = after, n
+			return c.Server.config.Sessions.Sessions(ctx, filter)
+		},
+		key: func(v session.Session) string { return v.ID },
+	}
+	found, next, err := p.page(c, in.NextToken, in.MaxResults)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range found {
+		out.Sessions = append(out.Sessions, described(v))
+	}
+	out.NextToken = next
+	return out, nil
+}
+
+// describeFilter turns AWS's filters into ours; none reports that nothing can match.
+func describeFilter(filters []sessionFilter) (f session.Filter, none bool, err error) {
+	for _, given := range filters {
+		switch given.Key {
+		case "InvokedAfter":
+			f.StartedAfter, err = filterTime(given)
+		case "InvokedBefore":
+			f.StartedBefore, err = filterTime(given)
+		case "Target":
+			none = none || differs(&f.NodeID, given.Value)
+		case "Owner":
+			none = none || differs(&f.Owner, given.Value)
+		case "Status":
+			none = none || differs((*string)(&f.State), given.Value)
+		case "SessionId":
+			none = none || len(f.IDs) > 0 && f.IDs[0] != given.Value
+			f.IDs = []string{given.Value}
+		case "AccessType":
+			none = none || given.Value != standardAccess
+		}
+		if err != nil {
+			return f, false, err
+		}
+	}
+	return f, none, nil
+}
+
+// differs sets a condition and reports whether it contradicts an earlier one.
+func differs(have *string, want string) bool {
+	if *have != "" && *have != want {
+		return true
+	}
+	*have = want
+	return false
+}
+
+func filterTime(f sessionFilter) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, f.Value)
+	if err != nil {
+		return t, ssmError("ValidationException", "The value %q of filter %s is not valid: it must be a time such as 2018-08-29T00:00:00Z.", truncate(f.Value, 100), f.Key)
+	}
+	return t, nil
+}
+
+func described(v session.Session) describedSession {
+	d := describedSession{
+		SessionID: v.ID, Target: v.NodeID, Status: string(v.State),
+		StartDate: wire.Time{Time: v.Started}, EndDate: wire.Time{Time: v.Ended},
+		DocumentName: v.Document, Owner: v.Owner, Reason: v.Reason, Details: v.EndReason,
+		AccessType: standardAccess,
+	}
+	if v.MaxDuration > 0 {
+		d.MaxSessionDuration = v.MaxDuration.String()
+	}
+	return d
+}
+
+type connectionInput struct {
+	Target string `json:"Target" check:"required,min=1,max=400"`
+}
+
+func onConnectionTarget(ctx context.Context, c *Call, in *connectionInput) ([]access.Resource, error) {
+	return one(c.nodeResource(ctx, in.Target))
+}
+
+type connectionOutput struct {
+	Target string `json:"Target"`
+	Status string `json:"Status"`
+}
+
+// getConnectionStatus tells whether the control channel of a node is up. A target
+// that nobody knows is not connected.
+func getConnectionStatus(ctx context.Context, c *Call, in *connectionInput) (*connectionOutput, error) {
+	g, err := c.gateway()
+	if err != nil {
+		return nil, err
+	}
+	status := "notconnected"
+	if node.ValidID(in.Target) && g.Connected(ctx, in.Target) {
+		status = "connected"
+	}
+	return &connectionOutput{Target: in.Target, Status: status}, nil
+}
+
+// endSessionsOf ends the active sessions that a filter selects.
+func (s *Server) endSessionsOf(ctx context.Context, f session.Filter, reason string) error {
+	active := true
+	f.Active = &active
+	found, err := s.config.Sessions.Sessions(ctx, f)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range found {
+		errs = append(errs, s.config.Gateway.Terminate(ctx, v.ID, &session.Cause{
+			Reason: session.ReasonTerminated, Detail: reason, Terminal: "Session ended: " + reason + ".",
+		}))
+	}
+	return errors.Join(errs...)
+}
