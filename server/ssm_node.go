@@ -222,11 +222,15 @@ func (c *Call) withoutDocuments(ctx context.Context, conditions []node.Condition
 	return left, nil
 }
 
+// deregisterInput: the id of a node, or its ARN, since the AWS CLI lets no id of less
+// than 20 characters pass, which i-… ids have.
 type deregisterInput struct {
-	InstanceID string `json:"InstanceId" check:"required,min=10,max=124,pattern=m?i-[0-9a-f]+"`
+	InstanceID string `json:"InstanceId" check:"required,min=10,max=124,pattern=(arn:aws:(ec2|ssm):[a-z0-9-]+:[0-9]{12}:(instance|managed-instance)/)?m?i-[0-9a-f]+"`
 }
 
-func (in *deregisterInput) node() string { return in.InstanceID }
+func (in *deregisterInput) node() string {
+	return in.InstanceID[strings.LastIndexByte(in.InstanceID, '/')+1:]
+}
 
 // onNode authorises on the node that the input names, with its tags. One that does
 // not exist is authorised by its ARN alone, so that only those learn of its absence
@@ -252,9 +256,13 @@ func (c *Call) nodeResource(ctx context.Context, id string) (access.Resource, er
 // deregisterManagedInstance forgets a node, whether its id is mi- or i-: its key and
 // its credentials stop working at once, its channels and sessions are ended.
 func deregisterManagedInstance(ctx context.Context, c *Call, in *deregisterInput) (*nothing, error) {
-	err := c.Server.config.Nodes.DeleteNode(ctx, in.InstanceID)
+	id := in.node()
+	if strings.Contains(in.InstanceID, "/") && in.InstanceID != c.Server.config.Realm.Node(id) {
+		return nil, ssmError("InvalidInstanceId", "The instance %s is not of this account and region.", in.InstanceID)
+	}
+	err := c.Server.config.Nodes.DeleteNode(ctx, id)
 	if errors.Is(err, node.ErrNotFound) {
-		return nil, ssmError("InvalidInstanceId", "The instance %s is not registered.", in.InstanceID)
+		return nil, ssmError("InvalidInstanceId", "The instance %s is not registered.", id)
 	}
 	if err != nil {
 		return nil, err
@@ -262,7 +270,7 @@ func deregisterManagedInstance(ctx context.Context, c *Call, in *deregisterInput
 	if c.Server.nodeRemoved == nil {
 		return &nothing{}, nil
 	}
-	return &nothing{}, c.Server.nodeRemoved(ctx, in.InstanceID)
+	return &nothing{}, c.Server.nodeRemoved(ctx, id)
 }
 
 // cleanFact makes a text that an agent reports fit for terminals and columns: without
