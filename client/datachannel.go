@@ -214,10 +214,10 @@ func (d *DataChannel) connect(ctx context.Context) error {
 			return err
 		}
 		err = d.read(link)
-		d.detach(link)
 		if d.over() {
-			return nil
+			return nil // the link stays for the last acknowledgements
 		}
+		d.detach(link)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -509,13 +509,15 @@ func (d *DataChannel) deliver(fail context.CancelCauseFunc) {
 			return
 		}
 		d.mu.Lock()
-		d.in.handled()
 		link := d.link
-		d.changed.Broadcast()
 		d.mu.Unlock()
 		if link != nil {
 			d.acknowledge(link, m)
 		}
+		d.mu.Lock()
+		d.in.handled() // last, so that the end waits for the acknowledgement
+		d.changed.Broadcast()
+		d.mu.Unlock()
 	}
 }
 

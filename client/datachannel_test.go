@@ -531,5 +531,5 @@ func TestPanicReachesCaller(t *testing.T) {
 
 type panicking struct{}
 
-func (panicking) Start(json.RawMessage) error          { return nil }
+func (panicking) Start(json.RawMessage) error         { return nil }
 func (panicking) Take(wire.PayloadType, []byte) error { panic("boom") }

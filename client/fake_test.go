@@ -257,3 +257,12 @@ func (r *running) wait() (End, error) {
 }
 
 func flag(v uint32) string { return string(binary.BigEndian.AppendUint32(nil, v)) }
+
+func acknowledgedNumber(t *testing.T, m *wire.Message) int64 {
+	t.Helper()
+	var ack wire.Acknowledge
+	if err := json.Unmarshal(m.Payload, &ack); err != nil {
+		t.Fatal(err)
+	}
+	return ack.SequenceNumber
+}

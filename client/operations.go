@@ -2,43 +2,13 @@ package client
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"math"
-	"time"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/wire"
 )
 
-// Time is a moment as JSON 1.1 carries it: seconds since the epoch, with a fraction.
-// RFC 3339 strings are read too. The zero value is written as null.
-type Time struct{ time.Time }
-
-// MarshalJSON implements json.Marshaler.
-func (t Time) MarshalJSON() ([]byte, error) {
-	if t.IsZero() {
-		return []byte("null"), nil
-	}
-	return json.Marshal(float64(t.UnixMilli()) / 1000)
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (t *Time) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
-		t.Time = time.Time{}
-		return nil
-	}
-	if len(b) > 0 && b[0] == '"' {
-		return t.Time.UnmarshalJSON(b)
-	}
-	var seconds float64
-	if err := json.Unmarshal(b, &seconds); err != nil {
-		return fmt.Errorf("time: want seconds since the epoch or RFC 3339: %w", err)
-	}
-	whole, fraction := math.Modf(seconds)
-	t.Time = time.Unix(int64(whole), int64(math.Round(fraction*1000))*int64(time.Millisecond)).UTC()
-	return nil
-}
+// Time is a moment as JSON 1.1 carries it.
+type Time = wire.Time
 
 // Node is a machine as ListNodes tells of it.
 type Node struct {

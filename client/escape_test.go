@@ -1,0 +1,58 @@
+package client
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestEscapeFilter(t *testing.T) {
+	tests := []struct {
+		name   string
+		typed  []string
+		send   string
+		action escapeAction
+	}{
+		{"at the very start", []string{"~."}, "", escapeLeave},
+		{"after a line", []string{"ls\r~."}, "ls\r", escapeLeave},
+		{"key by key", []string{"\r", "~", "."}, "\r", escapeLeave},
+		{"in the middle of a line", []string{"a~."}, "a~.", escapeNone},
+		{"help", []string{"~?"}, "", escapeHelp},
+		{"a tilde", []string{"~~."}, "~.", escapeNone},
+		{"a path", []string{"~/x"}, "~/x", escapeNone},
+		{"tilde and enter, then leaving", []string{"~\r~."}, "~\r", escapeLeave},
+		{"held back", []string{"~"}, "", escapeNone},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var e escapeFilter
+			var sent string
+			action := escapeNone
+			for _, typed := range tt.typed {
+				send, a, _ := e.filter([]byte(typed))
+				sent += string(send)
+				action = max(action, a)
+			}
+			if sent != tt.send || action != tt.action {
+				t.Errorf("got %q and %d, want %q and %d", sent, action, tt.send, tt.action)
+			}
+		})
+	}
+}
+
+func TestClean(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{"plain\ntwo", "plain\ntwo"},
+		{"a\x1b[2Jb\x00\x07\x7f", "a\ufffd[2Jb\ufffd\ufffd\ufffd"},
+		{"a\u009bb\u202ec", "a\ufffdb\ufffdc"},
+		{"bad \xff byte", "bad \ufffd byte"},
+		{" \r\n x \r\n", "x"},
+	}
+	for _, tt := range tests {
+		if got := Clean(tt.in); got != tt.want {
+			t.Errorf("Clean(%q): got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	if got := Clean(strings.Repeat("é", maxClean)); len(got) > maxClean+4 {
+		t.Errorf("length: got %d", len(got))
+	}
+}
