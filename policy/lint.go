@@ -56,8 +56,13 @@ type LintOptions struct {
 	NodeTagKeys []string
 }
 
+// maxFindings bounds the findings of one policy, and with them the time it takes:
+// a policy with more is not going to be read to the end.
+const maxFindings = 200
+
 // Lint checks the text of one policy, an identity policy or, if it names principals,
-// a trust policy. Findings are in the order of the text; name is their File.
+// a trust policy. Findings are in the order of the text, at most 200; name is their
+// File.
 func Lint(name string, src []byte, opts LintOptions) []Finding {
 	l := &linter{name: name, src: src, opts: opts}
 	doc, err := Parse(src)
@@ -103,7 +108,13 @@ type linter struct {
 	findings []Finding
 }
 
+// full reports whether there are as many findings as are given.
+func (l *linter) full() bool { return len(l.findings) >= maxFindings }
+
 func (l *linter) report(off int, sev Severity, rule, hint, format string, args ...any) {
+	if l.full() {
+		return
+	}
 	p := position(l.src, off)
 	l.findings = append(l.findings, Finding{
 		File: l.name, Line: p.Line, Column: p.Column,
@@ -121,7 +132,6 @@ func (l *linter) parseError(err error) {
 
 func (l *linter) document() {
 	l.version()
-	l.characters()
 	for i := range l.doc.Statements {
 		s := &l.doc.Statements[i]
 		l.actions(s)
@@ -130,6 +140,7 @@ func (l *linter) document() {
 		l.breadth(s)
 	}
 	l.forwardOnly()
+	l.characters()
 }
 
 // version finds variables in a policy whose version has none.
@@ -176,6 +187,9 @@ func (l *linter) mixedWord(latin, other int) {
 func (l *linter) actions(s *Statement) {
 	known := knownActions()
 	for i := range s.actions {
+		if l.full() {
+			return
+		}
 		p := &s.actions[i]
 		service, name, _ := strings.Cut(p.text, ":")
 		names, listed := known[lower(service)]
@@ -199,6 +213,9 @@ func anyMatches(p *pattern, service string, names []string) bool {
 func (l *linter) conditions(s *Statement) {
 	seen := make(map[string]bool)
 	for i := range s.conditions {
+		if l.full() {
+			return
+		}
 		c := &s.conditions[i]
 		l.key(c.off, c.keyText)
 		if id := lower(c.operatorText) + " " + c.key; seen[id] {

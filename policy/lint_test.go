@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -129,5 +130,17 @@ func TestLintNodeTags(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}
+
+// TestLintManyFindings: a policy made of mistakes is linted in bounded time.
+func TestLintManyFindings(t *testing.T) {
+	src := statements(`{"Effect":"Allow","Action":["` + strings.Repeat(`ssm:StartSesion","`, 6000) + `ssm:*"],"Resource":"*"}`)
+	start := time.Now()
+	if got := len(Lint("p.json", []byte(src), LintOptions{})); got != maxFindings {
+		t.Errorf("got %d findings, want %d", got, maxFindings)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
 	}
 }

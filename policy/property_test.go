@@ -196,9 +196,9 @@ func parseSources(tb testing.TB, raw []oracleSource) []Source {
 // TestEvaluateEqualsFullScan holds Evaluate, with and without its index, and
 // Explain against the oracle.
 func TestEvaluateEqualsFullScan(t *testing.T) {
-	rounds := 1500
+	rounds := 300
 	if testing.Short() {
-		rounds = 300
+		rounds = 100
 	}
 	g := generator{rand.New(rand.NewPCG(1, 2))}
 	count := map[Effect]int{}
