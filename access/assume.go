@@ -22,12 +22,13 @@ func (c *Checker) CheckAssume(ctx context.Context, q Query, trust *policy.Docume
 	if !t.Allowed() {
 		return c.settle(ctx, q, decision(role.ARN, t), c.untrusted(q, t))
 	}
-	d, err := c.decide(ctx, q)
+	var named []policy.Source
+	if !t.Delegated {
+		named = c.owned("trust policy of the role")
+	}
+	d, err := c.decide(ctx, q, named...)
 	if err != nil {
 		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
-	}
-	if !t.Delegated && unmentioned(d) {
-		d = decision(role.ARN, t)
 	}
 	return c.settle(ctx, q, d, nil)
 }
@@ -51,17 +52,14 @@ func (c *Checker) evaluateTrust(q Query, trust *policy.Document) policy.Decision
 // policy that allows, but an explicit deny refuses, and so do a boundary and session
 // policies that leave the action out.
 func (c *Checker) CheckOwn(ctx context.Context, q Query) (Decision, error) {
-	d, err := c.decide(ctx, q)
+	d, err := c.decide(ctx, q, c.owned("right to one's own")...)
 	if err != nil {
 		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
-	}
-	if unmentioned(d) {
-		d = Decision{Allowed: true, Resource: d.Resource, Policy: policy.Decision{Effect: policy.Allowed}}
 	}
 	return c.settle(ctx, q, d, nil)
 }
 
-// unmentioned reports whether nothing but the lack of an allowing policy refuses.
-func unmentioned(d Decision) bool {
-	return !d.Allowed && d.Policy.Effect == policy.ImplicitlyDenied && d.Policy.Kind == policy.Identity
+// owned stands for an identity policy that allows what is asked for.
+func (c *Checker) owned(name string) []policy.Source {
+	return []policy.Source{{Kind: policy.Identity, Name: name, Document: c.everything}}
 }

@@ -47,12 +47,19 @@ type Config struct {
 
 // Checker decides, and records what it decided. It is safe for concurrent use.
 type Checker struct {
-	config Config
-	cache  cache
+	config     Config
+	cache      cache
+	everything *policy.Document // allows all
 }
 
 // New returns a Checker.
-func New(c Config) *Checker { return &Checker{config: c, cache: newCache()} }
+func New(c Config) *Checker {
+	everything, err := policy.Parse([]byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`))
+	if err != nil {
+		panic("access: " + err.Error())
+	}
+	return &Checker{config: c, cache: newCache(), everything: everything}
+}
 
 // recordTimeout bounds the wait for a record to become durable.
 const recordTimeout = 10 * time.Second
@@ -127,12 +134,13 @@ func (c *Checker) Decide(ctx context.Context, q Query) (Decision, error) {
 	return d, nil
 }
 
-// decide evaluates every resource of a query.
-func (c *Checker) decide(ctx context.Context, q Query) (Decision, error) {
+// decide evaluates every resource of a query, with more policies beside the
+// principal's own.
+func (c *Checker) decide(ctx context.Context, q Query, more ...policy.Source) (Decision, error) {
 	if len(q.Resources) == 0 {
 		return Decision{}, errors.New("no resource to decide on")
 	}
-	set, err := c.policies(ctx, q.Principal)
+	set, err := c.policies(ctx, q.Principal, more)
 	if err != nil {
 		return Decision{}, err
 	}

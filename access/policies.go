@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -81,8 +82,8 @@ func (c *cache) parse(text string) (*policy.Document, error) {
 	return d, nil
 }
 
-// policies returns the compiled policies of a principal, grants included.
-func (c *Checker) policies(ctx context.Context, p identity.Principal) (*policy.Set, error) {
+// policies returns the compiled policies of a principal, with grants and more.
+func (c *Checker) policies(ctx context.Context, p identity.Principal, more []policy.Source) (*policy.Set, error) {
 	e, err := c.compiled(ctx, p)
 	if err != nil {
 		return nil, err
@@ -91,10 +92,10 @@ func (c *Checker) policies(ctx context.Context, p identity.Principal) (*policy.S
 	if err != nil {
 		return nil, err
 	}
-	if len(grants) == 0 {
+	if len(grants)+len(more) == 0 {
 		return e.set, nil
 	}
-	return policy.NewSet(append(e.sources[:len(e.sources):len(e.sources)], grants...)), nil
+	return policy.NewSet(slices.Concat(e.sources, grants, more)), nil
 }
 
 // Sources returns the policies that apply to a principal, grants included.
@@ -104,7 +105,7 @@ func (c *Checker) Sources(ctx context.Context, p identity.Principal) ([]policy.S
 		return nil, err
 	}
 	grants, err := c.grants(ctx, p)
-	return append(e.sources[:len(e.sources):len(e.sources)], grants...), err
+	return slices.Concat(e.sources, grants), err
 }
 
 func (c *Checker) grants(ctx context.Context, p identity.Principal) ([]policy.Source, error) {
@@ -141,7 +142,8 @@ func (c *Checker) compiled(ctx context.Context, p identity.Principal) (*compiled
 // cacheKey names what a principal's policies depend on.
 func cacheKey(p identity.Principal) string {
 	h := sha256.New()
-	for _, s := range append(append([]string{}, p.SessionPolicies...), p.SessionPolicyARNs...) {
+	fmt.Fprintf(h, "%d,%d:", len(p.SessionPolicies), len(p.SessionPolicyARNs))
+	for _, s := range slices.Concat(p.SessionPolicies, p.SessionPolicyARNs) {
 		fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	return strings.Join([]string{string(p.Kind), p.PolicyARN, p.Boundary, string(h.Sum(nil))}, "\n")
