@@ -199,7 +199,7 @@ func (l *linter) forwardOnly() {
 			a := splitARN(&s.resources[j])
 			shell = shell || a.covers("ssm", "document/SSM-SessionManagerRunShell")
 			limited = limited || a.isDocument()
-			if a.isNode() && !s.checksDocument(true) {
+			if nothing, _ := a.matchesNothing(); nothing == "" && a.isNode() && !s.checksDocument(true) {
 				nodes = append(nodes, &s.resources[j])
 			}
 		}

@@ -62,6 +62,7 @@ func TestLint(t *testing.T) {
 
 		{"forward only, and yet a shell", statements(allowOn("ssm:StartSession", "§"+nodes), allowOn("ssm:StartSession", forward)), "warning forward-only-shell"},
 		{"forward only in one statement", statements(`{"Effect":"Allow","Action":"ssm:*","Resource":["§` + nodes + `","` + forward + `"]}`), "warning forward-only-shell"},
+		{"forward only on nothing", statements(allowOn("ssm:StartSession", "§arn:aws:ec2:::instance/*"), allowOn("ssm:StartSession", forward)), "error matches-nothing"},
 		{"forward only with the check", statements(checked, allowOn("ssm:StartSession", forward)), ""},
 		{"forward only with a deny", statements(allowOn("ssm:StartSession", nodes), allowOn("ssm:StartSession", forward),
 			`{"Effect":"Deny","Action":"ssm:StartSession","Resource":"*","Condition":{"BoolIfExists":{"ssm:SessionDocumentAccessCheck":"false"}}}`), ""},
