@@ -136,6 +136,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("member: %q: letters, digits, dashes and underscores only", c.Member)
 	case c.DataDir == "":
 		return errors.New("data_dir: missing")
+	case c.Listen == "" && c.ListenPlain == "":
+		return errors.New("listen: missing")
 	}
 	if err := c.checkAddresses(); err != nil {
 		return err

@@ -1,0 +1,85 @@
+package member
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const goodConfig = `
+account  = "111111111111"
+region   = "us-east-1"
+data_dir = "/var/lib/sallyport"
+listen   = "127.0.0.1:8443"
+`
+
+func load(t *testing.T, text string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sallyportd.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return LoadConfig(path)
+}
+
+func TestConfigDefaults(t *testing.T) {
+	c, err := load(t, goodConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []struct{ key, got, want string }{
+		{"store", c.Store, "sqlite:/var/lib/sallyport/sallyport.db"},
+		{"master_key_file", c.MasterKeyFile, "/var/lib/sallyport/master.key"},
+		{"recordings_dir", c.RecordingsDir, "/var/lib/sallyport/recordings"},
+		{"disconnect_grace", c.Sessions.disconnectGrace.String(), "1m0s"},
+	} {
+		if d.got != d.want {
+			t.Errorf("%s: got %q, want %q", d.key, d.got, d.want)
+		}
+	}
+}
+
+// A mistake gets one line that names the key and says what is allowed.
+func TestConfigMistakes(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"account too short", strings.Replace(goodConfig, "111111111111", "1111", 1), `account: "1111" is not twelve digits`},
+		{"region with capitals", strings.Replace(goodConfig, "us-east-1", "US East", 1), `region: "US East" is not a region`},
+		{"no listener", strings.Replace(goodConfig, `listen   = "127.0.0.1:8443"`, "", 1), "listen: missing"},
+		{"unknown key", goodConfig + `listne = "x"`, "listne"},
+		{"plain HTTP for everybody", goodConfig + `listen_plain = "0.0.0.0:80"`, "listen_plain: \"0.0.0.0:80\" is not a loopback address"},
+		{"plain HTTP by name", goodConfig + `listen_plain = "sallyport.example.com:80"`, "is not a loopback address"},
+		{"metrics for everybody", goodConfig + `listen_admin = ":9480"`, "listen_admin: \":9480\" is not a loopback address"},
+		{"advertised over http", goodConfig + `advertise_url = "http://a.example"`, "advertise_url"},
+		{"half a certificate", goodConfig + "tls {\n cert_file = \"x\"\n}", "cert_file and key_file go together"},
+		{"cluster on SQLite", goodConfig + "nats {\n urls = [\"nats://127.0.0.1:1\"]\n}", "store: members of a cluster share a PostgreSQL database"},
+		{"two stores", goodConfig + "store = \"a\"\nstore_file = \"b\"", "store and store_file"},
+		{"grace without a unit", goodConfig + "sessions {\n agent_grace = \"60\"\n}", `sessions.agent_grace: "60" is not a duration from 1s to 24h`},
+		{"member with a dot", goodConfig + `member = "a.b"`, "member: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.text)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %q, want it to contain %q", err, c.want)
+			}
+		})
+	}
+}
+
+// A password in the store's URL can stay out of the configuration.
+func TestStoreFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte("postgres://u:p@db/sallyport\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := load(t, goodConfig+`store_file = "`+file+`"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Store, "postgres://u:p@db/sallyport"; got != want {
+		t.Errorf("store: got %q, want %q", got, want)
+	}
+}
