@@ -101,10 +101,13 @@ func scanPolicy(r row) (p identity.ManagedPolicy, err error) {
 // versionID is how IAM names the versions of policies: v1, v2, ….
 func versionID(n int64) string { return "v" + strconv.FormatInt(n, 10) }
 
-func versionNumber(id string) (n int64, ok bool) {
-	digits, found := strings.CutPrefix(id, "v")
-	n, err := strconv.ParseInt(digits, 10, 64)
-	return n, found && err == nil && versionID(n) == id
+// versionNumber reads what versionID wrote; anything else is 0, which no version has.
+func versionNumber(id string) int64 {
+	n, err := strconv.ParseInt(strings.TrimPrefix(id, "v"), 10, 64)
+	if err != nil || versionID(n) != id {
+		return 0
+	}
+	return n
 }
 
 func policyByARN(t tx, arn string) (identity.ManagedPolicy, error) {
@@ -244,19 +247,17 @@ func (s *Store) PolicyVersions(ctx context.Context, arn string) ([]identity.Poli
 
 // PolicyVersion implements identity.Store.
 func (s *Store) PolicyVersion(ctx context.Context, arn, id string) (identity.PolicyVersion, error) {
-	number, _ := versionNumber(id) // 0, which no version has, for what is no id
 	v, err := one(s.read(ctx), about("policy "+arn+" version", id, identity.ErrNotFound), scanVersion,
-		versionQuery+" AND v.number = $2", arn, number)
+		versionQuery+" AND v.number = $2", arn, versionNumber(id))
 	return v, wrap("reading policy version", err)
 }
 
 // SetDefaultPolicyVersion implements identity.Store.
 func (s *Store) SetDefaultPolicyVersion(ctx context.Context, arn, id string) error {
 	return s.writeIdentity(ctx, "setting default policy version", func(t tx) error {
-		number, _ := versionNumber(id)
 		return t.must(about("policy "+arn+" version", id, identity.ErrNotFound), `
 			UPDATE policies SET default_version = $1 WHERE arn = $2
-			AND EXISTS (SELECT 1 FROM policy_versions WHERE policy_arn = $2 AND number = $1)`, number, arn)
+			AND EXISTS (SELECT 1 FROM policy_versions WHERE policy_arn = $2 AND number = $1)`, versionNumber(id), arn)
 	})
 }
 
@@ -270,9 +271,8 @@ func (s *Store) DeletePolicyVersion(ctx context.Context, arn, id string) error {
 		if p.DefaultVersion == id {
 			return about("policy "+arn+" default version", id, identity.ErrConflict)
 		}
-		number, _ := versionNumber(id)
 		return t.must(about("policy "+arn+" version", id, identity.ErrNotFound),
-			"DELETE FROM policy_versions WHERE policy_arn = $1 AND number = $2", arn, number)
+			"DELETE FROM policy_versions WHERE policy_arn = $1 AND number = $2", arn, versionNumber(id))
 	})
 }
 
