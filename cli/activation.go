@@ -64,7 +64,7 @@ in the form that "sallyport-agent register --activation-file" takes.`,
 }
 
 // nodeIDKey is the registration metadata that fixes the ids of an activation's nodes.
-const nodeIDKey = "sallyport:node-id"
+const nodeIDKey = "NodeIds"
 
 func (f activationFlags) input(now time.Time) (*ssm.CreateActivationInput, error) {
 	if f.limit < 1 || f.limit > 1000 {

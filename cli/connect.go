@@ -85,7 +85,7 @@ func (p *program) connect(ctx context.Context, terms, command []string, flags co
 	in.Target = &node.NodeID
 	stream, err := api.StartSession(ctx, in)
 	if err != nil {
-		return p.explainRefusal(err, node)
+		return p.explainRefusal(err, node, aws.ToString(in.DocumentName))
 	}
 	return p.shell(ctx, api, stream, len(command) > 0)
 }
@@ -143,7 +143,7 @@ func shellQuote(w string) string {
 }
 
 // explainRefusal adds the command that explains a refusal.
-func (p *program) explainRefusal(err error, node client.Node) error {
+func (p *program) explainRefusal(err error, node client.Node, document string) error {
 	var api smithy.APIError
 	if !errors.As(err, &api) {
 		p.report(err)
@@ -151,7 +151,11 @@ func (p *program) explainRefusal(err error, node client.Node) error {
 	}
 	if api.ErrorCode() == "AccessDeniedException" && p.endpoint() != "" {
 		p.say("%s", errorText(err))
-		p.hint("sallyport why connect " + node.NodeID + " shows each policy and what it says")
+		why := "sallyport why connect " + node.NodeID
+		if document != "" {
+			why += " --document " + shellQuote(document)
+		}
+		p.hint(why + " shows each policy and what it says")
 		return &statusError{status: statusRefused}
 	}
 	return err

@@ -4,8 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
+
+	"sallyport.dev/internal/build"
 )
 
 // Names under which a program behaves as this package's.
@@ -34,19 +35,10 @@ func Main(args []string) int {
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
 		getenv:  os.Getenv,
-		version: buildVersion(),
+		version: build.Version(),
 	}
 	if len(args) > 0 && baseName(args[0]) == namePlugin {
 		return p.plugin(context.Background(), args)
 	}
 	return p.run(context.Background(), args[min(1, len(args)):])
-}
-
-// buildVersion is the module's version as the toolchain stamped it.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -75,6 +75,9 @@ func (p *program) printNodes(nodes []client.Node, all bool) error {
 	if err := p.writeTable(rows); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(nodes, func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect }) {
+		p.hint("sallyport why connect NODE tells why not")
+	}
 	if hidden > 0 {
 		p.say("%d more that you may not connect to; --all shows them", hidden)
 	}
@@ -87,8 +90,6 @@ func mayText(n client.Node) string {
 		return "?"
 	case *n.MayConnect:
 		return "yes"
-	case n.Reason != "":
-		return "no: " + n.Reason
 	}
 	return "no"
 }

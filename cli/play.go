@@ -29,21 +29,21 @@ type playFlags struct {
 func (p *program) newPlayCommand() *cobra.Command {
 	var flags playFlags
 	cmd := &cobra.Command{
-		Use:   "play SESSION | FILE",
+		Use:   "play [SESSION | FILE]",
 		Short: "Play back a recorded session",
 		Long: `Play back a recorded session, from the server or from an asciicast file (- is standard
-input). On a terminal: space pauses, . steps while paused, the arrows left and right jump
+input); without an argument the newest one. On a terminal: space pauses, . steps while paused, the arrows left and right jump
 five seconds, q quits.
 
 Sequences that would ask your terminal something, or set its title or clipboard, are
 left out. --cast writes the recording as it is.`,
-		Example: `  sallyport play alice-0a1b2c3d4e5f67890
+		Example: `  sallyport play
   sallyport play --speed 4 --max-idle 1s --from 2m alice-0a1b2c3d4e5f67890
   sallyport play --text alice-0a1b2c3d4e5f67890 | less`,
-		Args:              cobra.ExactArgs(1),
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: p.completeRecordings,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.play(cmd.Context(), args[0], flags)
+			return p.play(cmd.Context(), strings.Join(args, ""), flags)
 		},
 	}
 	f := cmd.Flags()
@@ -119,16 +119,37 @@ func (p *program) openRecording(ctx context.Context, what string) (*os.File, err
 			return err
 		})
 	}
-	if file, err := os.Open(what); err == nil {
-		return file, nil
-	} else if strings.ContainsAny(what, `/\`) {
-		return nil, err
+	if what != "" {
+		if file, err := os.Open(what); err == nil {
+			return file, nil
+		} else if strings.ContainsAny(what, `/\`) {
+			return nil, err
+		}
 	}
 	api, err := p.api(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if what == "" {
+		if what, err = p.newestRecording(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return spool(func(w io.Writer) error { return fetch(ctx, api, what, w) })
+}
+
+// newestRecording is the id of the session whose recording is the newest.
+func (p *program) newestRecording(ctx context.Context) (string, error) {
+	sessions, err := p.sessions(ctx, sessionFlags{limit: 100})
+	if err != nil {
+		return "", err
+	}
+	for _, s := range sessions {
+		if s.Recorded {
+			return s.SessionID, nil
+		}
+	}
+	return "", errors.New("there is no recorded session")
 }
 
 // spool lets fill write a temporary file, mode 0600, and returns it at its start.

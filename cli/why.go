@@ -73,6 +73,7 @@ func (p *program) why(ctx context.Context, in client.ExplainAccessInput) error {
 	if err != nil {
 		return err
 	}
+	out.NodeID = in.NodeID
 	if p.flags.json {
 		err = p.writeJSON(out)
 	} else {
@@ -130,6 +131,10 @@ func explainStatement(b *strings.Builder, s client.ExplainedStatement, decision 
 		fmt.Fprintf(b, "    %s: %s\n", name, map[bool]string{true: "denies it", false: "allows it"}[s.Effect == "Deny"])
 		return
 	}
+	if otherActions(s) {
+		fmt.Fprintf(b, "    %s is about other actions\n", name)
+		return
+	}
 	fmt.Fprintf(b, "    %s (%s) does not apply\n", name, client.Clean(s.Effect))
 	for _, c := range s.Checks {
 		if !c.Held {
@@ -139,6 +144,17 @@ func explainStatement(b *strings.Builder, s client.ExplainedStatement, decision 
 	if s.Hint != "" && s.Effect == "Allow" && decision != "Allowed" {
 		fmt.Fprintf(b, "      to make it apply: %s\n", client.Clean(s.Hint))
 	}
+}
+
+// otherActions reports whether a statement is not about the action at all; its other
+// elements are of no interest then.
+func otherActions(s client.ExplainedStatement) bool {
+	for _, c := range s.Checks {
+		if !c.Held && (c.Element == "Action" || c.Element == "NotAction") {
+			return true
+		}
+	}
+	return false
 }
 
 // checkText shows a failed element with both its values.

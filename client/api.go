@@ -71,7 +71,7 @@ func Connect(ctx context.Context, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, loadOptions(o, httpClient)...)
+	cfg, err := config.LoadDefaultConfig(ctx, append(loadOptions(o, httpClient), assumeRoleAt(globalEndpoint(ctx, o)))...)
 	if err != nil {
 		return nil, fmt.Errorf("loading AWS configuration: %w", err)
 	}

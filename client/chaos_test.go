@@ -70,7 +70,7 @@ func (a *echoAgent) serve(f *fakeServer, size int) (cuts int) {
 				c.send(seq, wire.PayloadOutput, p)
 			}
 		}
-		if a.session(c, rnd.IntN(120), size) {
+		if a.session(c, 10+rnd.IntN(110), size) {
 			c.closed("", nil)
 			return cuts
 		}
