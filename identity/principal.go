@@ -47,6 +47,9 @@ type Principal struct {
 	ExpiresAt time.Time
 	// Source is the ARN of the principal that assumed the role; empty otherwise.
 	Source string
+	// Root is the unique id of the user who began the chain of roles; empty for users
+	// themselves and nodes.
+	Root string
 	// SourceIdentity was set when the first role of a chain was assumed; empty for none.
 	SourceIdentity string
 	// SessionTags are the session tags alone; those whose keys are in Transitive pass

@@ -91,7 +91,17 @@ func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
 	if err != nil {
 		return Principal{}, err
 	}
-	principal.SessionName = c.SessionName
+	if c.Root != "" {
+		// A role outlives nobody: who is disabled or deleted loses the roles, too.
+		root, err := r.people.UserByID(ctx, c.Root)
+		if err != nil {
+			return Principal{}, err
+		}
+		if _, err := r.user(root); err != nil {
+			return Principal{}, err
+		}
+	}
+	principal.SessionName, principal.Root = c.SessionName, c.Root
 	principal.SessionTags, principal.Transitive = c.Tags, c.Transitive
 	principal.Tags = overlay(principal.Tags, c.Tags)
 	principal.SessionPolicies, principal.SessionPolicyARNs = c.Policies, c.PolicyARNs

@@ -42,6 +42,9 @@ type Claims struct {
 	ExpiresAt      time.Time `json:"exp"`
 	Source         string    `json:"source,omitempty"` // ARN of who assumed the role
 	SourceIdentity string    `json:"source_identity,omitempty"`
+	// Root is the unique id of the user at the beginning of a chain of roles, whose
+	// end is the end of the chain; empty where no user began it.
+	Root string `json:"root,omitempty"`
 }
 
 // sealedClaims is the content of a session token.

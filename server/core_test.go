@@ -240,10 +240,11 @@ func TestTemporaryCredentialsEnd(t *testing.T) {
 	}
 
 	admin := h.user("admin", nil, allowAll)
+	session = assume()
 	if got := h.json(admin, "Sallyport.DisableUser", userInput{UserName: "alice"}); got.status != 200 {
 		t.Fatalf("disabling: got %d %s", got.status, got.body)
 	}
-	for name, c := range map[string]identity.Credentials{"key": alice, "session token": token} {
+	for name, c := range map[string]identity.Credentials{"key": alice, "session token": token, "role": session} {
 		if got := h.query(c, "sts", "GetCallerIdentity"); got.code() != "InvalidClientTokenId" {
 			t.Errorf("%s of a disabled user: got %d %s", name, got.status, got.body)
 		}

@@ -137,6 +137,10 @@ func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleO
 	claims := identity.Claims{
 		Kind: identity.KindRole, SessionName: in.RoleSessionName, Source: c.Principal.ARN,
 		Tags: tags, Transitive: c.transitiveKeys(in), SourceIdentity: c.Principal.SourceIdentity,
+		Root: c.Principal.Root,
+	}
+	if c.Principal.Kind == identity.KindUser {
+		claims.Root = c.Principal.UserID
 	}
 	if in.SourceIdentity != "" {
 		claims.SourceIdentity = in.SourceIdentity
