@@ -436,8 +436,12 @@ type peer struct {
 	states   []string
 	expected int64
 	early    map[int64][]byte
+	types    map[int64]wire.PayloadType
 	repeats  int // messages received that had been received before
 	payloads []wire.PayloadType
+	byType   map[wire.PayloadType]string
+	joined   string // without handshake messages
+	acked    []int64
 	inputSeq int64
 	unacked  map[int64]*wire.Message
 	noAcks   bool
@@ -448,7 +452,7 @@ type peer struct {
 // attach waits for the agent's data channel and serves it.
 func (g *gateway) attach(id string) *peer {
 	g.t.Helper()
-	p := &peer{t: g.t, g: g, id: id, wake: make(chan struct{}, 1), early: map[int64][]byte{}, unacked: map[int64]*wire.Message{}}
+	p := &peer{t: g.t, g: g, id: id, wake: make(chan struct{}, 1), early: map[int64][]byte{}, unacked: map[int64]*wire.Message{}, types: map[int64]wire.PayloadType{}, byType: map[wire.PayloadType]string{}}
 	p.reattach()
 	return p
 }
@@ -499,6 +503,7 @@ func (p *peer) message(conn *websocket.Conn, m *wire.Message) {
 		var a wire.Acknowledge
 		json.Unmarshal(m.Payload, &a)
 		delete(p.unacked, a.SequenceNumber)
+		p.acked = append(p.acked, a.SequenceNumber)
 	case wire.TypeAgentSessionState:
 		var s wire.SessionState
 		json.Unmarshal(m.Payload, &s)
@@ -515,15 +520,28 @@ func (p *peer) output(m *wire.Message) {
 		return
 	}
 	p.early[m.SequenceNumber] = bytes.Clone(m.Payload)
-	p.payloads = append(p.payloads, m.PayloadType)
+	p.types[m.SequenceNumber] = m.PayloadType
 	for {
 		b, ok := p.early[p.expected]
 		if !ok {
 			return
 		}
-		p.out.Write(b)
+		pt := p.types[p.expected]
+		p.payloads = append(p.payloads, pt)
+		if pt != wire.PayloadHandshakeRequest && pt != wire.PayloadHandshakeComplete {
+			p.out.Write(b)
+			p.transcript(pt, b)
+		}
 		delete(p.early, p.expected)
 		p.expected++
+	}
+}
+
+// transcript keeps a replayed session's output by type; bulk is not replayed.
+func (p *peer) transcript(pt wire.PayloadType, b []byte) {
+	if len(p.joined) < 1<<16 {
+		p.byType[pt] += string(b)
+		p.joined += string(b)
 	}
 }
 

@@ -189,7 +189,9 @@ type session struct {
 
 	wg sync.WaitGroup // goroutines around the program
 
-	sized     chan struct{} // closed when the first size, or input, has come
+	command   bool                        // a plain command: input is only looked at for signals
+	responses chan wire.HandshakeResponse // the client's, of a plain command
+	sized     chan struct{}               // closed when the first size, or input, has come
 	sizedOnce sync.Once
 
 	mu       sync.Mutex
@@ -203,7 +205,7 @@ type session struct {
 }
 
 func (a *Agent) newSession(start wire.StartSession, log *slog.Logger) *session {
-	s := &session{start: start, opts: a.cfg.Shell, log: log, sized: make(chan struct{})}
+	s := &session{start: start, opts: a.cfg.Shell, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1)}
 	s.stream = newStream(start.SessionID, a.NodeID(), a.cfg.now)
 	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken)
 	s.stream.deliver = s.deliver
@@ -219,6 +221,7 @@ func (s *session) run(ctx context.Context) outcome {
 	if err != nil {
 		return failed("%v", err)
 	}
+	s.command = p.sessionType == typeNonInteractive
 	streamCtx, stopStream := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStream()
 	streamed := make(chan error, 1)
@@ -239,7 +242,7 @@ func (s *session) run(ctx context.Context) outcome {
 	})
 	defer unhook()
 	out := s.serve(ctx, p)
-	s.stream.finish(context.Cause(ctx) == nil)
+	s.stream.finish(out.exit != nil)
 	s.await(streamed, stopStream)
 	return out
 }
@@ -272,7 +275,7 @@ func (s *session) serve(ctx context.Context, p plan) outcome {
 	case <-s.stream.attached:
 	}
 	if p.sessionType == typeNonInteractive {
-		return failed("this agent does not support sessions of type %s", p.sessionType)
+		return s.serveCommand(ctx, user, p)
 	}
 	s.awaitSize(ctx)
 	if ctx.Err() != nil {
@@ -282,7 +285,7 @@ func (s *session) serve(ctx context.Context, p plan) outcome {
 	if err != nil {
 		return failed("Unable to start command: %v", err)
 	}
-	return s.attend(ctx, proc)
+	return s.attend(ctx, proc, func() { s.pump(proc.Read, wire.PayloadOutput, "") }, nil)
 }
 
 // ended is the outcome of a session that ctx ended.
@@ -339,13 +342,14 @@ func (p plan) profile() string {
 }
 
 // attend carries the program's output until the program, the server or the agent
-// ends the session. What remains of its processes goes in the background; wait waits
+// ends the session; pump does the carrying, and last sends what is to follow the
+// output. What remains of the program's processes goes in the background; wait waits
 // for that.
-func (s *session) attend(ctx context.Context, proc *shell.Process) outcome {
+func (s *session) attend(ctx context.Context, proc *shell.Process, pump func(), last func(status int)) outcome {
 	pumped := make(chan struct{})
 	s.wg.Go(func() {
 		defer close(pumped)
-		s.pump(proc)
+		pump()
 	})
 	select {
 	case <-ctx.Done():
@@ -353,27 +357,32 @@ func (s *session) attend(ctx context.Context, proc *shell.Process) outcome {
 		s.settle(ctx, pumped)
 	}
 	s.wg.Go(proc.Close)
-	if ctx.Err() == nil {
-		s.stream.drain(ctx, drainPatience)
-	}
 	if ctx.Err() != nil {
 		return s.ended(ctx)
 	}
 	status := proc.Status()
+	if last != nil {
+		last(status)
+	}
+	s.stream.drain(ctx, drainPatience)
+	if ctx.Err() != nil {
+		return s.ended(ctx)
+	}
 	return outcome{status: statusSuccess, exit: &status}
 }
 
 // wait waits until nothing of the session is left.
 func (s *session) wait() { s.wg.Wait() }
 
-// pump sends what the program writes. While the stream's window is full it does not
-// read, so that the program waits as it would for a slow terminal.
-func (s *session) pump(proc *shell.Process) {
+// pump sends what read gives, each piece after prefix. While the stream's window is
+// full it does not read, so that the program waits as it would for a slow terminal.
+func (s *session) pump(read func([]byte) (int, error), pt wire.PayloadType, prefix string) {
 	buf := make([]byte, readBuffer)
+	k := copy(buf, prefix)
 	for {
-		n, err := proc.Read(buf)
+		n, err := read(buf[k:])
 		s.noteRead(true)
-		if n > 0 && !s.stream.Send(wire.PayloadOutput, buf[:n]) || err != nil {
+		if n > 0 && !s.stream.Send(pt, buf[:k+n]) || err != nil {
 			return
 		}
 		s.noteRead(false)
@@ -423,7 +432,13 @@ func (s *session) noteExit() {
 func (s *session) deliver(pt wire.PayloadType, b []byte, must bool) bool {
 	switch pt {
 	case wire.PayloadOutput:
+		if s.command {
+			s.interrupt(b)
+			return true
+		}
 		return s.input(b, must)
+	case wire.PayloadHandshakeResponse:
+		return s.handshakeResponse(b)
 	case wire.PayloadSize:
 		s.resize(b)
 	}

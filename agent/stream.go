@@ -217,7 +217,7 @@ func (s *stream) Send(pt wire.PayloadType, b []byte) bool {
 // gathers into full messages and what can be leaves at once.
 func (s *stream) appendLocked(pt wire.PayloadType, b []byte) int {
 	last := len(s.pending) - 1
-	if last < 0 || s.pending[last].pt != pt || len(s.pending[last].data) >= maxPayload {
+	if last < 0 || s.pending[last].pt != pt || len(s.pending[last].data) >= maxPayload || !joinable(pt) {
 		s.pending = append(s.pending, chunk{pt: pt})
 		last++
 	}
@@ -226,6 +226,12 @@ func (s *stream) appendLocked(pt wire.PayloadType, b []byte) int {
 	c.data = append(c.data, b[:n]...)
 	s.pendingBytes += n
 	return n
+}
+
+// joinable reports whether payloads of a type are a stream of bytes: the others are
+// one thing each.
+func joinable(pt wire.PayloadType) bool {
+	return pt == wire.PayloadOutput || pt == wire.PayloadStdErr
 }
 
 // write writes to one connection until it or the stream is done.

@@ -13,19 +13,22 @@ const (
 // environ builds a session's environment from nothing: what the agent was started
 // with (its secrets, LD_PRELOAD and the like) must not reach a person's shell.
 func environ(u User) []string {
-	path := userPath
-	if u.UID == 0 {
-		path = rootPath
-	}
 	return []string{
 		"HOME=" + u.Home,
 		"USER=" + u.Name,
 		"LOGNAME=" + u.Name,
 		"SHELL=" + u.Shell,
-		"PATH=" + path,
+		"PATH=" + path(u),
 		"TERM=xterm-256color",
 		"LANG=" + language(),
 	}
+}
+
+func path(u User) string {
+	if u.UID == 0 {
+		return rootPath
+	}
+	return userPath
 }
 
 // language is the node's language if the agent was told one; the check keeps a path

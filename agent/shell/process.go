@@ -34,7 +34,8 @@ const (
 // in its session. Close must be called.
 type Process struct {
 	cmd    *exec.Cmd
-	tty    *os.File // the terminal's own side; nil for a plain command
+	out    *os.File // the terminal's own side, or a plain command's output
+	errs   *os.File // a plain command's errors, where they are separate
 	exited chan struct{}
 	status int // valid once exited is closed
 
@@ -74,7 +75,7 @@ func startTTY(cmd *exec.Cmd, u User, size Size) (*Process, error) {
 		master.Close()
 		return nil, err
 	}
-	return newProcess(started, master), nil
+	return newProcess(started, master, nil), nil
 }
 
 // openTTY opens a terminal whose master side does not hold a thread per Read and
@@ -151,8 +152,8 @@ func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) 
 }
 
 // newProcess watches cmd, which must have been started as the leader of a session.
-func newProcess(cmd *exec.Cmd, tty *os.File) *Process {
-	p := &Process{cmd: cmd, tty: tty, exited: make(chan struct{}), closed: make(chan struct{})}
+func newProcess(cmd *exec.Cmd, out, errs *os.File) *Process {
+	p := &Process{cmd: cmd, out: out, errs: errs, exited: make(chan struct{}), closed: make(chan struct{})}
 	go p.watch()
 	return p
 }
@@ -171,10 +172,15 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 // signal ended. It is valid once Exited is closed.
 func (p *Process) Status() int { return p.status }
 
-// Read reads what the program wrote to its terminal. It returns io.EOF when nobody
-// has the terminal open any more.
-func (p *Process) Read(b []byte) (int, error) {
-	n, err := p.tty.Read(b)
+// Read reads what the program wrote to its terminal or output. It returns io.EOF when
+// nobody has it open any more.
+func (p *Process) Read(b []byte) (int, error) { return read(p.out, b) }
+
+// ReadError reads a command's separate errors like Read.
+func (p *Process) ReadError(b []byte) (int, error) { return read(p.errs, b) }
+
+func read(f *os.File, b []byte) (int, error) {
+	n, err := f.Read(b)
 	// Linux answers EIO once the last process has closed its side.
 	if err != nil && (errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed)) {
 		err = io.EOF
@@ -183,11 +189,11 @@ func (p *Process) Read(b []byte) (int, error) {
 }
 
 // Write types b at the terminal; it blocks while the program does not read.
-func (p *Process) Write(b []byte) (int, error) { return p.tty.Write(b) }
+func (p *Process) Write(b []byte) (int, error) { return p.out.Write(b) }
 
 // Resize tells the program its terminal's new size.
 func (p *Process) Resize(s Size) error {
-	return setSize(p.tty, s)
+	return setSize(p.out, s)
 }
 
 // Signal sends sig to the program and what it runs in its own process group.
@@ -205,8 +211,9 @@ func (p *Process) Signal(sig syscall.Signal) {
 func (p *Process) Close() {
 	p.closing.Do(func() {
 		p.end()
-		if p.tty != nil {
-			p.tty.Close()
+		p.out.Close()
+		if p.errs != nil {
+			p.errs.Close()
 		}
 		<-p.exited
 		p.cmd.Wait() // reaps; the status is known already
