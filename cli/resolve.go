@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/charmbracelet/huh"
-
 	"sallyport.dev/client"
 )
 
@@ -42,7 +40,15 @@ func (p *program) resolve(ctx context.Context, terms []string) (client.Node, err
 	if !p.interactive() {
 		return client.Node{}, p.several(terms, nodes)
 	}
-	return p.pick(nodes)
+	lines := make([]string, len(nodes))
+	for i, n := range nodes {
+		lines[i] = nodeLine(n)
+	}
+	chosen, err := p.pick("Which node?", lines)
+	if err != nil {
+		return client.Node{}, &statusError{status: statusRefused, err: fmt.Errorf("choosing a node: %w", err)}
+	}
+	return nodes[chosen], nil
 }
 
 func (p *program) candidates(ctx context.Context, terms []string, byTags bool) ([]client.Node, error) {
@@ -100,33 +106,4 @@ func nodeLine(n client.Node) string {
 		line += "  (not allowed)"
 	}
 	return strings.TrimRight(strings.ReplaceAll(client.Clean(line), "\n", " "), " ")
-}
-
-// pick lets a person choose.
-func (p *program) pick(nodes []client.Node) (client.Node, error) {
-	options := make([]huh.Option[int], len(nodes))
-	for i, n := range nodes {
-		options[i] = huh.NewOption(nodeLine(n), i)
-	}
-	var chosen int
-	field := huh.NewSelect[int]().Title("Which node?").Options(options...).Height(min(len(nodes), 15) + 2).Filtering(len(nodes) > 15).Value(&chosen)
-	form := huh.NewForm(huh.NewGroup(field)).WithInput(p.stdin).WithOutput(p.stderr)
-	if err := form.Run(); err != nil {
-		return client.Node{}, &statusError{status: statusRefused, err: fmt.Errorf("choosing a node: %w", err)}
-	}
-	return nodes[chosen], nil
-}
-
-// confirm asks a person to agree. Where nobody can be asked, it says how to go on.
-func (p *program) confirm(question string) (bool, error) {
-	if !p.interactive() {
-		return false, usagef("%s standard input is no terminal; give --yes", question)
-	}
-	var yes bool
-	field := huh.NewConfirm().Title(question).Value(&yes)
-	form := huh.NewForm(huh.NewGroup(field)).WithInput(p.stdin).WithOutput(p.stderr)
-	if err := form.Run(); err != nil {
-		return false, fmt.Errorf("asking: %w", err)
-	}
-	return yes, nil
 }

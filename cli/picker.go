@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"sallyport.dev/client"
+)
+
+// Why not a library: the usual ones ask the terminal about its colours as soon as they
+// are linked in, on standard output, which belongs to the session alone.
+
+var errNothingChosen = errors.New("nothing was chosen")
+
+// pickerRows is how many lines of the list are shown at once.
+const pickerRows = 12
+
+// picker is a list in which a person chooses a line: the arrows move, typing narrows
+// it down, Enter chooses, Escape and Ctrl-C leave.
+type picker struct {
+	title   string
+	lines   []string
+	width   int
+	filter  string
+	matches []int // of lines
+	cursor  int   // in matches
+	drawn   int   // lines on the screen
+}
+
+// pick shows the list on standard error and returns which line was chosen.
+func (p *program) pick(title string, lines []string) (int, error) {
+	terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stderr, Stderr: p.stderr}
+	if err := terminal.MakeRaw(); err != nil {
+		return 0, err
+	}
+	defer terminal.Restore()
+	width := 80
+	if f, ok := p.stderr.(*os.File); ok {
+		if cols, _, err := term.GetSize(int(f.Fd())); err == nil && cols > 10 {
+			width = cols
+		}
+	}
+	l := &picker{title: title, lines: lines, width: width}
+	l.narrow("")
+	return l.run(p.stdin, p.stderr)
+}
+
+func (l *picker) run(in io.Reader, out io.Writer) (int, error) {
+	defer func() { io.WriteString(out, l.clear()) }()
+	buf := make([]byte, 64)
+	for {
+		if _, err := io.WriteString(out, l.clear()+l.draw()); err != nil {
+			return 0, err
+		}
+		n, err := in.Read(buf)
+		if err != nil {
+			return 0, errNothingChosen
+		}
+		switch done := l.key(string(buf[:n])); {
+		case done && len(l.matches) > 0:
+			return l.matches[l.cursor], nil
+		case done:
+			return 0, errNothingChosen
+		}
+	}
+}
+
+// key acts on what was typed at once; done ends the choosing, with matches empty if
+// nothing is chosen.
+func (l *picker) key(typed string) (done bool) {
+	switch typed {
+	case "\x1b[A", "\x1bOA", "\x10":
+		l.cursor = max(l.cursor-1, 0)
+	case "\x1b[B", "\x1bOB", "\x0e":
+		l.cursor = max(min(l.cursor+1, len(l.matches)-1), 0)
+	case "\r", "\n":
+		return len(l.matches) > 0
+	case "\x1b", "\x03", "\x04":
+		l.matches = nil
+		return true
+	case "\x7f", "\b":
+		_, size := utf8.DecodeLastRuneInString(l.filter)
+		l.narrow(l.filter[:len(l.filter)-size])
+	default:
+		if strings.HasSuffix(typed, "\r") { // pasted
+			l.key(strings.TrimSuffix(typed, "\r"))
+			return len(l.matches) > 0
+		}
+		if !strings.ContainsFunc(typed, unicode.IsControl) {
+			l.narrow(l.filter + typed)
+		}
+	}
+	return false
+}
+
+// narrow shows the lines that hold filter.
+func (l *picker) narrow(filter string) {
+	l.filter, l.matches, l.cursor = filter, nil, 0
+	for i, line := range l.lines {
+		if strings.Contains(strings.ToLower(line), strings.ToLower(filter)) {
+			l.matches = append(l.matches, i)
+		}
+	}
+}
+
+// draw is the list as it is shown, the cursor behind it.
+func (l *picker) draw() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\r\n", l.title, l.filter)
+	first := max(0, min(l.cursor-pickerRows/2, len(l.matches)-pickerRows))
+	last := min(first+pickerRows, len(l.matches))
+	for i := first; i < last; i++ {
+		mark := "  "
+		if i == l.cursor {
+			mark = "> "
+		}
+		b.WriteString(cut(mark+l.lines[l.matches[i]], l.width-1) + "\r\n")
+	}
+	l.drawn = 1 + last - first
+	b.WriteString(cut(fmt.Sprintf("%d of %d; arrows move, typing narrows, Enter chooses, Ctrl-C leaves", len(l.matches), len(l.lines)), l.width-1))
+	return b.String()
+}
+
+// clear takes the list off the screen.
+func (l *picker) clear() string {
+	if l.drawn == 0 {
+		return ""
+	}
+	n := l.drawn
+	l.drawn = 0
+	return fmt.Sprintf("\r\x1b[%dA\x1b[J", n)
+}
+
+// cut shortens s to n characters.
+func cut(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:max(n-1, 0)]) + "…"
+}
+
+// confirm asks a person to agree. Where nobody can be asked, it says how to go on.
+func (p *program) confirm(question string) (bool, error) {
+	if !p.interactive() {
+		return false, usagef("%s standard input is no terminal; give --yes", question)
+	}
+	fmt.Fprintf(p.stderr, "%s [y/N] ", client.Clean(question))
+	answer, err := bufio.NewReader(io.LimitReader(p.stdin, 1<<10)).ReadString('\n')
+	if err != nil {
+		return false, fmt.Errorf("asking: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return true, nil
+	}
+	return false, nil
+}
