@@ -68,7 +68,7 @@ func condition(cond string) (bool, error) {
 	return err == nil, nil
 }
 
-const devPatience = 60 * time.Second
+const devPatience = 30 * time.Second
 
 // cmdDev starts "sallyportd dev" with the given flags, waits for its line "ready",
 // and takes over the environment in DIR/env. The server is interrupted at the end of
@@ -189,14 +189,26 @@ func cmdEventual(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), devPatience)
 	defer cancel()
 	for {
-		err := ts.Exec(args[1], args[2:]...)
-		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+		out, err := runQuietly(ctx, ts, args[1:])
+		if err == nil && pattern.MatchString(out) {
 			return
 		}
 		select {
 		case <-ctx.Done():
-			ts.Fatalf("%q never showed %q; last: %v\n%s%s", args[1:], args[0], err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+			ts.Fatalf("%q never showed %q; last: %v\n%s", args[1:], args[0], err, out)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// runQuietly runs a command of the script without writing to its log, which repeated tries
+// would fill.
+func runQuietly(ctx context.Context, ts *testscript.TestScript, args []string) (string, error) {
+	cmd := exec.CommandContext(ctx, lookPath(ts, args[0]), args[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ENDPOINT_URL", "AWS_REGION"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	out, err := cmd.Output()
+	return string(out), err
 }
