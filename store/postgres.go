@@ -72,7 +72,7 @@ func (p *postgresDB) prepare(ctx context.Context) error {
 	return migrate(ctx, p.db, goose.DialectPostgres)
 }
 
-func (p *postgresDB) pool() *sql.DB { return p.db }
+func (p *postgresDB) pool() conn { return p.db }
 
 func (p *postgresDB) close() error { return p.db.Close() }
 

@@ -20,7 +20,7 @@ import (
 // connections that only read and, the journal being a write-ahead log, never wait
 // for the writer.
 type sqliteDB struct {
-	readers *sql.DB
+	readers *prepared
 	writes  *sql.DB // nil when read-only
 	writer  *writer // nil when read-only
 }
@@ -53,7 +53,7 @@ func openSQLiteReadOnly(ctx context.Context, path string) (database, error) {
 		return nil, err
 	}
 	s := &sqliteDB{readers: openSQLiteReaders(path)}
-	if err := checkSchema(ctx, s.readers); err != nil {
+	if err := checkSchema(ctx, s.readers.DB); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -84,8 +84,8 @@ func prepareFile(path string, logger *slog.Logger) error {
 	return f.Chmod(0o600)
 }
 
-func openSQLiteReaders(path string) *sql.DB {
-	return openSQLitePool(path, max(4, runtime.GOMAXPROCS(0)), []string{"query_only(1)"})
+func openSQLiteReaders(path string) *prepared {
+	return &prepared{DB: openSQLitePool(path, max(4, runtime.GOMAXPROCS(0)), []string{"query_only(1)"})}
 }
 
 // openSQLitePool opens a pool of connections. FULL makes every commit reach the disk
@@ -109,7 +109,7 @@ func openSQLitePool(path string, size int, pragmas []string) *sql.DB {
 	return db
 }
 
-func (s *sqliteDB) pool() *sql.DB { return s.readers }
+func (s *sqliteDB) pool() conn { return s.readers }
 
 func (s *sqliteDB) write(ctx context.Context, change func(tx) error) error {
 	if s.writer == nil {

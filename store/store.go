@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,7 +46,7 @@ var (
 // database is SQLite or PostgreSQL.
 type database interface {
 	// pool answers reads outside of transactions.
-	pool() *sql.DB
+	pool() conn
 	// write runs change in a transaction and returns once that is durable, or was
 	// rolled back because change or the commit failed. It may run change again.
 	write(ctx context.Context, change func(tx) error) error
