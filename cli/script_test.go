@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sallyport":              func() { os.Exit(Main(os.Args)) },
+		"session-manager-plugin": func() { os.Exit(Main(os.Args)) },
+	})
+}
+
+// TestScript runs the command line as people do. The server is one that answers from
+// a table; whole systems are tested in sallyporttest.
+func TestScript(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(canned))
+	t.Cleanup(server.Close)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("AWS_REGION", "us-east-1")
+			e.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+			e.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+			e.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+			e.Setenv("AWS_ENDPOINT_URL", server.URL)
+			e.Setenv("SERVER", server.URL)
+			return nil
+		},
+	})
+}
+
+// answers are what the server says to each operation.
+var answers = map[string]string{
+	"Sallyport.ListNodes": `{"Nodes":[
+		{"NodeId":"i-05b7516a19f826be9","Name":"backend-1","State":"connected","Tags":{"Name":"backend-1","Team":"search, payments"},"MayConnect":false,"Reason":"no"},
+		{"NodeId":"i-060ee0879f3ec4eb7","Name":"frontend-1","State":"connected","Tags":{"Name":"frontend-1","Team":"payments"},"MayConnect":true},
+		{"NodeId":"i-0123456789abcdef0","Name":"frontend-2","State":"notconnected","Tags":{"Name":"frontend-2","Evil":"\u001b]0;x\u0007"},"MayConnect":true}]}`,
+	"Sallyport.ListSessions": `{"Sessions":[{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"Terminated","Started":1795168800,"Ended":1795168860.5,"EndReason":"exit","ExitStatus":3,"Recorded":true}]}`,
+	"Sallyport.GetRecording": `{"Data":"eyJ2ZXJzaW9uIjoyLCJ3aWR0aCI6ODAsImhlaWdodCI6MjR9ClswLjUsIm8iLCJoaVxyXG4iXQo=","NextOffset":57,"Done":true}`,
+	"Sallyport.GetStatus":    `{"Version":"v1","Member":"m1","Account":"111111111111","Region":"us-east-1","Principal":"arn:aws:iam::111111111111:user/alice","UserId":"AIDA","Nodes":3,"NodesConnected":2,"ActiveSessions":1}`,
+	"Sallyport.QueryAudit":   `{"Records":[{"time":"2026-11-20T09:00:00Z","event":"decision","principal":"arn:aws:iam::111111111111:user/alice","action":"ssm:StartSession","decision":"ImplicitlyDenied","reason":"no policy\u001b[2J allows it","node":"i-05b7516a19f826be9"}],"NextToken":"t"}`,
+	"Sallyport.ExplainAccess": `{"Principal":"arn:aws:iam::111111111111:user/alice","Action":"ssm:StartSession","Decision":"ImplicitlyDenied","Message":"User: alice is not authorized","Resources":[
+		{"Resource":"arn:aws:ec2:us-east-1:111111111111:instance/i-05b7516a19f826be9","Decision":"ImplicitlyDenied","Sources":["inline policy team of group frontend","managed policy quiet"],"Statements":[
+		{"Source":"inline policy team of group frontend","Kind":"identity-based policy","Sid":"Team","Statement":1,"Effect":"Allow","Hint":"the resource's tag \"Team\" would have to be \"payments\"","Checks":[
+			{"Element":"Action","Policy":["ssm:*"],"Request":["ssm:StartSession"],"Held":true},
+			{"Element":"Condition","Operator":"StringEquals","Key":"ssm:resourceTag/Team","Policy":["payments"],"Request":["search"]}]},
+		{"Source":"inline policy team of group frontend","Kind":"identity-based policy","Statement":2,"Effect":"Allow","Checks":[{"Element":"Action","Policy":["iam:*"],"Request":["ssm:StartSession"]}]}]}]}`,
+	"AmazonSSM.CreateActivation":    `{"ActivationId":"0a1b2c3d-4e5f-6789-abcd-ef0123456789","ActivationCode":"01234567890123456789"}`,
+	"AmazonSSM.TerminateSession":    `{"SessionId":"alice-0a"}`,
+	"AmazonSSM.DeleteActivation":    `{}`,
+	"Sallyport.DisableUser":         `{}`,
+	"AmazonSSM.DescribeActivations": `{"ActivationList":[{"ActivationId":"0a1b2c3d-4e5f-6789-abcd-ef0123456789","DefaultInstanceName":"web","RegistrationLimit":10,"RegistrationsCount":2,"Expired":true,"Tags":[{"Key":"Team","Value":"payments"}]}]}`,
+}
+
+// canned answers from the table, and refuses the rest; nothing without a signature.
+func canned(w http.ResponseWriter, r *http.Request) {
+	target := r.Header.Get("X-Amz-Target")
+	service := map[bool]string{true: "sallyport", false: "ssm"}[strings.HasPrefix(target, "Sallyport.")]
+	if !strings.Contains(r.Header.Get("Authorization"), "/us-east-1/"+service+"/aws4_request") {
+		refuse(w, "MissingAuthenticationTokenException", "no signature")
+		return
+	}
+	answer, ok := answers[target]
+	if !ok {
+		refuse(w, "AccessDeniedException", "User: alice is not authorized to perform: "+target+"\x1b[2J\nbecause no policy allows it")
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	w.Write([]byte(answer))
+}
+
+func refuse(w http.ResponseWriter, code, message string) {
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	w.WriteHeader(http.StatusBadRequest)
+	json.NewEncoder(w).Encode(map[string]string{"__type": code, "message": message})
+}
