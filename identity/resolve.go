@@ -26,6 +26,9 @@ type Machine struct {
 	ID        string
 	Tags      Tags
 	PublicKey *rsa.PublicKey
+	// Registration tells one registration of an id from another: a node that was
+	// deregistered and registered again does not honour its old credentials.
+	Registration string
 }
 
 // Machines finds registered nodes. Machine returns ErrNotFound, wrapped, for a node
@@ -133,6 +136,9 @@ func (r *Resolver) holder(ctx context.Context, c Claims) (Principal, error) {
 		m, err := r.machines.Machine(ctx, c.Name)
 		if err != nil {
 			return Principal{}, err
+		}
+		if m.Registration != c.ID {
+			return Principal{}, fmt.Errorf("node %s was registered anew: %w", c.Name, ErrNotFound)
 		}
 		return r.node(m), nil
 	}

@@ -54,9 +54,10 @@ func TestPing(t *testing.T) {
 		want node.PingStatus
 	}{
 		{"never reported", node.Node{}, node.Inactive},
-		{"just registered and connected", node.Node{Member: "a"}, node.Online},
+		{"just registered and connected", node.Node{Member: "a", ConnectedAt: noon}, node.Online},
 		{"reported a minute ago", node.Node{LastPing: noon.Add(-time.Minute)}, node.Online},
 		{"reported long ago but connected", node.Node{Member: "a", LastPing: noon.Add(-time.Hour)}, node.Online},
+		{"its member died long ago", node.Node{Member: "a", ConnectedAt: noon.Add(-3 * time.Hour), LastPing: noon.Add(-2 * time.Hour)}, node.ConnectionLost},
 		{"silent for ten minutes", node.Node{LastPing: noon.Add(-10 * time.Minute)}, node.ConnectionLost},
 		{"silent for 31 days", node.Node{LastPing: noon.Add(-31 * 24 * time.Hour)}, node.Inactive},
 	} {
@@ -216,7 +217,7 @@ func TestConditions(t *testing.T) {
 		ID: "i-060ee0879f3ec4eb7", ActivationID: "a", IAMRole: "nodes",
 		AgentVersion: "3.3.40.0", PlatformType: "Linux", IPAddress: "10.1.2.3", ComputerName: "web-1.example.org",
 		Tags:   identity.Tags{"Name": "frontend-1", "Team": "payments, search", "Odd": "a*b"},
-		Member: "m",
+		Member: "m", ConnectedAt: noon,
 	}
 	is := func(key string, values ...string) []node.Condition {
 		return []node.Condition{{Key: key, Values: values}}

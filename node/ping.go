@@ -17,21 +17,31 @@ const (
 // one that was lost.
 const (
 	pingFresh = 10 * time.Minute
-	pingKnown = 30 * 24 * time.Hour
+	// An official agent can be told to report once an hour only; what holds a control
+	// channel is believed for longer, but not for ever: a member that died leaves its
+	// name behind.
+	channelFresh = 70 * time.Minute
+	pingKnown    = 30 * 24 * time.Hour
 )
 
-// Ping tells the node's status at the given time: Online while its control channel
-// is held or it has reported within ten minutes, ConnectionLost for 30 days after
-// that, Inactive when it has not reported for longer, or never.
+// Ping tells the node's status at the given time: Online when it reported within ten
+// minutes, or holds a control channel and connected or reported within 70; else
+// ConnectionLost for 30 days after its last report, then, or without any, Inactive.
 func (n Node) Ping(at time.Time) PingStatus {
-	switch age := at.Sub(n.LastPing); {
-	case n.Member != "", !n.LastPing.IsZero() && age < pingFresh:
+	age := at.Sub(n.LastPing)
+	switch {
+	case !n.LastPing.IsZero() && age < pingFresh, n.Member != "" && n.heard(at) < channelFresh:
 		return Online
 	case n.LastPing.IsZero() || age > pingKnown:
 		return Inactive
 	default:
 		return ConnectionLost
 	}
+}
+
+// heard is how long ago the node connected or reported.
+func (n Node) heard(at time.Time) time.Duration {
+	return min(at.Sub(n.LastPing), at.Sub(n.ConnectedAt))
 }
 
 // pingEvery is how old LastPing may get before a report that says nothing new is

@@ -187,7 +187,7 @@ func requestRoleToken(ctx context.Context, c *Call, in *wire.RequestManagedInsta
 	}
 	expires := c.Origin.Time.Add(roleTokenLifetime)
 	credentials, err := c.Server.issuer.Issue(identity.Claims{
-		Kind: identity.KindNode, Name: n.ID, IssuedAt: c.Origin.Time, ExpiresAt: expires,
+		Kind: identity.KindNode, Name: n.ID, ID: registrationOf(n), IssuedAt: c.Origin.Time, ExpiresAt: expires,
 	})
 	if err != nil {
 		return nil, err

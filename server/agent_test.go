@@ -392,3 +392,26 @@ func TestDeregisteredNodesAreOut(t *testing.T) {
 		t.Errorf("again: got %s", got.body)
 	}
 }
+
+// A token of a node that was deregistered does not come back to life when its id is
+// given to another machine.
+func TestOldCredentialsDieWithTheRegistration(t *testing.T) {
+	h := newHarness(t)
+	register := func() *machine {
+		m := newMachine(t)
+		id, code := h.activation(1, frontend1)
+		if got := h.register(m.registration(id, code)); got.code() != "" {
+			t.Fatal(got.body)
+		}
+		m.id = frontend1
+		m.credentials = h.roleToken(m)
+		return m
+	}
+	old := register()
+	h.must(h.store.DeleteNode(context.Background(), frontend1))
+	h.advance(time.Second)
+	register()
+	if got := h.json(old.credentials, "AmazonSSM.UpdateInstanceInformation", wire.UpdateInstanceInformation{}); got.code() != "UnrecognizedClientException" {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+}

@@ -246,6 +246,10 @@ func TestCommandLineUnderstandsAnswers(t *testing.T) {
 			{`aws ssm deregister-managed-instance --instance-id arn:aws:ec2:us-east-1:111111111111:instance/` + frontend1 + `; aws ssm describe-instance-information --query 'length(InstanceInformationList)' --output text`, "0"},
 		} {
 			out, err := h.shell(cli, admin, test.script)
+			if strings.Contains(out, "Invalid choice") {
+				t.Logf("SKIPPED, %s does not know the command: %s", cli, test.script)
+				continue
+			}
 			if got := strings.TrimSpace(out); err != nil || got != test.want {
 				t.Errorf("%s\ngot %q (%v), want %q", test.script, got, err, test.want)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
@@ -21,7 +22,7 @@ func (m machines) Machine(ctx context.Context, id string) (identity.Machine, err
 	if err != nil {
 		return identity.Machine{}, err
 	}
-	machine := identity.Machine{ID: n.ID, Tags: n.Tags}
+	machine := identity.Machine{ID: n.ID, Tags: n.Tags, Registration: registrationOf(n)}
 	if n.PublicKey != "" {
 		if machine.PublicKey, err = node.ParsePublicKey(n.PublicKey, n.PublicKeyType); err != nil {
 			return identity.Machine{}, fmt.Errorf("node %s: %w", id, err)
@@ -29,3 +30,6 @@ func (m machines) Machine(ctx context.Context, id string) (identity.Machine, err
 	}
 	return machine, nil
 }
+
+// registrationOf names a node's registration in its credentials.
+func registrationOf(n node.Node) string { return strconv.FormatInt(n.Registered.UnixMicro(), 36) }
