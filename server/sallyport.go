@@ -145,7 +145,7 @@ type ownFilter struct {
 
 type listNodesInput struct {
 	Filters    []ownFilter `json:"Filters" check:"max=20"`
-	MaxResults int         `json:"MaxResults" check:"min=1,max=200"`
+	MaxResults int         `json:"MaxResults,omitempty" check:"min=1,max=200"`
 	NextToken  string      `json:"NextToken" check:"max=512"`
 }
 

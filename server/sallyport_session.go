@@ -21,7 +21,7 @@ type listSessionsInput struct {
 	Owner      string    `json:"Owner" check:"max=2048"`
 	Since      wire.Time `json:"Since"`
 	Until      wire.Time `json:"Until"`
-	MaxResults int       `json:"MaxResults" check:"min=1,max=200"`
+	MaxResults int       `json:"MaxResults,omitempty" check:"min=1,max=200"`
 	NextToken  string    `json:"NextToken" check:"max=512"`
 }
 
@@ -210,7 +210,7 @@ type queryAuditInput struct {
 	SessionID  string    `json:"SessionId" check:"max=96"`
 	Decision   string    `json:"Decision" check:"max=64"`
 	Newest     bool      `json:"Newest"`
-	MaxResults int       `json:"MaxResults" check:"min=1,max=1000"`
+	MaxResults int       `json:"MaxResults,omitempty" check:"min=1,max=1000"`
 	NextToken  string    `json:"NextToken" check:"max=512"`
 }
 

@@ -145,11 +145,8 @@ func (s *Server) authenticate(r *http.Request, body []byte) (identity.Principal,
 // identify checks the signature, its scope, and that the caller still exists.
 func (s *Server) identify(r *http.Request, body []byte, o access.Origin, service string) (identity.Principal, error) {
 	proof, err := s.verifier.Verify(r.Context(), r, body)
-	if err == nil && proof.Service != service {
-		err = &identity.AuthError{
-			Failure: identity.WrongScope, AccessKeyID: proof.AccessKeyID,
-			Message: fmt.Sprintf("Credential should be scoped to correct service: '%s'.", service),
-		}
+	if err == nil {
+		err = s.checkScope(proof, service)
 	}
 	if err == nil {
 		var p identity.Principal
@@ -159,6 +156,22 @@ func (s *Server) identify(r *http.Request, body []byte, o access.Origin, service
 	}
 	s.logins.refused(r.Context(), o, err)
 	return identity.Principal{}, err
+}
+
+// checkScope refuses signatures made for another service, or for another region than
+// the server's or that of the global services.
+func (s *Server) checkScope(p identity.Proof, service string) error {
+	global := service == "iam" || service == "sts"
+	e := &identity.AuthError{Failure: identity.WrongScope, AccessKeyID: p.AccessKeyID}
+	switch {
+	case p.Service != service:
+		e.Message = fmt.Sprintf("Credential should be scoped to correct service: '%s'.", service)
+	case p.Region != s.config.Realm.Region && !global:
+		e.Message = fmt.Sprintf("Credential should be scoped to a valid region, not '%s'. The region is '%s'.", p.Region, s.config.Realm.Region)
+	default:
+		return nil
+	}
+	return e
 }
 
 // maxBody is the largest request body, in bytes.
