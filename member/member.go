@@ -321,6 +321,9 @@ func (m *Member) Close(ctx context.Context) error {
 	if m.gateway != nil {
 		errs = append(errs, m.gateway.Close(ctx))
 	}
+	if m.api != nil {
+		m.api.EndPolls() // or Shutdown would wait for them, up to 18 seconds
+	}
 	for _, l := range m.listeners {
 		if err := l.server.Shutdown(ctx); err != nil {
 			errs = append(errs, ignoreClosed(l.server.Close()))
