@@ -42,7 +42,7 @@ func TestShell(t *testing.T) {
 	p.typed("printf '\\305\\274\\303\\263\\305\\202\\304\\207\\n'\n")
 	p.expect("żółć")
 	p.typed("sleep 100\n")
-	time.Sleep(50 * time.Millisecond)
+	running(t, "sleep", "100")
 	p.typed("\x03")
 	p.typed("echo rc=$?\n")
 	p.expect("rc=130")

@@ -47,18 +47,18 @@ type gateway struct {
 	controls chan *websocket.Conn
 	life     time.Duration // of credentials
 
-	mu        sync.Mutex
-	keys      map[string]*rsa.PublicKey
-	prints    map[string]string
-	rotate    bool                             // ask for a new key with the next credentials
-	lose      string                           // operation whose next answer is lost after it took effect
-	refuse    func(op string) (int, string)    // status and code
-	denied    func(id string) string           // body of a refusal of a data channel
-	data      map[string]chan *websocket.Conn  // by session
-	openings  map[string][]wire.Opening        // of data channels, by session
-	asked     map[string]int                   // tokens asked for, by session
-	counts    map[string]int                   // calls, by operation
-	upgrading func(w http.ResponseWriter) bool // handles a data channel's upgrade instead
+	mu       sync.Mutex
+	conns    []*websocket.Conn
+	keys     map[string]*rsa.PublicKey
+	prints   map[string]string
+	rotate   bool                            // ask for a new key with the next credentials
+	lose     string                          // operation whose next answer is lost after it took effect
+	refuse   func(op string) (int, string)   // status and code
+	denied   func(id string) string          // body of a refusal of a data channel
+	data     map[string]chan *websocket.Conn // by session
+	openings map[string][]wire.Opening       // of data channels, by session
+	asked    map[string]int                  // tokens asked for, by session
+	counts   map[string]int                  // calls, by operation
 }
 
 func newGateway(t testing.TB) *gateway {
@@ -79,8 +79,17 @@ func newGateway(t testing.TB) *gateway {
 	g.srv = httptest.NewUnstartedServer(g)
 	g.srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	g.srv.StartTLS()
-	t.Cleanup(g.srv.Close)
+	t.Cleanup(g.close) // after the agent has been stopped
 	return g
+}
+
+func (g *gateway) close() {
+	g.srv.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, conn := range g.conns {
+		conn.Abort()
+	}
 }
 
 // Machine implements identity.Machines.
@@ -243,8 +252,8 @@ func (g *gateway) upgrade(w http.ResponseWriter, r *http.Request) *websocket.Con
 	id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	g.mu.Lock()
 	g.openings[id] = append(g.openings[id], o)
+	g.conns = append(g.conns, conn)
 	g.mu.Unlock()
-	g.t.Cleanup(conn.Abort)
 	return conn
 }
 
@@ -572,6 +581,8 @@ func (p *peer) screen() string {
 func (p *peer) until(what string, cond func() bool) {
 	p.t.Helper()
 	limit := time.After(patience)
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
 	for {
 		p.mu.Lock()
 		ok := cond()
@@ -581,9 +592,23 @@ func (p *peer) until(what string, cond func() bool) {
 		}
 		select {
 		case <-p.wake:
+		case <-again.C:
+			p.repeat()
 		case <-limit:
 			s := p.screen()
 			p.t.Fatalf("%s: did not happen; screen ends in %q", what, s[max(0, len(s)-500):])
+		}
+	}
+}
+
+// repeat sends the oldest unacknowledged input again, as the official client does.
+func (p *peer) repeat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for seq := range p.inputSeq {
+		if m := p.unacked[seq]; m != nil {
+			p.conn.Write(websocket.Binary, m.Encode())
+			return
 		}
 	}
 }

@@ -135,6 +135,9 @@ func replay(t *testing.T, tr *vectors.Transcript, id string) {
 		t.Errorf("states (-official +ours):\n%s", diff)
 	}
 	for _, seq := range want.acks {
+		if want.complete.FinalTaskStatus != statusSuccess {
+			break // a session that fails ends at once, whatever is on its way
+		}
 		if !slices.Contains(p.acked, seq) {
 			t.Errorf("input %d was not acknowledged", seq)
 		}
@@ -161,6 +164,9 @@ func play(t *testing.T, p *peer, b []byte, want *recorded, seen map[int64]bool) 
 			p.until("handshake request", func() bool { return slices.Contains(p.payloads, wire.PayloadHandshakeRequest) })
 		} else {
 			p.until("the official agent's output", func() bool { return p.joined == want.screen })
+		}
+		if string(m.Payload) == "\x03" {
+			running(t, "sleep", "60")
 		}
 	}
 	p.mu.Lock()
