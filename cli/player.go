@@ -73,6 +73,9 @@ func (pl *player) run(ctx context.Context, from time.Duration) error {
 		if err != nil {
 			return err
 		}
+		if e.Kind != recording.KindOutput {
+			continue
+		}
 		if e.At > target {
 			to, err := pl.wait(ctx, e.At)
 			switch {
@@ -106,9 +109,6 @@ func (pl *player) back() error {
 // show writes an event's output, without what would act on the viewer's terminal.
 func (pl *player) show(e recording.Event) error {
 	pl.at = e.At
-	if e.Kind != recording.KindOutput {
-		return nil
-	}
 	var b strings.Builder
 	pl.parser.feed(e.Data, func(t token) {
 		if harmless(t) {

@@ -1,14 +1,23 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport.dev/internal/websocket"
+	"sallyport.dev/wire"
 )
 
 func TestMain(m *testing.M) {
@@ -24,7 +33,8 @@ func TestScript(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(canned))
 	t.Cleanup(server.Close)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:  "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": exitsWith},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("AWS_REGION", "us-east-1")
 			e.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
@@ -32,9 +42,24 @@ func TestScript(t *testing.T) {
 			e.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 			e.Setenv("AWS_ENDPOINT_URL", server.URL)
 			e.Setenv("SERVER", server.URL)
+			e.Setenv("STREAM", "ws"+strings.TrimPrefix(server.URL, "http")+"/stream/")
 			return nil
 		},
 	})
+}
+
+// exitsWith runs "status N COMMAND ARG..." and wants the exit status N.
+func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND [ARG]...")
+	}
+	got, err := 0, ts.Exec(args[1], args[2:]...)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got, err = exit.ExitCode(), nil
+	}
+	if err != nil || fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status: got %d (%v), want %s", got, err, args[0])
+	}
 }
 
 // answers are what the server says to each operation.
@@ -62,10 +87,23 @@ var answers = map[string]string{
 
 // canned answers from the table, and refuses the rest; nothing without a signature.
 func canned(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/stream/") {
+		stream(w, r)
+		return
+	}
 	target := r.Header.Get("X-Amz-Target")
 	service := map[bool]string{true: "sallyport", false: "ssm"}[strings.HasPrefix(target, "Sallyport.")]
 	if !strings.Contains(r.Header.Get("Authorization"), "/us-east-1/"+service+"/aws4_request") {
 		refuse(w, "MissingAuthenticationTokenException", "no signature")
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
+	if target == "AmazonSSM.StartSession" && bytes.Contains(body, []byte("i-060ee0879f3ec4eb7")) {
+		name := "exit"
+		if bytes.Contains(body, []byte("terminated")) {
+			name = "terminated"
+		}
+		fmt.Fprintf(w, `{"SessionId":"alice-0a","TokenValue":"t","StreamUrl":"ws://%s/stream/%s"}`, r.Host, name)
 		return
 	}
 	answer, ok := answers[target]
@@ -81,4 +119,39 @@ func refuse(w http.ResponseWriter, code, message string) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.WriteHeader(http.StatusBadRequest)
 	json.NewEncoder(w).Encode(map[string]string{"__type": code, "message": message})
+}
+
+// stream is the data channel of a session that says hello and ends: by its program,
+// with status 3, or by the server's words.
+func stream(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Upgrade(w, r, websocket.Options{})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	conn.Read() // the opening message
+	send := func(m *wire.Message) { conn.Write(websocket.Binary, m.Encode()) }
+	send(wire.NewStream(wire.TypeOutputStreamData, 0, wire.PayloadOutput, time.Now(), []byte("hello\n")))
+	for {
+		_, p, err := conn.Read()
+		if err != nil {
+			return
+		}
+		m, err := wire.Decode(p)
+		if err == nil && m.Type == wire.TypeAcknowledge {
+			break
+		}
+	}
+	end := wire.ChannelClosed{SchemaVersion: 1, CreatedDate: "now"}
+	if strings.HasSuffix(r.URL.Path, "terminated") {
+		end.Output = "terminated by \x1b[31mbob"
+	} else {
+		end.ExitStatus = new(int)
+		*end.ExitStatus = 3
+	}
+	send(wire.NewJSON(wire.TypeChannelClosed, time.Now(), end))
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for err == nil {
+		_, _, err = conn.Read()
+	}
 }

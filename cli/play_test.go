@@ -1,0 +1,286 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport.dev/client"
+)
+
+func TestTranscript(t *testing.T) {
+	tests := []struct{ name, in, want string }{
+		{"lines", "a\r\nb", "a\nb\n"},
+		{"a progress bar", "10%\r50%\r100%\r\n", "100%\n"},
+		{"colours and titles", "\x1b]0;title\x07\x1b[1;32mgo\x1b[0m\r\n", "go\n"},
+		{"a typing mistake", "lz\b\x1b[Ks\r\n", "ls\n"},
+		{"moving in the line", "abc\x1b[2D\x1b[1PX\x1b[K\r\n", "aX\n"},
+		{"inserting", "ac\x1b[D\x1b[@b\r\n", "abc\n"},
+		{"a full-screen program", "x\r\n\x1b[?1049hGARBAGE\x1b[2;2H\x1b[?1049ly\r\n", "x\n[full-screen program]\ny\n"},
+		{"UTF-8", "żółć 😀\r\n", "żółć 😀\n"},
+		{"tabs", "a\tb\r\n", "a       b\n"},
+		{"cursor far away", "a\x1b[999999999Cb\r\n", "a" + strings.Repeat(" ", maxColumn-1) + "\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, step := range []int{1, len(tt.in)} { // whole, and byte by byte
+				var b bytes.Buffer
+				tr := newTranscript(&b)
+				for _, part := range split(tt.in, step) {
+					tr.write(part)
+				}
+				tr.close()
+				want := tt.want
+				if tt.name == "cursor far away" {
+					want = "a\n"
+				}
+				if b.String() != want {
+					t.Errorf("got %q, want %q", b.String(), want)
+				}
+			}
+		})
+	}
+}
+
+// split cuts s into pieces of n characters.
+func split(s string, n int) []string {
+	var parts []string
+	for r := []rune(s); len(r) > 0; r = r[min(n, len(r)):] {
+		parts = append(parts, string(r[:min(n, len(r))]))
+	}
+	return parts
+}
+
+// What a recorded program could do to the terminal of whoever watches is left out:
+// set its title or clipboard, or make it type answers into the next program.
+func TestPlaybackIsHarmless(t *testing.T) {
+	tests := []struct{ name, in, want string }{
+		{"text and colours stay", "a\x1b[31mb\x1b[0m\x1b[2J\x1b[H\r\n", "a\x1b[31mb\x1b[0m\x1b[2J\x1b[H\r\n"},
+		{"alternate screen stays", "\x1b[?1049hx\x1b[?1049l\x1b[?25h", "\x1b[?1049hx\x1b[?1049l\x1b[?25h"},
+		{"title", "a\x1b]0;rm -rf\x07b", "ab"},
+		{"clipboard", "a\x1b]52;c;cm0=\x1b\\b", "ab"},
+		{"string without end", "a\x1bPabc", "a"},
+		{"device attributes", "\x1b[c\x1b[>c\x1b[0c", ""},
+		{"cursor position report", "\x1b[6n\x1b[?6n", ""},
+		{"status string", "\x1bP$qm\x1b\\", ""},
+		{"mode report", "\x1b[?1$p", ""},
+		{"window report", "\x1b[21t", ""},
+		{"answerback", "\x05", ""},
+		{"identify", "\x1bZ", ""},
+		{"8-bit controls", "a\u009b6nb", "a6nb"},
+		{"keyboard protocol", "\x1b[?u\x1b[>1u", ""},
+		{"restore cursor", "\x1b[u", "\x1b[u"},
+		{"cancelled sequence", "\x1b[6\x18n", "n"},
+		{"endless sequence", "\x1b[" + strings.Repeat("1;", 1000) + "n", strings.Repeat("1;", 1000-128)[1:] + "n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var q sequences
+			var b strings.Builder
+			q.feed(tt.in, func(k token) {
+				if harmless(k) {
+					b.WriteString(k.text)
+				}
+			})
+			if tt.name == "endless sequence" {
+				if strings.Contains(b.String(), "\x1b") {
+					t.Errorf("got %q", b.String())
+				}
+				return
+			}
+			if b.String() != tt.want {
+				t.Errorf("got %q, want %q", b.String(), tt.want)
+			}
+		})
+	}
+}
+
+func FuzzSequences(f *testing.F) {
+	f.Add("a\x1b[31m\x1b]0;t\x07\x1bP\x1b\\")
+	f.Fuzz(func(t *testing.T, s string) {
+		var b bytes.Buffer
+		tr := newTranscript(&b)
+		tr.write(s)
+		tr.close()
+		if strings.ContainsAny(b.String(), "\x1b\x07\x00") {
+			t.Errorf("transcript of %q: %q", s, b.String())
+		}
+	})
+}
+
+const cast = `{"version":2,"width":80,"height":24}
+[0.0,"o","a"]
+[1.0,"i","typed"]
+[60.0,"o","b"]
+[61.0,"o","c"]
+`
+
+func testPlayer(t *testing.T, keys ...byte) (*player, *bytes.Buffer) {
+	var out bytes.Buffer
+	c := make(chan byte, len(keys))
+	for _, k := range keys {
+		c <- k
+	}
+	pl := &player{file: strings.NewReader(cast), out: bufio.NewWriter(&out), speed: 1000, maxIdle: time.Second, live: true, keys: c}
+	if err := pl.rewind(); err != nil {
+		t.Fatal(err)
+	}
+	return pl, &out
+}
+
+func TestPlayer(t *testing.T) {
+	tests := []struct {
+		name string
+		from time.Duration
+		keys []byte
+		want string
+	}{
+		{"all of it", 0, nil, "abc"},
+		{"from a time", 70 * time.Second, nil, "abc"},
+		{"quit", 0, []byte{keyPause, keyQuit}, "a"},
+		{"pause and step", 0, []byte{keyPause, keyStep, keyQuit}, "ab"},
+		{"ahead", 0, []byte{keyPause, keyAhead, keyAhead, keyQuit}, "abc"},
+		{"back", 0, []byte{keyPause, keyStep, keyStep, keyBack, keyQuit}, "abc" + clearTerminal + "a"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			pl, out := testPlayer(t, tt.keys...)
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if err := pl.run(ctx, tt.from); err != nil {
+				t.Fatal(err)
+			}
+			if out.String() != tt.want {
+				t.Errorf("got %q, want %q", out.String(), tt.want)
+			}
+		})
+	}
+}
+
+func TestParseOffset(t *testing.T) {
+	for in, want := range map[string]time.Duration{"": 0, "90s": 90 * time.Second, "2m": 2 * time.Minute, "1:30": 90 * time.Second, "1:00:01": time.Hour + time.Second, "45": 45 * time.Second} {
+		if got, err := parseOffset(in); err != nil || got != want {
+			t.Errorf("parseOffset(%q): got %v, %v, want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"x", "-5s", "1:-2", "99999999999999"} {
+		if _, err := parseOffset(in); err == nil {
+			t.Errorf("parseOffset(%q): no error", in)
+		}
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	tests := []struct {
+		in   string
+		want time.Time
+	}{
+		{"2h", now.Add(-2 * time.Hour)},
+		{"3d", now.AddDate(0, 0, -3)},
+		{"2026-11-20T09:00:00Z", now.Add(-3 * time.Hour)},
+	}
+	for _, tt := range tests {
+		if got, err := parseTime(tt.in, now); err != nil || !got.Equal(tt.want) {
+			t.Errorf("parseTime(%q): got %v, %v, want %v", tt.in, got, err, tt.want)
+		}
+	}
+	var status *statusError
+	if _, err := parseTime("-2h", now); !errors.As(err, &status) || status.status != statusUsage {
+		t.Errorf("parseTime(-2h): got %v, want a usage error", err)
+	}
+}
+
+func TestShellLine(t *testing.T) {
+	tests := []struct {
+		words []string
+		want  string
+	}{
+		{[]string{"dmesg | tail"}, "dmesg | tail"},
+		{[]string{"echo", "a  b"}, "echo 'a  b'"},
+		{[]string{"echo", "it's", ""}, `echo 'it'\''s' ''`},
+		{[]string{"rm", "$(reboot)", "`x`", ";", "a\nb"}, "rm '$(reboot)' '`x`' ';' 'a\nb'"},
+		{[]string{"ls", "-l", "/var/log/x.log"}, "ls -l /var/log/x.log"},
+	}
+	for _, tt := range tests {
+		if got := shellLine(tt.words); got != tt.want {
+			t.Errorf("shellLine(%q): got %q, want %q", tt.words, got, tt.want)
+		}
+	}
+}
+
+func TestPicker(t *testing.T) {
+	lines := []string{"alpha", "beta", "gamma"}
+	tests := []struct {
+		name  string
+		typed []string
+		want  int // -1 for nothing
+	}{
+		{"the first", []string{"\r"}, 0},
+		{"down", []string{"\x1b[B", "\x1b[B", "\r"}, 2},
+		{"not beyond the end", []string{"\x1b[B", "\x1b[B", "\x1b[B", "\x1b[A", "\r"}, 1},
+		{"narrowed", []string{"g", "a", "\r"}, 2},
+		{"narrowed and widened", []string{"z", "\x7f", "b", "\r"}, 1},
+		{"no match, then left", []string{"z", "\r", "\x1b"}, -1},
+		{"left", []string{"\x03"}, -1},
+		{"pasted", []string{"bet\r"}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := &picker{title: "Which?", lines: lines, width: 80}
+			l.narrow("")
+			got, err := l.run(&typist{keys: tt.typed}, &bytes.Buffer{})
+			if err != nil {
+				got = -1
+			}
+			if got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// typist types one key at each read.
+type typist struct{ keys []string }
+
+func (k *typist) Read(p []byte) (int, error) {
+	if len(k.keys) == 0 {
+		return 0, errors.New("nothing more is typed")
+	}
+	n := copy(p, k.keys[0])
+	k.keys = k.keys[1:]
+	return n, nil
+}
+
+func TestBestMatches(t *testing.T) {
+	nodes := []client.Node{
+		{NodeID: "i-01", Name: "web"}, {NodeID: "i-02", Name: "web-2"}, {NodeID: "mi-03", Name: "other", Tags: map[string]string{"Name": "tagged"}},
+	}
+	tests := []struct{ term, want string }{
+		{"web", "i-01"}, {"web-", "i-02"}, {"we", "i-01 i-02"}, {"i-02", "i-02"}, {"i-", "i-01 i-02"}, {"tagged", "mi-03"}, {"eb", ""},
+	}
+	for _, tt := range tests {
+		var got []string
+		for _, n := range bestMatches(nodes, tt.term) {
+			got = append(got, n.NodeID)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: got %v, want %s", tt.term, got, tt.want)
+		}
+	}
+}
+
+func TestNamed(t *testing.T) {
+	for name, want := range map[string]bool{
+		"sallyport": true, "/usr/bin/sallyport": true, "session-manager-plugin": true,
+		`C:\Program Files\session-manager-plugin.exe`: true, "sallyportd": false, "": false,
+	} {
+		if got := Named(name); got != want {
+			t.Errorf("Named(%q): got %t, want %t", name, got, want)
+		}
+	}
+}
