@@ -144,7 +144,7 @@ func TestPlayer(t *testing.T) {
 		{"quit", 0, []byte{keyPause, keyQuit}, "a"},
 		{"pause and step", 0, []byte{keyPause, keyStep, keyQuit}, "ab"},
 		{"ahead", 0, []byte{keyPause, keyAhead, keyAhead, keyQuit}, "abc"},
-		{"back", 0, []byte{keyPause, keyStep, keyStep, keyBack, keyQuit}, "abc" + clearTerminal + "a"},
+		{"back", 0, []byte{keyPause, keyStep, keyBack, keyQuit}, "ab" + clearTerminal + "a"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
