@@ -59,6 +59,8 @@ type Config struct {
 	Reattach time.Duration
 	// Proxy chooses the proxy of a request; http.ProxyFromEnvironment if nil.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Connected is called each time a control channel has opened; it must not block.
+	Connected func()
 	// Logger gets what the agent has to say; discarded if nil.
 	Logger *slog.Logger
 
@@ -88,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Connected == nil {
+		c.Connected = func() {}
 	}
 	if c.now == nil {
 		c.now = time.Now

@@ -74,6 +74,7 @@ func (a *Agent) control(ctx context.Context, e *endpoint) error {
 		return err
 	}
 	a.log.Info("control channel is open", "node", a.NodeID(), "server", e.base.Host)
+	a.cfg.Connected()
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	written := make(chan error, 1)

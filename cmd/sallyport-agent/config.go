@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2/hclsimple"
+	"github.com/spf13/cobra"
+
+	"sallyport.dev/agent"
+	"sallyport.dev/agent/shell"
+)
+
+// defaultConfig is read if it exists; a file named with --config must.
+const defaultConfig = "/etc/sallyport/agent.hcl"
+
+// settings are the configuration file; flags go before it. Every key is optional but
+// servers.
+type settings struct {
+	// Servers are the URLs of the deployment, https://HOST[:PORT], tried in turn.
+	Servers []string `hcl:"servers,optional"`
+	// Region is the deployment's region (us-east-1).
+	Region string `hcl:"region,optional"`
+	// CAFile holds the certificate authorities to trust in place of the system's.
+	CAFile string `hcl:"ca_file,optional"`
+	// CASHA256 pins the authority: the SHA-256 of its certificate.
+	CASHA256 string `hcl:"ca_sha256,optional"`
+	// StateDir holds the registration and the key (/var/lib/sallyport-agent).
+	StateDir string `hcl:"state_dir,optional"`
+	// ActivationFile holds the activation to register with.
+	ActivationFile string `hcl:"activation_file,optional"`
+	// Name is reported in place of the host name.
+	Name string `hcl:"name,optional"`
+	// RunAsSelf runs sessions as the agent's own user where a document asks for none.
+	RunAsSelf bool `hcl:"run_as_self,optional"`
+	// SSMUserSudo lets ssm-user, when the agent makes it, use sudo without a password.
+	SSMUserSudo bool `hcl:"ssm_user_sudo,optional"`
+	// Shell is run in place of users' login shells.
+	Shell string `hcl:"shell,optional"`
+	// MaxSessions is how many sessions may run at once (1000).
+	MaxSessions int `hcl:"max_sessions,optional"`
+	// FactsEvery is how often the machine's facts are reported ("5m").
+	FactsEvery string `hcl:"facts_every,optional"`
+	// Reattach is how long a session waits for a broken link ("10m").
+	Reattach string `hcl:"reattach,optional"`
+	// LogLevel is debug, info, warn or error (info); LogFormat is text or json (text).
+	LogLevel  string `hcl:"log_level,optional"`
+	LogFormat string `hcl:"log_format,optional"`
+
+	named bool // ActivationFile is of the command line
+}
+
+// flags are the command line.
+type flags struct {
+	config string
+	over   settings
+}
+
+func (f *flags) register(root *cobra.Command) {
+	fs := root.PersistentFlags()
+	fs.StringVar(&f.config, "config", "", "configuration `file` (default "+defaultConfig+", if it exists)")
+	fs.StringArrayVar(&f.over.Servers, "server", nil, "`URL` of a server; may be repeated")
+	fs.StringVar(&f.over.Region, "region", "", "`region` of the deployment")
+	fs.StringVar(&f.over.CAFile, "ca-file", "", "PEM `file` of the authorities to trust")
+	fs.StringVar(&f.over.CASHA256, "ca-sha256", "", "SHA-256 of the authority's certificate, in `hex`")
+	fs.StringVar(&f.over.StateDir, "state-dir", "", "`directory` of the registration and the key")
+	fs.StringVar(&f.over.ActivationFile, "activation-file", "", "`file` with the activation's id and code; - is standard input")
+	fs.StringVar(&f.over.LogLevel, "log-level", "", "debug, info, warn or error")
+}
+
+// load reads the configuration file and puts the flags over it.
+func (f flags) load() (settings, error) {
+	var s settings
+	path := f.config
+	if path == "" {
+		path = defaultConfig
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			path = ""
+		}
+	}
+	if path != "" {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return s, fmt.Errorf("reading configuration: %w", err)
+		}
+		name := path
+		if filepath.Ext(name) != ".hcl" { // the decoder goes by the name
+			name += ".hcl"
+		}
+		if err := hclsimple.Decode(name, b, nil, &s); err != nil {
+			return s, fmt.Errorf("reading configuration: %w", err)
+		}
+	}
+	return s.with(f.over), nil
+}
+
+func (s settings) with(o settings) settings {
+	if len(o.Servers) > 0 {
+		s.Servers = o.Servers
+	}
+	for _, v := range []struct{ to, from *string }{
+		{&s.Region, &o.Region}, {&s.CAFile, &o.CAFile}, {&s.CASHA256, &o.CASHA256}, {&s.StateDir, &o.StateDir},
+		{&s.ActivationFile, &o.ActivationFile}, {&s.LogLevel, &o.LogLevel},
+	} {
+		if *v.from != "" {
+			*v.to = *v.from
+		}
+	}
+	if o.ActivationFile != "" {
+		s.named = true
+	}
+	return s
+}
+
+// config makes the agent's configuration of the settings.
+func (p program) config(s settings) (agent.Config, error) {
+	level, format := s.LogLevel, s.LogFormat
+	if level == "" {
+		level = "info"
+	}
+	if format == "" {
+		format = "text"
+	}
+	log, err := p.logger(level, format)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	activation, err := p.activation(s)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	facts, err := duration("facts_every", s.FactsEvery)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	reattach, err := duration("reattach", s.Reattach)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	return agent.Config{
+		Servers: s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
+		Activation: activation, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
+		Shell:  shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, Program: s.Shell},
+		Logger: log,
+	}, nil
+}
+
+func duration(key, s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%s: %q is not a duration like 5m", key, s)
+	}
+	return d, nil
+}
+
+// activation reads the activation: from the file of the command line, else the
+// environment, else the file of the configuration, which may be gone once the
+// machine is registered.
+func (p program) activation(s settings) (agent.Activation, error) {
+	a := agent.Activation{ID: p.env("SALLYPORT_ACTIVATION_ID"), Code: p.env("SALLYPORT_ACTIVATION_CODE")}
+	switch {
+	case s.ActivationFile == "" || !s.named && a != (agent.Activation{}):
+		return a, nil
+	case s.ActivationFile == "-":
+		return readActivation(p.in)
+	}
+	f, err := os.Open(s.ActivationFile)
+	if errors.Is(err, fs.ErrNotExist) && !s.named {
+		return agent.Activation{}, nil
+	}
+	if err != nil {
+		return agent.Activation{}, fmt.Errorf("reading activation: %w", err)
+	}
+	defer f.Close()
+	a, err = readActivation(f)
+	if err != nil {
+		return a, fmt.Errorf("%s: %w", s.ActivationFile, err)
+	}
+	return a, nil
+}
+
+const maxActivation = 4 << 10
+
+// readActivation reads JSON as create-activation prints it, or two lines. Errors do
+// not show what was read.
+func readActivation(r io.Reader) (agent.Activation, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxActivation))
+	if err != nil {
+		return agent.Activation{}, fmt.Errorf("reading activation: %w", err)
+	}
+	text := strings.TrimSpace(string(b))
+	if strings.HasPrefix(text, "{") {
+		var v struct{ ActivationID, ActivationCode string }
+		if json.Unmarshal(b, &v) != nil || v.ActivationID == "" || v.ActivationCode == "" {
+			return agent.Activation{}, errors.New("reading activation: want JSON with ActivationId and ActivationCode")
+		}
+		return agent.Activation{ID: v.ActivationID, Code: v.ActivationCode}, nil
+	}
+	words := strings.Fields(text)
+	if len(words) != 2 {
+		return agent.Activation{}, errors.New("reading activation: want JSON, or two lines with id and code")
+	}
+	return agent.Activation{ID: words[0], Code: words[1]}, nil
+}
