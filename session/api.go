@@ -198,7 +198,7 @@ func (g *Gateway) tokenRefusal(ctx context.Context, id, node string) error {
 	if row.NodeID != node {
 		return ErrNotFound
 	}
-	g.sendClosed(ctx, node, id, "")
+	g.sendClosed(ctx, node, id)
 	return ErrEnded
 }
 

@@ -329,8 +329,8 @@ func (g *Gateway) sendControl(ctx context.Context, node string, m *wire.Message)
 }
 
 // sendClosed tells a node, on its control channel, to end a session.
-func (g *Gateway) sendClosed(ctx context.Context, node, session, text string) {
-	err := g.sendControl(ctx, node, channelClosed(node, session, text, nil, g.now()))
+func (g *Gateway) sendClosed(ctx context.Context, node, session string) {
+	err := g.sendControl(ctx, node, channelClosed(node, session, "", nil, g.now()))
 	if err != nil && !errors.Is(err, ErrNotConnected) {
 		g.log.Warn("telling a node to end a session", "session", session, "node", node, "error", err)
 	}

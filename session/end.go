@@ -143,7 +143,7 @@ func (s *live) tellAgent(cause *Cause) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.g.ctx), farewell)
 	defer cancel()
-	s.g.sendClosed(ctx, s.row.NodeID, s.row.ID, "")
+	s.g.sendClosed(ctx, s.row.NodeID, s.row.ID)
 }
 
 // closeClient tells the client that the session is over and waits for it to leave,
@@ -206,7 +206,7 @@ func (s *live) closeAgent(cause *Cause) {
 		if s.g.ctx.Err() != nil || s.g.control(s.row.NodeID) == nil {
 			break // told when it connects again
 		}
-		s.g.sendClosed(s.g.ctx, s.row.NodeID, s.row.ID, "")
+		s.g.sendClosed(s.g.ctx, s.row.NodeID, s.row.ID)
 	}
 	s.dropAgent()
 }

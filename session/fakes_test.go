@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/node"
 	"sallyport.dev/recording"
 )
 
@@ -79,6 +80,16 @@ func (m *memory) UpdateSession(_ context.Context, id string, change func(*Sessio
 	}
 	m.sessions[id] = s
 	return true, nil
+}
+
+func (m *memory) Nodes(context.Context, node.Filter) ([]node.Node, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []node.Node
+	for id, member := range m.connected {
+		out = append(out, node.Node{ID: id, Member: member})
+	}
+	return out, nil
 }
 
 func (m *memory) SetConnected(_ context.Context, id, member string, _ time.Time) error {

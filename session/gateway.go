@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,8 +13,8 @@ import (
 
 	"sallyport.dev/audit"
 	"sallyport.dev/internal/seal"
+	"sallyport.dev/node"
 	"sallyport.dev/recording"
-	"sallyport.dev/wire"
 )
 
 // Errors of the gateway.
@@ -45,6 +44,7 @@ type Cluster interface {
 
 // Nodes notes which member holds a node's control channel.
 type Nodes interface {
+	Nodes(ctx context.Context, f node.Filter) ([]node.Node, error)
 	SetConnected(ctx context.Context, id, member string, at time.Time) error
 	ClearConnected(ctx context.Context, id, member string) error
 }
@@ -128,9 +128,6 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
-
-// sweepInterval is how often members look for sessions of members that died.
-const sweepInterval = 10 * time.Second
 
 // Gateway holds the control channels of nodes and relays the sessions whose home is
 // this member: those on nodes that were connected to it when they started.
@@ -311,158 +308,6 @@ const (
 	subjectSession = "sallyport.session." // + session id: the session's home
 	subjectTaken   = "sallyport.control.taken"
 )
-
-// request is what members ask of each other on the subjects of nodes and sessions.
-type request struct {
-	Op       string             `json:"op"` // open, send, ping, remove; end, complete
-	Session  *Session           `json:"session,omitempty"`
-	Start    *wire.StartSession `json:"start,omitempty"`
-	Options  Options            `json:"options,omitzero"`
-	Frame    []byte             `json:"frame,omitempty"` // for the node's control channel
-	Cause    *Cause             `json:"cause,omitempty"`
-	Complete *wire.TaskComplete `json:"complete,omitempty"`
-}
-
-// reply is the answer; Code tells errors apart that callers must.
-type reply struct {
-	Code  string `json:"code,omitempty"`
-	Error string `json:"error,omitempty"`
-}
-
-// codes are the errors that keep their identity between members.
-var codes = map[string]error{
-	"NotConnected": ErrNotConnected,
-	"Ended":        ErrEnded,
-	"Recording":    ErrRecording,
-	"Stopped":      ErrStopped,
-}
-
-func replyFor(err error) []byte {
-	var r reply
-	if err != nil {
-		r = reply{Code: "Error", Error: err.Error()}
-		for code, e := range codes {
-			if errors.Is(err, e) {
-				r.Code = code
-			}
-		}
-	}
-	b, _ := json.Marshal(r) // strings always encode
-	return b
-}
-
-// ask sends a request to the member that serves subject.
-func (g *Gateway) ask(ctx context.Context, subject string, req request) error {
-	data, err := json.Marshal(req)
-	if err != nil {
-		return fmt.Errorf("encoding %s: %w", req.Op, err)
-	}
-	answer, err := g.cfg.Cluster.Request(ctx, subject, data)
-	if err != nil {
-		return err
-	}
-	var r reply
-	if err := json.Unmarshal(answer, &r); err != nil {
-		return fmt.Errorf("decoding answer to %s: %w", req.Op, err)
-	}
-	if r.Code == "" {
-		return nil
-	}
-	if e, ok := codes[r.Code]; ok {
-		return &remoteError{text: r.Error, is: e}
-	}
-	return errors.New(r.Error)
-}
-
-// remoteError is an error of another member that keeps its identity.
-type remoteError struct {
-	text string
-	is   error
-}
-
-func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.is }
-
-// closeLeftovers ends the rows of sessions that this member relayed when it last ran.
-func (g *Gateway) closeLeftovers(ctx context.Context) error {
-	return g.failRows(ctx, ReasonRestart, func(s Session) bool { return s.Member == g.cfg.Cluster.Member() })
-}
-
-// sweeper ends the sessions of members that are gone. A member that has only just
-// been heard of, or not yet, is given time.
-func (g *Gateway) sweeper() {
-	t := time.NewTicker(sweepInterval)
-	defer t.Stop()
-	missing := map[string]int{}
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-t.C:
-		}
-		if err := g.sweep(missing); err != nil {
-			g.log.Warn("looking for sessions of lost members", "error", err)
-		}
-	}
-}
-
-// sweep counts, per member, how often in a row it was missing, and fails the rows of
-// those that were twice.
-func (g *Gateway) sweep(missing map[string]int) error {
-	alive := map[string]bool{}
-	for _, m := range g.cfg.Cluster.Members() {
-		alive[m.ID] = true
-		delete(missing, m.ID)
-	}
-	seen := map[string]bool{}
-	return g.failRows(g.ctx, ReasonMemberLost, func(s Session) bool {
-		if alive[s.Member] || s.Member == "" {
-			return false
-		}
-		if !seen[s.Member] {
-			seen[s.Member] = true
-			missing[s.Member]++
-		}
-		return missing[s.Member] > 1
-	})
-}
-
-// failRows marks the active rows that match as failed, and tells their nodes.
-func (g *Gateway) failRows(ctx context.Context, reason string, match func(Session) bool) error {
-	active := true
-	rows, err := g.cfg.Store.Sessions(ctx, Filter{Active: &active})
-	if err != nil {
-		return fmt.Errorf("listing active sessions: %w", err)
-	}
-	for _, row := range rows {
-		if !match(row) {
-			continue
-		}
-		if err := g.failRow(ctx, row, reason); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *Gateway) failRow(ctx context.Context, row Session, reason string) error {
-	changed, err := g.cfg.Store.UpdateSession(ctx, row.ID, func(s *Session) error {
-		s.State, s.Ended, s.EndReason = StateFailed, g.now(), reason
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("ending session %s: %w", row.ID, err)
-	}
-	if !changed {
-		return nil
-	}
-	g.log.Info("session ended", "session", row.ID, "node", row.NodeID, "reason", reason)
-	g.audit(ctx, audit.EventSessionEnd, row, reason, nil)
-	if g.control(row.NodeID) != nil {
-		g.sendClosed(ctx, row.NodeID, row.ID, "")
-	}
-	return nil
-}
 
 // audit appends a record about a session and reports whether that worked.
 func (g *Gateway) audit(ctx context.Context, event string, s Session, reason string, details map[string]string) error {

@@ -76,26 +76,42 @@ func TestNodeMovesToAnotherMember(t *testing.T) {
 	second.wantState(id, StateTerminated)
 }
 
-func TestSessionsOfALostMemberAreFailed(t *testing.T) {
+func TestWhatALostMemberLeavesIsCleanedUp(t *testing.T) {
 	store, b := newMemory(), newBus()
-	b.setMembers(Member{ID: "m1"})
+	b.setMembers(Member{ID: "m1"}, Member{ID: "m2"})
 	w := newMember(t, store, b, "m1")
 	a := w.agent(testNode)
-	store.CreateSession(t.Context(), Session{ID: "alice-1", NodeID: testNode, State: StateConnected, Member: "m2", Started: time.Now()})
-	missing := map[string]int{}
-	if err := w.g.sweep(missing); err != nil {
-		t.Fatal(err)
+	for _, member := range []string{"m2", "never heard of"} {
+		store.CreateSession(t.Context(), Session{ID: "alice-" + member[:2], NodeID: testNode, State: StateConnected, Member: member, Started: time.Now()})
+		store.SetConnected(t.Context(), "mi-of-"+member[:2], member, time.Now())
 	}
-	if row := store.row("alice-1"); !row.State.Active() {
-		t.Error("failed at the first look, want a second")
+	active := func() (n int) {
+		for _, id := range []string{"alice-m2", "alice-ne"} {
+			if store.row(id).State.Active() {
+				n++
+			}
+		}
+		return n
 	}
-	if err := w.g.sweep(missing); err != nil {
-		t.Fatal(err)
+	s := sweep{alive: map[string]int{}}
+	for round, want := range []int{2, 1, 1, 0, 0} { // m2 dies after the second round
+		if round == 2 {
+			b.setMembers(Member{ID: "m1"})
+		}
+		if err := s.run(w.g); err != nil {
+			t.Fatal(err)
+		}
+		if got := active(); got != want {
+			t.Errorf("after round %d: %d sessions are active, want %d", round+1, got, want)
+		}
 	}
-	if row := store.row("alice-1"); row.State != StateFailed || row.EndReason != ReasonMemberLost {
+	if row := store.row("alice-m2"); row.State != StateFailed || row.EndReason != ReasonMemberLost {
 		t.Errorf("row: got %+v", row)
 	}
-	eventually(t, "the agent is told", func() bool { return a.closed() == 1 })
+	if store.memberOf("mi-of-m2") != "" || store.memberOf("mi-of-ne") != "" || store.memberOf(testNode) != "m1" {
+		t.Errorf("nodes are held by %v, want %s alone, by m1", store.connected, testNode)
+	}
+	eventually(t, "the agent is told", func() bool { return a.closed() == 2 })
 }
 
 func TestTerminatingASessionThatNobodyRelays(t *testing.T) {

@@ -1,0 +1,141 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"sallyport.dev/audit"
+	"sallyport.dev/recording"
+	"sallyport.dev/wire"
+)
+
+// open starts a session on a node connected here, on behalf of any member.
+func (g *Gateway) open(ctx context.Context, c *control, req request) error {
+	if req.Session == nil || req.Start == nil {
+		return fmt.Errorf("opening session: session or start is missing")
+	}
+	s := newLive(g, *req.Session, *req.Start, req.Options)
+	s.task.DataChannelToken = g.newToken(roleAgent, s.row.ID)
+	if err := s.openRecording(); err != nil {
+		return err
+	}
+	if err := s.enterGateway(ctx); err != nil {
+		s.abandon(err)
+		return err
+	}
+	g.counters.started.Add(1)
+	s.log.Info("session opened", "principal", s.row.Owner, "document", s.row.Document)
+	s.sendStart(c)
+	return nil
+}
+
+func (s *live) openRecording() error {
+	if !s.opts.Record {
+		return nil
+	}
+	if s.g.cfg.Record == nil || s.opts.Encrypted {
+		return fmt.Errorf("%w: its ends encrypt it, or recordings have no place", ErrRecording)
+	}
+	rec, name, err := s.g.cfg.Record(s.row)
+	if err != nil {
+		s.log.Error("opening recording", "error", err)
+		return fmt.Errorf("%w: %w", ErrRecording, err)
+	}
+	s.rec, s.row.Recording = rec, name
+	return nil
+}
+
+// enterGateway makes the session known: in the store, in the audit log, on its
+// subject and here.
+func (s *live) enterGateway(ctx context.Context) error {
+	g := s.g
+	changed, err := g.cfg.Store.UpdateSession(ctx, s.row.ID, func(row *Session) error {
+		row.Member, row.Recording = g.cfg.Cluster.Member(), s.row.Recording
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("saving session: %w", err)
+	}
+	if !changed {
+		return ErrEnded
+	}
+	if err := g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, nil); err != nil {
+		return err
+	}
+	stop, err := g.cfg.Cluster.Serve(subjectOf(s.row.ID), func(ctx context.Context, data []byte) ([]byte, error) {
+		return s.serve(data), nil
+	})
+	if err != nil {
+		return fmt.Errorf("serving session: %w", err)
+	}
+	s.unserve = stop
+	g.mu.Lock()
+	g.sessions[s.row.ID] = s
+	g.mu.Unlock()
+	return nil
+}
+
+// abandon undoes openRecording when the session does not begin.
+func (s *live) abandon(err error) {
+	close(s.done)
+	s.g.mu.Lock()
+	delete(s.g.sessions, s.row.ID)
+	s.g.mu.Unlock()
+	if s.rec != nil {
+		s.rec.Close(recording.End{Reason: err.Error(), Ended: s.g.now()})
+	}
+}
+
+// serve answers members that want something of this session.
+func (s *live) serve(data []byte) []byte {
+	var req request
+	if err := json.Unmarshal(data, &req); err != nil {
+		return replyFor(fmt.Errorf("decoding request: %w", err))
+	}
+	switch {
+	case req.Op == "end" && req.Cause != nil:
+		s.end(req.Cause)
+		return replyFor(nil)
+	case req.Op == "complete" && req.Complete != nil:
+		s.taskComplete(*req.Complete)
+		return replyFor(nil)
+	}
+	return replyFor(fmt.Errorf("unknown request %q", req.Op))
+}
+
+// sendStart asks the agent to start the session.
+func (s *live) sendStart(c *control) {
+	s.mu.Lock()
+	s.startedAt = s.g.now()
+	s.mu.Unlock()
+	if err := c.send(s.startMessage()); err != nil {
+		s.log.Info("starting session", "error", err)
+	}
+}
+
+func (s *live) startMessage() *wire.Message {
+	content, _ := json.Marshal(s.task) // of strings and JSON that was checked
+	return wire.NewJSON(wire.TypeInteractiveShell, s.g.now(), wire.ControlTask{
+		Content: string(content), TaskID: s.row.ID, Topic: wire.TypeInteractiveShell, SchemaVersion: 1,
+	})
+}
+
+// repeatStart sends the start again while the agent has not answered it: agents drop
+// what comes in the first seconds of a control channel.
+func (s *live) repeatStart() {
+	s.mu.Lock()
+	needed := !s.asked && s.cause.Load() == nil
+	if needed {
+		s.startedAt = s.g.now()
+	}
+	s.mu.Unlock()
+	if !needed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.g.ctx, storeTimeout)
+	defer cancel()
+	if err := s.g.sendControl(ctx, s.row.NodeID, s.startMessage()); err != nil {
+		s.log.Info("repeating the start", "error", err)
+	}
+}

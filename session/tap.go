@@ -1,0 +1,81 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"sallyport.dev/wire"
+)
+
+// tap counts a message that enters and takes down what is to be recorded. It reports
+// whether the message may pass.
+func (s *live) tap(fromAgent bool, h wire.Header, data []byte) bool {
+	if fromAgent {
+		s.bytesOut.Add(int64(len(h.Payload)))
+	} else {
+		s.bytesIn.Add(int64(len(h.Payload)))
+	}
+	now := s.g.now()
+	if isActivity(s.row.SessionType, h) {
+		s.active.Store(now.UnixNano())
+	}
+	if s.rec == nil {
+		return true
+	}
+	// What is recorded must be what the receiver takes, and receivers drop a payload
+	// that does not match its digest.
+	if _, err := wire.Decode(data); err != nil {
+		s.log.Warn("message with a bad digest", "error", err)
+		return false
+	}
+	if err := s.record(fromAgent, h, now); err != nil {
+		s.end(recordingLost(err))
+		return false
+	}
+	return true
+}
+
+func recordingLost(err error) *Cause {
+	return &Cause{
+		Reason: ReasonRecordingLost, Detail: err.Error(), Failed: true,
+		Terminal: "The session cannot be recorded any more, so it has ended.",
+	}
+}
+
+func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) {
+	switch {
+	case fromAgent && isScreen(h.PayloadType):
+		err = s.rec.Output(now, h.Payload)
+	case !fromAgent && h.PayloadType == wire.PayloadSize:
+		var size wire.TerminalSize
+		if json.Unmarshal(h.Payload, &size) != nil || size.Cols > 0xffff || size.Rows > 0xffff {
+			return nil
+		}
+		err = s.rec.Resize(now, int(size.Cols), int(size.Rows))
+	case !fromAgent && h.PayloadType == wire.PayloadOutput && s.opts.RecordInput:
+		err = s.rec.Input(now, h.Payload)
+	default:
+		return nil
+	}
+	s.unflushed.Store(true)
+	return err
+}
+
+// isActivity reports whether a message shows that the session is in use: stream data
+// other than the size of the terminal, and the keep-alives of the multiplexer.
+func isActivity(sessionType string, h wire.Header) bool {
+	switch h.PayloadType {
+	case wire.PayloadOutput:
+		return sessionType != "Port" || !isKeepAlive(h.Payload)
+	case wire.PayloadStdErr, wire.PayloadFlag, wire.PayloadExitCode:
+		return true
+	}
+	return false
+}
+
+// isKeepAlive reports whether a payload is one smux NOP frame: version, command 3,
+// length and stream 0.
+func isKeepAlive(p []byte) bool {
+	return len(p) == 8 && (p[0] == 1 || p[0] == 2) && bytes.Equal(p[1:], []byte{3, 0, 0, 0, 0, 0, 0})
+}
