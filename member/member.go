@@ -132,6 +132,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Logger:                m.log,
 		Now:                   m.cfg.Now,
 		RequireDocumentAccess: m.cfg.Sessions.RequireDocumentAccess,
+		RecordInput:           m.cfg.Sessions.RecordInput,
 		Metrics:               registry,
 		Ready:                 m.Ready,
 		Version:               build.Version(),

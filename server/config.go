@@ -37,6 +37,8 @@ type Config struct {
 	Logger     *slog.Logger
 	Now        func() time.Time // optional: time.Now
 
+	// RecordInput records what people type as well as what they see.
+	RecordInput bool
 	// RequireDocumentAccess checks the default session document even where the
 	// caller did not name it.
 	RequireDocumentAccess bool

@@ -130,7 +130,7 @@ func (c *Call) startRequest(ctx context.Context, in *startSessionInput) (*sessio
 	return &session.StartRequest{
 		Session: s,
 		Start:   c.startMessage(s, d, params),
-		Options: session.Options{Record: record},
+		Options: session.Options{Record: record, RecordInput: c.Server.config.RecordInput},
 	}, nil
 }
 
