@@ -40,8 +40,11 @@ func (d devFiles) writeConfig() error {
 	for _, u := range sampleUsers {
 		fmt.Fprintf(&b, "[profile %s]\nregion = %s\n\n", u.name, devRegion)
 	}
-	fmt.Fprintf(&b, "[profile frontend-ssh]\nregion = %s\nrole_arn = arn:aws:iam::%s:role/%s\nsource_profile = alice\nrole_session_name = alice\n",
-		devRegion, devAccount, sampleRole)
+	// The aws CLI caches a role's credentials by what it asked for, in the person's home.
+	// The external id, which the role does not mind, keeps those of another dev folder
+	// from being used here.
+	fmt.Fprintf(&b, "[profile frontend-ssh]\nregion = %s\nrole_arn = arn:aws:iam::%s:role/%s\nsource_profile = alice\nrole_session_name = alice\nexternal_id = dev-%s\n",
+		devRegion, devAccount, sampleRole, d.keys["alice"].id)
 	return writeFile(d.path("aws", "config"), b.String(), 0o600)
 }
 
