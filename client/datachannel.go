@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,6 +30,11 @@ const (
 	firstBackoff    = 100 * time.Millisecond
 	maxBackoff      = 5 * time.Second
 	handlerPatience = 2 * time.Second
+	// holdInput is how long input waits for the agent's first word, handshakeGrace how
+	// long after its first acknowledgement a handshake may still begin.
+	holdInput         = 3 * time.Second
+	handshakeGrace    = 200 * time.Millisecond
+	handshakePatience = 30 * time.Second
 	// connectFor bounds the first opening of a data channel.
 	connectFor = 30 * time.Second
 	// DefaultResumeFor is how long a lost link is tried to be brought back.
@@ -85,6 +91,8 @@ type DataChannel struct {
 
 	opened  chan struct{} // closed when the first opening message has gone out
 	started chan struct{} // closed when the session type is known
+	taken   chan struct{} // closed when the agent has acknowledged something
+	shaking atomic.Bool   // a handshake has begun
 	handler Handler       // set before started is closed
 
 	// sending keeps stream messages in order on the wire. Lock order: sending, mu.
@@ -132,6 +140,7 @@ func NewDataChannel(cfg ChannelConfig) *DataChannel {
 		now:      time.Now,
 		opened:   make(chan struct{}),
 		started:  make(chan struct{}),
+		taken:    make(chan struct{}),
 		out:      newOutgoing(),
 		in:       newIncoming(),
 		token:    cfg.Stream.Token,
@@ -146,6 +155,41 @@ func (d *DataChannel) Opened() <-chan struct{} { return d.opened }
 
 // Started is closed when the agent has said what session this is.
 func (d *DataChannel) Started() <-chan struct{} { return d.started }
+
+// Ready waits until input can be sent without being lost: an agent in a handshake
+// throws it away (docs/protocol.md §6). That is when the session has started; or when
+// the agent acknowledged something and began no handshake; or after a while, because
+// a shell may be silent. It reports false when ctx ends first.
+func (d *DataChannel) Ready(ctx context.Context) bool {
+	if !await(ctx, d.opened, nil, 0) {
+		return false
+	}
+	if !await(ctx, d.started, d.taken, holdInput) || !await(ctx, d.started, nil, handshakeGrace) {
+		return false
+	}
+	if d.shaking.Load() {
+		return await(ctx, d.started, nil, handshakePatience)
+	}
+	return true
+}
+
+// await waits for a or b, at most d unless that is 0. It reports false when ctx ends.
+func await(ctx context.Context, a, b <-chan struct{}, d time.Duration) bool {
+	var due <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-a:
+	case <-b:
+	case <-due:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
 
 // Run opens the channel and keeps it open until the session ends, the link is lost
 // for good, a handler fails or ctx ends. All that arrived is handled before it returns.
@@ -453,6 +497,11 @@ func (d *DataChannel) acknowledged(seq int64) {
 	defer d.mu.Unlock()
 	d.out.acknowledge(seq, d.now())
 	d.changed.Broadcast()
+	select {
+	case <-d.taken:
+	default:
+		close(d.taken)
+	}
 }
 
 // close notes the end. A payload that cannot be read ends the session all the same.
@@ -698,6 +747,7 @@ func (d *DataChannel) start(h Handler, properties json.RawMessage) error {
 }
 
 func (d *DataChannel) answerHandshake(payload []byte) error {
+	d.shaking.Store(true)
 	var req wire.HandshakeRequest
 	if err := json.Unmarshal(payload, &req); err != nil {
 		return fmt.Errorf("decoding handshake request: %w", err)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -265,4 +266,46 @@ func acknowledgedNumber(t *testing.T, m *wire.Message) int64 {
 		t.Fatal(err)
 	}
 	return ack.SequenceNumber
+}
+
+// output collects what is written, and lets tests wait for it.
+type output struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	buf  bytes.Buffer
+}
+
+func newOutput() *output {
+	o := &output{}
+	o.cond = sync.NewCond(&o.mu)
+	return o
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cond.Broadcast()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// waitFor waits until text is part of what was written.
+func (o *output) waitFor(t *testing.T, text string) {
+	t.Helper()
+	timer := time.AfterFunc(patience, o.cond.Broadcast)
+	defer timer.Stop()
+	deadline := time.Now().Add(patience)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !strings.Contains(o.buf.String(), text) {
+		if time.Now().After(deadline) {
+			t.Fatalf("output: got %q, want %q in it", o.buf.String(), text)
+		}
+		o.cond.Wait()
+	}
 }

@@ -21,11 +21,7 @@ import (
 const (
 	// inputSize is how much is read of standard input at once; AWS's agent is used
 	// to messages of this size.
-	inputSize = 1024
-	// holdInput is how long input waits for the agent's first word. An agent in a
-	// handshake would throw away what comes before (docs/protocol.md §6).
-	holdInput = 3 * time.Second
-
+	inputSize       = 1024
 	endOfInput      = 0x04 // what a terminal takes for the end of input
 	firstEndOfInput = 250 * time.Millisecond
 	lastEndOfInput  = time.Minute
@@ -195,7 +191,7 @@ func (s *shell) watchSignals() {
 
 // input passes standard input on, once the agent is ready for it.
 func (s *shell) input() {
-	if !s.ready() {
+	if !s.channel.Ready(s.ctx) {
 		return
 	}
 	if err := s.term.MakeRaw(); err != nil {
@@ -210,24 +206,6 @@ func (s *shell) input() {
 	} else if err != nil && s.ctx.Err() == nil {
 		s.cancel(err)
 	}
-}
-
-// ready waits for the agent's first word, but not for ever: a shell may be silent.
-func (s *shell) ready() bool {
-	select {
-	case <-s.channel.Opened():
-	case <-s.ctx.Done():
-		return false
-	}
-	timer := time.NewTimer(holdInput)
-	defer timer.Stop()
-	select {
-	case <-s.channel.Started():
-	case <-timer.C:
-	case <-s.ctx.Done():
-		return false
-	}
-	return true
 }
 
 // interruptible makes reads of f end when ctx does, where the system can.

@@ -11,7 +11,6 @@ import (
 	"os"
 	"reflect"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,48 +37,6 @@ type desk struct {
 	done   chan struct{}
 	end    End
 	err    error
-}
-
-// output collects what is written, and lets tests wait for it.
-type output struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	buf  bytes.Buffer
-}
-
-func newOutput() *output {
-	o := &output{}
-	o.cond = sync.NewCond(&o.mu)
-	return o
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.cond.Broadcast()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-// waitFor waits until text is part of what was written.
-func (o *output) waitFor(t *testing.T, text string) {
-	t.Helper()
-	timer := time.AfterFunc(patience, o.cond.Broadcast)
-	defer timer.Stop()
-	deadline := time.Now().Add(patience)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for !strings.Contains(o.buf.String(), text) {
-		if time.Now().After(deadline) {
-			t.Fatalf("output: got %q, want %q in it", o.buf.String(), text)
-		}
-		o.cond.Wait()
-	}
 }
 
 // sit opens a terminal of 100 columns and 30 rows and starts a session on it.
@@ -371,6 +328,53 @@ func TestInputWaitsForAgent(t *testing.T) {
 	if _, err := wait(); !errors.Is(err, ErrTimedOut) {
 		t.Error(err)
 	}
+}
+
+// A silent shell gets its input soon after the agent took the size.
+func TestInputOfSilentShell(t *testing.T) {
+	f := newFakeServer(t)
+	_, _, wait := piped(t, f, "ls\n", ShellConfig{})
+	c := f.next()
+	start := time.Now()
+	if m := c.receiveStream(wire.PayloadOutput); string(m.Payload) != "ls\n" {
+		t.Errorf("input: got %q", m.Payload)
+	}
+	if took := time.Since(start); took > holdInput-time.Second {
+		t.Errorf("took %s", took)
+	}
+	c.closed("", nil)
+	wait()
+}
+
+// While a handshake goes on, input waits for its end.
+func TestInputWaitsForHandshake(t *testing.T) {
+	f := newFakeServer(t)
+	_, _, wait := piped(t, f, "ls\n", ShellConfig{})
+	c := f.next()
+	c.acknowledge(c.receive()) // the size, which an agent in a handshake throws away
+	c.send(0, wire.PayloadHandshakeRequest, handshake(InteractiveCommands))
+	for m := c.receive(); m.PayloadType != wire.PayloadHandshakeResponse; m = c.receive() {
+		if m.PayloadType == wire.PayloadOutput {
+			t.Errorf("sent before the handshake: %q", m.Payload)
+		}
+	}
+	c.conn.SetReadDeadline(time.Now().Add(2 * handshakeGrace))
+	for {
+		_, p, err := c.conn.Read()
+		if err != nil {
+			break
+		}
+		if m, err := wire.Decode(p); err == nil && m.PayloadType == wire.PayloadOutput {
+			t.Errorf("sent during the handshake: %q", m.Payload)
+		}
+	}
+	c = f.next()
+	c.send(1, wire.PayloadHandshakeComplete, "{}")
+	if m := c.receiveStream(wire.PayloadOutput); string(m.Payload) != "ls\n" {
+		t.Errorf("input: got %q", m.Payload)
+	}
+	c.closed("", nil)
+	wait()
 }
 
 func TestCommandStreams(t *testing.T) {
