@@ -21,7 +21,7 @@ func benchEcho(ctx context.Context, l *lab) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := loginShell()
+	local, err := l.localShell()
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -340,19 +339,4 @@ func acceptIdle(l net.Listener) {
 			}
 		}()
 	}
-}
-
-// userShell is the shell that the user database names.
-func userShell() (string, error) {
-	b, err := os.ReadFile("/etc/passwd")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) == 7 && f[2] == fmt.Sprint(os.Getuid()) {
-			return filepath.Clean(f[6]), nil
-		}
-	}
-	return "", fmt.Errorf("user %d is not in /etc/passwd", os.Getuid())
 }

@@ -2,28 +2,21 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/google/uuid"
 
 	"sallyport.dev/agent"
-	"sallyport.dev/identity"
 	"sallyport.dev/internal/websocket"
 	"sallyport.dev/wire"
 )
@@ -152,21 +145,12 @@ func (p *nodesProcess) await(count int64) error {
 	return until(p.ctx, time.Minute, "agents to connect", func() bool { return p.open.Load() >= count })
 }
 
-// lonely is a node that only opens channels.
-type lonely struct {
-	URL, CAFile, Node string
-	Credentials       identity.Credentials
-	tls               *tls.Config
-}
-
 // silent keeps the control channel of a node that answers every session request with
 // a data channel and one byte of output, as an agent with a very quick shell would.
 func (p *nodesProcess) silent(n lonely) (struct{}, error) {
-	roots, err := readRoots(n.CAFile)
-	if err != nil {
+	if err := n.signIn(p.ctx); err != nil {
 		return struct{}{}, err
 	}
-	n.tls = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
 	token, err := n.controlToken(p.ctx)
 	if err != nil {
 		return struct{}{}, err
@@ -215,60 +199,6 @@ func (p *nodesProcess) serveSession(n lonely, start wire.StartSession) {
 	for err == nil {
 		_, _, err = conn.Read()
 	}
-}
-
-// controlToken asks for the token of the control channel.
-func (n lonely) controlToken(ctx context.Context) (string, error) {
-	body, err := json.Marshal(wire.CreateChannel{MessageSchemaVersion: "1.0", RequestID: uuid.NewString()})
-	if err != nil {
-		return "", err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, n.URL+"/v1/control-channel/"+n.Node, strings.NewReader(string(body)))
-	if err != nil {
-		return "", err
-	}
-	if err := n.sign(ctx, r, body); err != nil {
-		return "", err
-	}
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: n.tls, DisableKeepAlives: true}}
-	res, err := client.Do(r)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	return readToken(res)
-}
-
-func (n lonely) sign(ctx context.Context, r *http.Request, body []byte) error {
-	sum := sha256.Sum256(body)
-	c := aws.Credentials{AccessKeyID: n.Credentials.AccessKeyID, SecretAccessKey: n.Credentials.SecretAccessKey, SessionToken: n.Credentials.SessionToken}
-	return v4.NewSigner().SignHTTP(ctx, c, r, hex.EncodeToString(sum[:]), "ssmmessages", region, time.Now())
-}
-
-// channel opens a websocket and sends the opening message.
-func (n lonely) channel(ctx context.Context, path, query, token string) (*websocket.Conn, error) {
-	url := n.URL + "/v1/" + path + "?" + query
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := n.sign(ctx, r, nil); err != nil {
-		return nil, err
-	}
-	conn, err := websocket.Dial(ctx, url, websocket.DialOptions{
-		Header: r.Header, TLS: n.tls, Timeout: 20 * time.Second, ReadLimit: wire.MaxMessage, WriteTimeout: 20 * time.Second,
-	})
-	if err != nil {
-		return nil, err
-	}
-	opening, err := json.Marshal(wire.Opening{
-		MessageSchemaVersion: "1.0", RequestID: uuid.NewString(), TokenValue: token, ClientInstanceID: n.Node,
-		AgentVersion: agent.ProtocolVersion, PlatformType: "linux",
-	})
-	if err != nil {
-		return nil, err
-	}
-	return conn, conn.Write(websocket.Text, opening)
 }
 
 // dial holds TLS connections that say nothing: the floor of an idle node.

@@ -105,7 +105,7 @@ func (l *lab) shown(t text, command func() (*exec.Cmd, error)) func(context.Cont
 // shownLocally is the same on a terminal of this machine.
 func (l *lab) shownLocally(t text) func(context.Context) (float64, error) {
 	return func(context.Context) (float64, error) {
-		cmd, err := loginShell()
+		cmd, err := l.localShell()
 		if err != nil {
 			return 0, err
 		}

@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"encoding/xml"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -161,17 +158,4 @@ func (p *peopleProcess) leaveAll(struct{}) (struct{}, error) {
 	}
 	p.visits = nil
 	return struct{}{}, nil
-}
-
-// readToken reads the answer to the creation of a channel.
-func readToken(res *http.Response) (string, error) {
-	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	if err != nil {
-		return "", err
-	}
-	var out wire.CreateChannelResult
-	if err := xml.Unmarshal(b, &out); err != nil || out.TokenValue == "" {
-		return "", fmt.Errorf("status %d, no token: %s", res.StatusCode, b)
-	}
-	return out.TokenValue, nil
 }

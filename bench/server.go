@@ -53,11 +53,10 @@ func serverRole() (operations, func(), error) {
 		p.Close(ctx)
 	}
 	return operations{
-		"open":        handler(p.open),
-		"activate":    handler(p.activate),
-		"connected":   handler(p.connected),
-		"adopt":       handler(p.adopt),
-		"credentials": handler(p.credentials),
+		"open":      handler(p.open),
+		"activate":  handler(p.activate),
+		"connected": handler(p.connected),
+		"adopt":     handler(p.adopt),
 	}, stop, nil
 }
 
@@ -153,14 +152,6 @@ func (p *memberProcess) adoptSome(ctx context.Context, like node.Node, ids, fing
 	return nil
 }
 
-// credentials are a node's role token, for nodes that only open channels.
-func (p *memberProcess) credentials(id string) (identity.Credentials, error) {
-	now := time.Now()
-	return identity.NewIssuer(p.Key).Issue(identity.Claims{
-		Kind: identity.KindNode, Name: id, IssuedAt: now, ExpiresAt: now.Add(time.Hour),
-	})
-}
-
 // system is a server with one node, run by the agent's own program.
 type system struct {
 	access
@@ -238,9 +229,13 @@ func (l *lab) startAgent(s *system, dir string) (*started, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	shell, err := l.shell()
+	if err != nil {
+		return nil, err
+	}
 	config := filepath.Join(dir, "agent.hcl")
-	text := fmt.Sprintf("servers = [%q]\nregion = %q\nca_file = %q\nstate_dir = %q\nrun_as_self = true\n",
-		s.URL, region, s.CAFile, filepath.Join(dir, "state"))
+	text := fmt.Sprintf("servers = [%q]\nregion = %q\nca_file = %q\nstate_dir = %q\nrun_as_self = true\nshell = %q\n",
+		s.URL, region, s.CAFile, filepath.Join(dir, "state"), shell)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/url"
 	"time"
-
-	"sallyport.dev/identity"
 )
 
 // benchSetups opens sessions from the call to the first byte through both data
@@ -69,12 +67,7 @@ func (l *lab) silentNode(s *system) (people *child, stop func(), err error) {
 		stop()
 		return nil, nil, err
 	}
-	n := lonely{URL: s.URL, CAFile: s.CAFile, Node: s.node}
-	var c identity.Credentials
-	if err := s.server.ask("credentials", s.node, &c); err != nil {
-		return people, stop, err
-	}
-	n.Credentials = c
+	n := lonely{URL: s.URL, CAFile: s.CAFile, Node: s.node, StateDir: l.path("fleet", s.node)}
 	return people, stop, nodes.ask("silent", n, nil)
 }
 

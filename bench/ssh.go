@@ -93,6 +93,10 @@ func (l *lab) startSSHD(ctx context.Context, i, port int) (*started, error) {
 	if err != nil {
 		return nil, err
 	}
+	shell, err := l.shell()
+	if err != nil {
+		return nil, err
+	}
 	config := l.path(fmt.Sprintf("sshd_config%d", i))
 	text := fmt.Sprintf(`ListenAddress 127.0.0.1:%d
 HostKey %s
@@ -108,7 +112,9 @@ PrintLastLog no
 MaxStartups 200
 MaxSessions 200
 LogLevel ERROR
-`, port, l.path("ssh-host"), l.path("ssh-user.pub"))
+ForceCommand %s
+SetEnv HOME=%s
+`, port, l.path("ssh-host"), l.path("ssh-user.pub"), shell, l.dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -26,14 +26,14 @@ func benchStart(ctx context.Context, l *lab) ([]figure, error) {
 	}
 	const (
 		ours, call, bare = "sallyport connect, to prompt", "StartSession call, to prompt", "client's own start (sallyport version)"
-		shell, ssh, jump = "login shell on a local terminal", "ssh, to prompt", "ssh -J, to prompt"
+		shell, ssh, jump = "the shell on a local terminal", "ssh, to prompt", "ssh -J, to prompt"
 		beyond, added    = "sallyport connect beyond client's own start", "… and beyond the shell's own start"
 	)
 	r, err := compete(ctx, l.pickInt(15, 4),
 		contestant{ours, l.prompt(func() (*exec.Cmd, error) { return l.connect(s) })},
 		contestant{call, func(ctx context.Context) (float64, error) { return firstOutput(ctx, p, s.node) }},
 		contestant{bare, l.ownStart},
-		contestant{shell, l.prompt(loginShell)},
+		contestant{shell, l.prompt(l.localShell)},
 		contestant{ssh, l.prompt(func() (*exec.Cmd, error) { return pair.command("direct"), nil })},
 		contestant{jump, l.prompt(func() (*exec.Cmd, error) { return pair.command("behind"), nil })},
 	)
@@ -70,23 +70,18 @@ func (l *lab) prompt(command func() (*exec.Cmd, error)) func(context.Context) (f
 	}
 }
 
-// loginShell is what sshd and agents start: the user's shell, told by its name that it
-// is a login shell.
-func loginShell() (*exec.Cmd, error) {
-	shell := os.Getenv("SHELL")
-	if path, err := userShell(); err == nil {
-		shell = path
-	}
-	if shell == "" {
-		return nil, fmt.Errorf("the user has no shell")
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return nil, err
-	}
-	return &exec.Cmd{Path: shell, Args: []string{"-" + filepath.Base(shell)}, Dir: home, Env: []string{
-		"HOME=" + home, "SHELL=" + shell, "TERM=xterm-256color", "PATH=" + os.Getenv("PATH"),
-	}}, nil
+// shell writes the program that every session of the measurements runs, here and
+// behind sshd and agents: a plain shell that reads nobody's start-up files, since
+// those can take longer than all that is measured.
+func (l *lab) shell() (string, error) {
+	path := l.path("shell")
+	return path, os.WriteFile(path, []byte("#!/bin/sh\nPS1='$ ' exec /bin/sh -i\n"), 0o700)
+}
+
+// localShell is that program without any network.
+func (l *lab) localShell() (*exec.Cmd, error) {
+	path, err := l.shell()
+	return exec.Command(path), err
 }
 
 // ownStart measures a client that does nothing.
@@ -96,7 +91,7 @@ func (l *lab) ownStart(context.Context) (float64, error) {
 		return 0, err
 	}
 	began := time.Now()
-	out, err := exec.Command(program, "--version").CombinedOutput()
+	out, err := exec.Command(program, "version").CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", err, out)
 	}
