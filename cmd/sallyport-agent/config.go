@@ -7,11 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/hcl/v2/hclsimple"
 	"github.com/spf13/cobra"
 
 	"sallyport.dev/agent"
@@ -25,36 +23,47 @@ const defaultConfig = "/etc/sallyport/agent.hcl"
 // servers.
 type settings struct {
 	// Servers are the URLs of the deployment, https://HOST[:PORT], tried in turn.
-	Servers []string `hcl:"servers,optional"`
+	Servers []string
 	// Region is the deployment's region (us-east-1).
-	Region string `hcl:"region,optional"`
+	Region string
 	// CAFile holds the certificate authorities to trust in place of the system's.
-	CAFile string `hcl:"ca_file,optional"`
+	CAFile string
 	// CASHA256 pins the authority: the SHA-256 of its certificate.
-	CASHA256 string `hcl:"ca_sha256,optional"`
+	CASHA256 string
 	// StateDir holds the registration and the key (/var/lib/sallyport-agent).
-	StateDir string `hcl:"state_dir,optional"`
+	StateDir string
 	// ActivationFile holds the activation to register with.
-	ActivationFile string `hcl:"activation_file,optional"`
+	ActivationFile string
 	// Name is reported in place of the host name.
-	Name string `hcl:"name,optional"`
+	Name string
 	// RunAsSelf runs sessions as the agent's own user where a document asks for none.
-	RunAsSelf bool `hcl:"run_as_self,optional"`
+	RunAsSelf bool
 	// SSMUserSudo lets ssm-user, when the agent makes it, use sudo without a password.
-	SSMUserSudo bool `hcl:"ssm_user_sudo,optional"`
+	SSMUserSudo bool
 	// Shell is run in place of users' login shells.
-	Shell string `hcl:"shell,optional"`
+	Shell string
 	// MaxSessions is how many sessions may run at once (1000).
-	MaxSessions int `hcl:"max_sessions,optional"`
+	MaxSessions int
 	// FactsEvery is how often the machine's facts are reported ("5m").
-	FactsEvery string `hcl:"facts_every,optional"`
+	FactsEvery string
 	// Reattach is how long a session waits for a broken link ("10m").
-	Reattach string `hcl:"reattach,optional"`
+	Reattach string
 	// LogLevel is debug, info, warn or error (info); LogFormat is text or json (text).
-	LogLevel  string `hcl:"log_level,optional"`
-	LogFormat string `hcl:"log_format,optional"`
+	LogLevel  string
+	LogFormat string
 
 	named bool // ActivationFile is of the command line
+}
+
+// keys are where the file's keys go.
+func (s *settings) keys() map[string]any {
+	return map[string]any{
+		"servers": &s.Servers, "region": &s.Region, "ca_file": &s.CAFile, "ca_sha256": &s.CASHA256,
+		"state_dir": &s.StateDir, "activation_file": &s.ActivationFile, "name": &s.Name,
+		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "shell": &s.Shell,
+		"max_sessions": &s.MaxSessions, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
+		"log_level": &s.LogLevel, "log_format": &s.LogFormat,
+	}
 }
 
 // flags are the command line.
@@ -90,11 +99,7 @@ func (f flags) load() (settings, error) {
 		if err != nil {
 			return s, fmt.Errorf("reading configuration: %w", err)
 		}
-		name := path
-		if filepath.Ext(name) != ".hcl" { // the decoder goes by the name
-			name += ".hcl"
-		}
-		if err := hclsimple.Decode(name, b, nil, &s); err != nil {
+		if err := s.decode(path, b); err != nil {
 			return s, fmt.Errorf("reading configuration: %w", err)
 		}
 	}
