@@ -75,7 +75,6 @@ func (l *lab) pickInt(full, quick int) int {
 func (l *lab) program(name string) (string, error) {
 	l.built.Do(func() {
 		out, err := exec.Command("go", "build", "-o", l.path("bin")+"/", "sallyport.dev/cmd/...").CombinedOutput()
-		exec.Command("go", "build", "-o", l.path("bin")+"/sallyport-agent", "sallyport.dev/bench/tmpagent").Run()
 		if err != nil {
 			l.buildOf = fmt.Errorf("building the programs: %w\n%s", err, out)
 		}
