@@ -30,6 +30,7 @@ const (
 	firstBackoff    = 100 * time.Millisecond
 	maxBackoff      = 5 * time.Second
 	handlerPatience = 2 * time.Second
+	noticeAfter     = time.Second
 	// holdInput is how long input waits for the agent's first word, handshakeGrace how
 	// long after its first acknowledgement a handshake may still begin.
 	holdInput         = 3 * time.Second
@@ -287,7 +288,16 @@ func (d *DataChannel) detach(link Link) {
 
 // attach brings a link up, with patience.
 func (d *DataChannel) attach(ctx context.Context) (Link, error) {
-	said, lost := false, errors.New("the server hangs up")
+	notice := d.noticeOfLoss()
+	link, err := d.attachUntil(ctx, notice)
+	if notice.end() && err == nil {
+		d.cfg.Notify("reconnected")
+	}
+	return link, err
+}
+
+func (d *DataChannel) attachUntil(ctx context.Context, notice *notice) (Link, error) {
+	lost := errors.New("the server hangs up")
 	for {
 		if err := d.pause(ctx); err != nil {
 			return nil, err
@@ -297,9 +307,6 @@ func (d *DataChannel) attach(ctx context.Context) (Link, error) {
 		}
 		link, err := d.tryAttach(ctx)
 		if err == nil {
-			if said {
-				d.cfg.Notify("reconnected")
-			}
 			return link, nil
 		}
 		if ctx.Err() != nil {
@@ -309,11 +316,47 @@ func (d *DataChannel) attach(ctx context.Context) (Link, error) {
 			return nil, d.giveUpError(err)
 		}
 		d.cfg.Logger.Debug("could not attach", "session", d.cfg.Stream.SessionID, "error", err)
-		if !said && d.isOpen() {
-			said = true
-			d.cfg.Notify("connection lost, reconnecting (~. leaves)")
-		}
+		notice.give()
 	}
+}
+
+// notice tells the person once that the link is lost: when an attempt to bring it
+// back failed, or takes long. A break that is mended at once goes unmentioned.
+type notice struct {
+	timer *time.Timer
+	mu    sync.Mutex
+	tell  func() // nil when it is not to be told, or has been
+	given bool
+}
+
+func (d *DataChannel) noticeOfLoss() *notice {
+	n := &notice{}
+	if !d.isOpen() {
+		return n
+	}
+	n.tell = func() { d.cfg.Notify("connection lost, reconnecting (~. leaves)") }
+	n.timer = time.AfterFunc(noticeAfter, n.give)
+	return n
+}
+
+func (n *notice) give() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.tell != nil {
+		n.tell()
+		n.tell, n.given = nil, true
+	}
+}
+
+// end takes the notice back if it was not given, and reports whether it was.
+func (n *notice) end() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.timer != nil {
+		n.timer.Stop()
+	}
+	n.tell = nil
+	return n.given
 }
 
 func (d *DataChannel) giveUpError(err error) error {

@@ -486,7 +486,9 @@ func TestProbe(t *testing.T) {
 	d.link, d.heard, d.nextPing = link, start, start.Add(pingEvery)
 	d.now = func() time.Time { return start }
 	d.trySend(wire.PayloadOutput, []byte("x"), false)
-	d.out.queue[0].at = start
+	for at := start; at.Before(start.Add(probeAfter)); at = at.Add(tick) {
+		d.out.due(at) // resending does not put it off
+	}
 	d.mu.Lock()
 	ping := d.pingDueLocked(start.Add(probeAfter + tick))
 	d.mu.Unlock()

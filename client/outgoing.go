@@ -24,7 +24,8 @@ const (
 type sent struct {
 	seq   int64
 	frame []byte // nil once acknowledged
-	at    time.Time
+	at    time.Time // sent last
+	since time.Time // sent first over this link
 	tries int
 }
 
@@ -47,7 +48,7 @@ func (o *outgoing) full() bool {
 // add numbers, encodes and keeps one message and returns its frame.
 func (o *outgoing) add(pt wire.PayloadType, payload []byte, at time.Time) []byte {
 	frame := wire.NewStream(wire.TypeInputStreamData, o.next, pt, at, payload).Encode()
-	o.queue = append(o.queue, sent{seq: o.next, frame: frame, at: at})
+	o.queue = append(o.queue, sent{seq: o.next, frame: frame, at: at, since: at})
 	o.next++
 	o.bytes += len(frame)
 	return frame
@@ -108,7 +109,7 @@ func (o *outgoing) all(now time.Time) [][]byte {
 			continue
 		}
 		o.queue[i].tries++
-		o.queue[i].at = now
+		o.queue[i].at, o.queue[i].since = now, now
 		frames = append(frames, o.queue[i].frame)
 	}
 	return frames
@@ -119,5 +120,5 @@ func (o *outgoing) waiting(now time.Time) time.Duration {
 	if len(o.queue) == 0 {
 		return 0
 	}
-	return now.Sub(o.queue[0].at)
+	return now.Sub(o.queue[0].since)
 }
