@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -222,6 +225,25 @@ func TestPin(t *testing.T) {
 	}
 	if _, err := a.Register(t.Context()); err == nil || !strings.Contains(err.Error(), "ca_sha256") {
 		t.Errorf("wrong pin: got %v, want a refusal", err)
+	}
+	cert := g.srv.Certificate()
+	for name, der := range map[string][]byte{"certificate": cert.Raw, "public key": cert.RawSubjectPublicKeyInfo} {
+		sum := sha256.Sum256(der)
+		cfg := g.config()
+		cfg.CAFile, cfg.CASHA256 = "", "sha256:"+hex.EncodeToString(sum[:])
+		a, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Register(t.Context()); err != nil {
+			t.Errorf("pin of the %s: %v", name, err)
+		}
+	}
+	// The pin does not make the name go unchecked.
+	chain := []*x509.Certificate{cert}
+	sum := sha256.Sum256(cert.Raw)
+	if err := verifyPinned(chain, "other.example", sum[:]); err == nil {
+		t.Error("a certificate for another name was accepted")
 	}
 }
 
