@@ -23,7 +23,7 @@ const (
 // sent is a stream message that the agent has not acknowledged.
 type sent struct {
 	seq   int64
-	frame []byte // nil once acknowledged
+	frame []byte    // nil once acknowledged
 	at    time.Time // sent last
 	since time.Time // sent first over this link
 	tries int
