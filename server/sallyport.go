@@ -34,14 +34,15 @@ type userInput struct {
 	UserName string `json:"UserName" check:"required,min=1,max=64,pattern=[\\w+=,.@-]+"`
 }
 
-// disableUser stops a user's keys and temporary credentials, and ends their sessions.
+// disableUser stops a user's keys and temporary credentials, and ends their sessions,
+// those that they started through roles included.
 func disableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error) {
 	user, err := c.setDisabled(ctx, in.UserName, true)
 	if err != nil {
 		return nil, err
 	}
 	if c.Server.endSessions != nil {
-		err = c.Server.endSessions(ctx, session.Filter{OwnerID: user.ID}, "the user was disabled by "+c.Principal.ARN)
+		err = c.Server.endSessions(ctx, session.Filter{RootID: user.ID}, "the user was disabled by "+c.Principal.ARN)
 	}
 	return &struct{}{}, err
 }

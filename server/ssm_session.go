@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -164,6 +165,7 @@ func (c *Call) newSession(in *startSessionInput, d *document.Document) session.S
 		Owner:       c.Principal.ARN,
 		OwnerID:     c.Principal.UserID,
 		OwnerName:   c.Principal.Name,
+		RootID:      cmp.Or(c.Principal.Root, c.Principal.UserID),
 		Reason:      in.Reason,
 		SourceIP:    c.Origin.SourceIP,
 		RunAs:       runAs(c.Principal, d),

@@ -32,6 +32,7 @@ type Session struct {
 	Owner       string // ARN of the principal
 	OwnerID     string // aws:userid of the principal
 	OwnerName   string // user or role name
+	RootID      string // unique id of the user who is behind it: the owner, or who first assumed a role
 	Reason      string // given by the caller
 	SourceIP    string
 	RunAs       string // OS user asked for; empty for the node's default
@@ -58,6 +59,7 @@ type Filter struct {
 	NodeID        string
 	Owner         string // ARN
 	OwnerID       string
+	RootID        string
 	State         State
 	Member        string
 	StartedAfter  time.Time

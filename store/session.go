@@ -9,7 +9,7 @@ import (
 
 const sessionColumns = `id, node_id, target, document, session_type, owner, owner_id, owner_name, reason, source_ip,
 	run_as, state, started, ended, end_reason, exit_status, member, recording, bytes_in, bytes_out,
-	max_duration, idle_timeout`
+	max_duration, idle_timeout, root_id`
 
 // activeState matches the WHERE of index sessions_active, and session.State.Active.
 const activeState = "state NOT IN ('Terminated', 'Failed')"
@@ -17,7 +17,7 @@ const activeState = "state NOT IN ('Terminated', 'Failed')"
 func scanSession(r row) (s session.Session, err error) {
 	err = r.Scan(&s.ID, &s.NodeID, &s.Target, &s.Document, &s.SessionType, &s.Owner, &s.OwnerID, &s.OwnerName,
 		&s.Reason, &s.SourceIP, &s.RunAs, &s.State, stored{&s.Started}, stored{&s.Ended}, &s.EndReason, &s.ExitStatus,
-		&s.Member, &s.Recording, &s.BytesIn, &s.BytesOut, lasting{&s.MaxDuration}, lasting{&s.IdleTimeout})
+		&s.Member, &s.Recording, &s.BytesIn, &s.BytesOut, lasting{&s.MaxDuration}, lasting{&s.IdleTimeout}, &s.RootID)
 	return s, err
 }
 
@@ -25,7 +25,7 @@ func scanSession(r row) (s session.Session, err error) {
 func sessionValues(s session.Session) []any {
 	return []any{s.NodeID, s.Target, s.Document, s.SessionType, s.Owner, s.OwnerID, s.OwnerName,
 		s.Reason, s.SourceIP, s.RunAs, s.State, micros(s.Started), micros(s.Ended), s.EndReason, s.ExitStatus,
-		s.Member, s.Recording, s.BytesIn, s.BytesOut, s.MaxDuration.Microseconds(), s.IdleTimeout.Microseconds()}
+		s.Member, s.Recording, s.BytesIn, s.BytesOut, s.MaxDuration.Microseconds(), s.IdleTimeout.Microseconds(), s.RootID}
 }
 
 func sessionByID(t tx, id string) (session.Session, error) {
@@ -37,7 +37,7 @@ func sessionByID(t tx, id string) (session.Session, error) {
 func (s *Store) CreateSession(ctx context.Context, n session.Session) error {
 	return s.write(ctx, "creating session", func(t tx) error {
 		_, err := t.exec("INSERT INTO sessions ("+sessionColumns+`) VALUES
-			($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`,
+			($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)`,
 			append([]any{n.ID}, sessionValues(n)...)...)
 		if isDuplicate(err) {
 			return fmt.Errorf("session %q exists already", n.ID)
@@ -79,6 +79,7 @@ func sessionsWhere(f session.Filter) where {
 	w.equal("node_id", f.NodeID)
 	w.equal("owner", f.Owner)
 	w.equal("owner_id", f.OwnerID)
+	w.equal("root_id", f.RootID)
 	w.equal("state", string(f.State))
 	w.equal("member", f.Member)
 	if !f.StartedAfter.IsZero() {
@@ -104,7 +105,7 @@ func (s *Store) UpdateSession(ctx context.Context, id string, change func(*sessi
 		_, err = t.exec(`UPDATE sessions SET node_id = $2, target = $3, document = $4, session_type = $5,
 			owner = $6, owner_id = $7, owner_name = $8, reason = $9, source_ip = $10, run_as = $11, state = $12,
 			started = $13, ended = $14, end_reason = $15, exit_status = $16, member = $17, recording = $18,
-			bytes_in = $19, bytes_out = $20, max_duration = $21, idle_timeout = $22 WHERE id = $1`,
+			bytes_in = $19, bytes_out = $20, max_duration = $21, idle_timeout = $22, root_id = $23 WHERE id = $1`,
 			append([]any{id}, sessionValues(now)...)...)
 		changed = err == nil
 		return err

@@ -15,7 +15,7 @@ func testSessions(t *testing.T, fresh Fresh) {
 	s, ctx := open(t, fresh), t.Context()
 	status := 3
 	full := session.Session{ID: "alice-1", NodeID: "mi-1", Target: "web", Document: "D", SessionType: "Standard_Stream",
-		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", Reason: "why", SourceIP: "192.0.2.1", RunAs: "ec2-user",
+		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", RootID: "AIDA0", Reason: "why", SourceIP: "192.0.2.1", RunAs: "ec2-user",
 		State: session.StateTerminated, Started: at(1), Ended: at(2), EndReason: "exit", ExitStatus: &status,
 		Member: "one", Recording: "2026/03/01/alice-1.cast", BytesIn: 1 << 40, BytesOut: 1<<62 + 1,
 		MaxDuration: time.Hour, IdleTimeout: 20 * time.Minute}
@@ -37,7 +37,7 @@ func testSessionFilters(t *testing.T, fresh Fresh) {
 	for i, state := range states {
 		n := i + 1
 		must(t, s.CreateSession(ctx, session.Session{ID: fmt.Sprint("s", n), State: state, Started: at(n),
-			NodeID: fmt.Sprint("mi-", n%2), Owner: fmt.Sprint("arn:", n%3), OwnerID: fmt.Sprint("id", n%3), Member: fmt.Sprint("m", n%2)}))
+			NodeID: fmt.Sprint("mi-", n%2), Owner: fmt.Sprint("arn:", n%3), OwnerID: fmt.Sprint("id", n%3), RootID: fmt.Sprint("root", n%3), Member: fmt.Sprint("m", n%2)}))
 	}
 	must(t, s.CreateSession(ctx, session.Session{ID: "s0", State: session.StateConnected, Started: at(6)})) // same moment as s6
 	yes, no := true, false
@@ -53,6 +53,7 @@ func testSessionFilters(t *testing.T, fresh Fresh) {
 		{"by node", session.Filter{NodeID: "mi-1"}, "s5 s3 s1"},
 		{"by owner", session.Filter{Owner: "arn:2"}, "s5 s2"},
 		{"by owner id", session.Filter{OwnerID: "id0"}, "s6 s3"},
+		{"by root id", session.Filter{RootID: "root0"}, "s6 s3"},
 		{"by member, active", session.Filter{Member: "m0", Active: &yes}, "s6"},
 		{"by ids", session.Filter{IDs: []string{"s2", "s5", "none"}}, "s5 s2"},
 		{"started after", session.Filter{StartedAfter: at(5)}, "s6 s0"},
