@@ -219,7 +219,11 @@ var errPanic = errors.New("panic")
 // fail writes an error and logs it if it is ours.
 func (s *Server) fail(w http.ResponseWriter, o access.Origin, sv service, operation string, err error) string {
 	e, known := sv.exception(err)
-	if !known {
+	switch {
+	case known:
+	case errors.Is(err, context.Canceled):
+		s.log.Debug("caller left", "service", sv.name, "operation", operation, "request", o.RequestID)
+	default:
 		s.log.Error("call failed", "service", sv.name, "operation", operation, "request", o.RequestID, "error", err)
 	}
 	if err := s.writeError(w, o, sv, e); err != nil {
