@@ -456,6 +456,13 @@ func (s *session) input(b []byte, must bool) bool {
 	if s.queued+len(b) > maxInput && !must {
 		return false
 	}
+	// A key that the program can take at once spares its person the way through the
+	// queue.
+	if s.proc != nil && !s.typing && len(s.queue) == 0 {
+		if b = b[s.proc.TryWrite(b):]; len(b) == 0 {
+			return true
+		}
+	}
 	s.queue = append(s.queue, append([]byte(nil), b...))
 	s.queued += len(b)
 	s.typeLocked()

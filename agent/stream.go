@@ -25,6 +25,12 @@ const (
 	maxEarlyBytes = 1 << 20
 	maxAcks       = 8192 // acknowledgements waiting to be written
 
+	// ackHold is how long an acknowledgement waits for output to go ahead of it: a
+	// person waits for the echo, nobody for the acknowledgement. ackRush is the number
+	// that does not wait.
+	ackHold = 3 * time.Millisecond
+	ackRush = 8
+
 	firstRTO = 200 * time.Millisecond
 	minRTO   = 100 * time.Millisecond
 	maxRTO   = time.Second
@@ -71,6 +77,7 @@ type stream struct {
 	states       []string // agent_session_state messages to send
 	closing      bool     // close the connection once states are written
 	acks         []ackOf
+	acksDue      time.Time // when they are to be written even without output
 
 	expected   int64 // of the peer's stream
 	early      map[int64]early
@@ -267,17 +274,19 @@ func (s *stream) write(conn *websocket.Conn, link int) {
 	}
 }
 
-// next chooses what to write: acknowledgements first (the peer waits for them), then
-// states, then what this connection has not carried yet, then what is overdue, then
-// new output if the window has room. Without anything it returns how long to wait for
-// the next resend, negative for none. done says that the connection has no more use.
+// next chooses what to write: acknowledgements that are due, then states, then what
+// this connection has not carried yet, then what is overdue, then new output if the
+// window has room, with acknowledgements right behind. Without anything it returns how
+// long to wait for what comes due next, negative for none. done says that the
+// connection has no more use.
 func (s *stream) next(link int) (b []byte, wait time.Duration, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link != link {
 		return nil, 0, true
 	}
-	if len(s.acks) > 0 {
+	hold := s.holdLocked()
+	if hold == 0 {
 		return s.ackLocked(), 0, false
 	}
 	if len(s.states) > 0 {
@@ -287,17 +296,38 @@ func (s *stream) next(link int) (b []byte, wait time.Duration, done bool) {
 		return nil, 0, true
 	}
 	if s.paused {
-		return nil, -1, false
+		return nil, hold, false
 	}
 	f, wait := s.dueLocked()
 	if f == nil {
 		f = s.numberLocked()
 	}
 	if f == nil {
-		return nil, wait, false
+		return nil, sooner(wait, hold), false
 	}
 	f.link, f.sent = s.link, s.now()
+	s.acksDue = time.Time{}
 	return f.encoded, 0, false
+}
+
+// holdLocked returns how long acknowledgements may still wait, negative if there are
+// none.
+func (s *stream) holdLocked() time.Duration {
+	switch {
+	case len(s.acks) == 0:
+		return -1
+	case len(s.acks) >= ackRush, s.closing:
+		return 0
+	}
+	return max(s.acksDue.Sub(s.now()), 0)
+}
+
+// sooner returns the shorter of two waits, of which negative ones are none.
+func sooner(a, b time.Duration) time.Duration {
+	if a < 0 || b >= 0 && b < a {
+		return b
+	}
+	return a
 }
 
 func (s *stream) ackLocked() []byte {
@@ -451,6 +481,9 @@ func (s *stream) keep(m *wire.Message) bool {
 func (s *stream) acknowledge(id uuid.UUID, seq int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.acks) == 0 {
+		s.acksDue = s.now().Add(ackHold)
+	}
 	if len(s.acks) < maxAcks { // beyond that the peer sends again and is answered then
 		s.acks = append(s.acks, ackOf{id, seq})
 	}

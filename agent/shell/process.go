@@ -191,6 +191,24 @@ func read(f *os.File, b []byte) (int, error) {
 // Write types b at the terminal; it blocks while the program does not read.
 func (p *Process) Write(b []byte) (int, error) { return p.out.Write(b) }
 
+// TryWrite types as much of b as the terminal takes without waiting, and returns how
+// much that was. It must not be called while a Write is under way.
+func (p *Process) TryWrite(b []byte) int {
+	raw, err := p.out.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	err = raw.Write(func(fd uintptr) bool {
+		n, err = unix.Write(int(fd), b)
+		return true // whatever came of it: it is tried once
+	})
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
 // Resize tells the program its terminal's new size.
 func (p *Process) Resize(s Size) error {
 	return setSize(p.out, s)
