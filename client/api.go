@@ -148,6 +148,8 @@ func newHTTPClient(bundle string) (*awshttp.BuildableClient, error) {
 			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		}
 		t.TLSClientConfig.RootCAs = pool
+		// The data channel of a session resumes what the API call has negotiated.
+		t.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	}), nil
 }
 
