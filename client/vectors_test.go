@@ -64,7 +64,6 @@ type replay struct {
 	// of each type joined in the order of their numbers.
 	acked map[int64]bool
 	typed map[int64]*wire.Message
-	stop  chan struct{}
 }
 
 // play sends what the server sent to the plugin, reads what the client sends, and

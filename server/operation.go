@@ -50,7 +50,7 @@ import (
 type Operation struct {
 	Service string // signing name: ssm, ec2messages, iam, sts, ec2, sallyport
 	Name    string // StartSession
-	Action  string // action to authorise, Service:Name unless set otherwise
+	Action  string // action to authorise, Service:Name
 	Caller  Caller // who may call at all
 	// input allocates the request; resources and run are typed closures made by op.
 	input     func() any
@@ -215,9 +215,6 @@ func forEveryone(o *Operation) { o.Caller = CallerIdentity }
 // checksItself marks an operation whose run calls Call.Check, because what is to be
 // authorised depends on what it finds (listings filtered by permission).
 func checksItself(o *Operation) { o.selfCheck = true }
-
-// action sets the action to authorise where it is not Service:Name.
-func action(name string) func(*Operation) { return func(o *Operation) { o.Action = name } }
 
 // service describes how a signing name's operations are spoken.
 type service struct {
