@@ -159,10 +159,21 @@ func (s *live) keepLinks(now time.Time) {
 		l.pinged = now
 		s.pingLocked(l)
 	}
-	if len(s.out.injected) > 0 && s.client != nil && now.Sub(s.overdueAt) >= overdueAfter {
+	if s.client != nil && now.Sub(s.overdueAt) >= overdueAfter {
 		s.overdueAt = now
+		s.askAgainLocked()
+	}
+}
+
+// askAgainLocked repeats the gateway's own messages that the client has not
+// acknowledged, and asks again whether it has read what was repeated to it.
+func (s *live) askAgainLocked() {
+	if len(s.out.injected) > 0 {
 		s.out.overdue()
 		s.wakeLocked()
+	}
+	if l := s.client; l.repeat >= 0 && s.out.repeats() {
+		s.g.start(func() { l.conn.Ping(repeatPing(l.repeat)) })
 	}
 }
 

@@ -199,6 +199,7 @@ func (f *flow) acked(seq int64) (origin int64, ours, known bool) {
 		if !f.frames[i].written {
 			return 0, false, false
 		}
+		f.ready = f.ready || i == 0 && isScreen(payloadType(f.frames[0].data))
 		f.drop(i)
 	}
 	n, ours := slices.BinarySearch(f.injected, seq)
@@ -207,9 +208,6 @@ func (f *flow) acked(seq int64) (origin int64, ours, known bool) {
 
 // drop removes frames[i].
 func (f *flow) drop(i int) {
-	if i == 0 && isScreen(payloadType(f.frames[0].data)) {
-		f.ready = true
-	}
 	f.bytes -= len(f.frames[i].data) + frameCost
 	if i < f.next {
 		f.next--
@@ -238,16 +236,21 @@ func (f *flow) lastRepeat() int64 {
 // presume drops the messages up to seq that the present receiver was sent for the
 // second time, and whose repetition it has certainly read: it had them before, and
 // the acknowledgement was lost with the earlier connection. AWS's client says
-// nothing when a message is repeated.
-func (f *flow) presume(seq int64) {
-	for i := 0; f.ready && i < f.next && f.frames[i].seq <= seq; {
-		if f.frames[i].repeat {
+// nothing when a message is repeated. It says nothing either when it is not ready
+// for a message, which can only be in the first moments after message 0; settled
+// says that those are over.
+func (f *flow) presume(seq int64, settled bool) {
+	for i := 0; i < f.next && f.frames[i].seq <= seq; {
+		if f.frames[i].repeat && (f.ready || settled || f.frames[i].seq == 0) {
 			f.drop(i)
 		} else {
 			i++
 		}
 	}
 }
+
+// repeats reports whether the oldest message held was sent to an earlier receiver.
+func (f *flow) repeats() bool { return f.next > 0 && f.frames[0].repeat }
 
 // find returns the index of a message that is not acknowledged.
 func (f *flow) find(seq int64) (int, bool) {

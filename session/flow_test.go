@@ -150,7 +150,7 @@ func TestFlowPresumesWhatAReadyClientMustHave(t *testing.T) {
 	}
 	pushAll(&f, "d")
 	written(t, &f)
-	f.presume(2)
+	f.presume(2, false)
 	if len(f.frames) != 1 || f.frames[0].seq != 3 {
 		t.Errorf("held: %v, want message 3 alone", f.frames)
 	}
@@ -159,16 +159,21 @@ func TestFlowPresumesWhatAReadyClientMustHave(t *testing.T) {
 	}
 }
 
-func TestFlowPresumesNothingOfAClientThatIsNotReady(t *testing.T) {
+// A client is ready for message 0 from the start, and for others a moment later.
+func TestFlowPresumesLittleOfAClientThatIsNotReady(t *testing.T) {
 	var f flow
-	pushAll(&f, "a", "b")
+	pushAll(&f, "a", "b", "c")
 	written(t, &f)
 	f.rewind()
 	written(t, &f)
-	f.acked(1) // stored by the client, out of order: it waits for the repetition of 0
-	f.presume(1)
-	if len(f.frames) != 1 || f.frames[0].seq != 0 {
-		t.Errorf("held: %v, want message 0", f.frames)
+	f.acked(2) // stored by the client, out of order: it waits for the repetition of 1
+	f.presume(2, false)
+	if len(f.frames) != 1 || f.frames[0].seq != 1 {
+		t.Errorf("held: %v, want message 1", f.frames)
+	}
+	f.presume(2, true)
+	if len(f.frames) != 0 {
+		t.Errorf("held of a settled client: %v, want nothing", f.frames)
 	}
 }
 
@@ -287,7 +292,7 @@ func TestFlowAgainstModel(t *testing.T) {
 			case op < 95:
 				if len(wireAcks) > 0 {
 					if ack := wireAcks[0]; ack < 0 {
-						f.presume(-1 - ack)
+						f.presume(-1-ack, false)
 					} else if origin, ours, known := f.acked(ack); known && !ours {
 						delete(unacked, origin)
 					}

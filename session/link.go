@@ -20,6 +20,7 @@ type link struct {
 	gone    bool       // replaced, failed or closed; guarded by the session's mu
 	waiting bool       // the reader waits for room
 	repeat  int64      // the last message that is repeated to this client, or -1
+	since   time.Time
 	pinged  time.Time
 	pinging atomic.Bool
 	ended   chan struct{} // closed when the reader has returned
@@ -27,7 +28,7 @@ type link struct {
 
 // attach makes conn the end's link and serves it until it is lost.
 func (s *live) attach(conn *websocket.Conn, r role, opening wire.Opening) {
-	l := &link{conn: conn, role: r, id: opening.ClientID, pinged: s.g.now(), repeat: -1, ended: make(chan struct{})}
+	l := &link{conn: conn, role: r, id: opening.ClientID, pinged: s.g.now(), since: s.g.now(), repeat: -1, ended: make(chan struct{})}
 	l.work = sync.NewCond(&s.mu)
 	old, late := s.enterLink(l)
 	if late {
@@ -187,6 +188,10 @@ func (s *live) writeLoop(l *link) {
 	}
 }
 
+// settleTime is how long a client may take after its first message to be ready for
+// the others, with much to spare.
+const settleTime = 3 * time.Second
+
 // repeatPing is the payload of the ping behind the last repeated message: its pong
 // says that the client has read them all.
 func repeatPing(seq int64) []byte { return fmt.Appendf(nil, "repeat %d", seq) }
@@ -202,7 +207,7 @@ func (s *live) pong(l *link, payload []byte) {
 	if l.gone {
 		return
 	}
-	s.out.presume(l.repeat)
+	s.out.presume(l.repeat, s.g.now().Sub(l.since) >= settleTime)
 	s.outRoom.Signal()
 	s.regulateLocked()
 	s.settled.Broadcast()

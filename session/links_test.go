@@ -52,6 +52,11 @@ func TestNoByteIsLostOrRepeated(t *testing.T) {
 				}
 			}
 			comeBack(t, agent, client)
+			defer func() {
+				if t.Failed() {
+					t.Log(w.describe(id, agent, client))
+				}
+			}()
 			eventually(t, "everything acknowledged", func() bool {
 				comeBack(t, agent, client)
 				return agent.settled() && client.settled()
@@ -68,6 +73,38 @@ func TestNoByteIsLostOrRepeated(t *testing.T) {
 			}
 		})
 	}
+}
+
+// describe tells where the messages of a session are, for tests that fail.
+func (w *world) describe(id string, agent, client *peer) string {
+	s := w.g.session(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := ""
+	for name, f := range map[string]*flow{"in": &s.in, "out": &s.out} {
+		text += fmt.Sprintf("%s: expects %d, next out %d, held %d from %d written %d, early %d, again %v, acks %d, ready %v\n",
+			name, f.expected, f.out, len(f.frames), f.first(), f.next, len(f.early), f.again, len(f.acks), f.ready)
+	}
+	for name, p := range map[string]*peer{"agent": agent, "client": client} {
+		p.mu.Lock()
+		oldest := int64(-1)
+		if len(p.unacked) > 0 {
+			h, _ := wire.Peek(p.unacked[0])
+			oldest = h.SequenceNumber
+		}
+		text += fmt.Sprintf("%s: sent %d, unacknowledged %d from %d, expects %d, early %d, connected %v\n",
+			name, p.seq, len(p.unacked), oldest, p.expected, len(p.early), p.conn != nil)
+		p.mu.Unlock()
+	}
+	return text
+}
+
+// first is the number of the first message held.
+func (f *flow) first() int64 {
+	if len(f.frames) == 0 {
+		return -1
+	}
+	return f.frames[0].seq
 }
 
 func comeBack(t *testing.T, peers ...*peer) {

@@ -320,6 +320,7 @@ func (p *peer) read(conn *websocket.Conn) {
 	for {
 		_, data, err := conn.Read()
 		if err != nil {
+			p.lost(conn)
 			return
 		}
 		m, err := wire.Decode(data)
@@ -331,6 +332,15 @@ func (p *peer) read(conn *websocket.Conn) {
 		if ack := p.take(m, bytes.Clone(data)); ack != nil {
 			conn.Write(websocket.Binary, ack)
 		}
+	}
+}
+
+// lost notes that a connection has ended: a late one of our own may have replaced it.
+func (p *peer) lost(conn *websocket.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == conn {
+		p.conn = nil
 	}
 }
 
@@ -352,7 +362,9 @@ func (p *peer) take(m *wire.Message, data []byte) []byte {
 			p.t.Error("channel_closed came twice")
 		}
 		p.closing = &c
-		p.conn.Abort()
+		if p.conn != nil {
+			p.conn.Abort()
+		}
 		return nil
 	case wire.TypePausePublication, wire.TypeStartPublication:
 		p.control = append(p.control, m.Type)

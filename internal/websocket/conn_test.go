@@ -220,7 +220,7 @@ func TestDialOverTLSThroughProxy(t *testing.T) {
 		connects++
 		up, err := net.Dial("tcp", r.Host)
 		if err != nil {
-			http.Error(w, err.Error(), 502)
+			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
 		down, _, _ := w.(http.Hijacker).Hijack()
