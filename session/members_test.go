@@ -111,7 +111,7 @@ func TestWhatALostMemberLeavesIsCleanedUp(t *testing.T) {
 	if store.memberOf("mi-of-m2") != "" || store.memberOf("mi-of-ne") != "" || store.memberOf(testNode) != "m1" {
 		t.Errorf("nodes are held by %v, want %s alone, by m1", store.connected, testNode)
 	}
-	eventually(t, "the agent is told", func() bool { return a.closed() == 2 })
+	eventually(t, "the agent is told", func() bool { return a.closed() >= 2 })
 }
 
 func TestTerminatingASessionThatNobodyRelays(t *testing.T) {
