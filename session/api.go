@@ -110,13 +110,14 @@ func (g *Gateway) startFailed(ctx context.Context, row Session, cause error) {
 }
 
 // Resume returns a token with which a client opens the data channel again; it is
-// empty where the session has ended, which AWS's client understands.
+// empty where the session has ended, which AWS's client understands. One that is
+// ending may still hold what the client has not seen.
 func (g *Gateway) Resume(ctx context.Context, id string) (clientToken string, err error) {
 	row, err := g.cfg.Store.Session(ctx, id)
 	if err != nil {
 		return "", fmt.Errorf("reading session: %w", err)
 	}
-	if !row.State.Active() || row.State == StateTerminating {
+	if !row.State.Active() {
 		return "", nil
 	}
 	return g.newToken(roleClient, id), nil

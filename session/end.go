@@ -104,18 +104,27 @@ func (s *live) await(limit time.Duration, cond func() bool) bool {
 
 // drain shows the client everything that the agent sent: first the agent's data
 // channel comes to its end, then the client gets and acknowledges what is left, as
-// long as it makes progress. A client that is away may come back for it.
+// long as it makes progress. A client that is away, or goes, may come back for it.
 func (s *live) drain() {
 	s.await(drainWait, func() bool { return s.agentEnded || s.agent == nil })
-	if !s.await(s.g.cfg.DisconnectGrace, func() bool { return s.client != nil || len(s.out.frames) == 0 }) {
-		return
-	}
-	for s.progresses() {
+	left := s.g.cfg.DisconnectGrace
+	for s.awaitClient(&left) && s.progresses() {
 	}
 }
 
+// awaitClient waits for a client to show what is left to, and reports whether there
+// are both. The waits of all calls together end when left is used up.
+func (s *live) awaitClient(left *time.Duration) bool {
+	began := time.Now()
+	s.await(*left, func() bool { return s.client != nil || len(s.out.frames) == 0 })
+	*left -= time.Since(began)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client != nil && len(s.out.frames) > 0
+}
+
 // progresses waits for the client to acknowledge something, and reports whether it
-// did and more is left. It need not hurry while it is being sent more.
+// did or has gone. It need not hurry while it is being sent more.
 func (s *live) progresses() bool {
 	s.mu.Lock()
 	before, limit := s.out.bytes, ackWait
@@ -123,10 +132,7 @@ func (s *live) progresses() bool {
 		limit = stuckWait
 	}
 	s.mu.Unlock()
-	changed := s.await(limit, func() bool { return s.out.bytes != before || before == 0 || s.client == nil })
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return changed && s.out.bytes > 0 && s.client != nil
+	return s.await(limit, func() bool { return s.out.bytes != before || before == 0 || s.client == nil })
 }
 
 // tellAgent asks the agent to end the session, on the nearest way.

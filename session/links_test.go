@@ -181,6 +181,38 @@ func TestOutputIsDrainedBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// A client whose link was down when the shell ended still gets what the shell said.
+func TestClientComesBackForTheLastWords(t *testing.T) {
+	w := newWorld(t)
+	a, id, agent, client := w.pair()
+	agent.say("$ ")
+	client.wantText("prompt", "$ ")
+	client.cut()
+	w.wantState(id, StateDisconnected)
+	agent.say("last words")
+	agent.sendState(id, "Terminating")
+	a.complete(id, "Success", "", nil)
+	w.wantState(id, StateTerminating)
+	for range 3 {
+		eventually(t, "link back", client.back)
+		client.cut()
+	}
+	eventually(t, "link back", client.back)
+	client.wantGoodbye("")
+	client.wantText("all", "$ last words")
+}
+
+// What is left for a client that stays away does not keep the session.
+func TestLastWordsAreKeptForAWhileOnly(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.DisconnectGrace = 300 * time.Millisecond })
+	a, id, agent, client := w.pair()
+	client.cut()
+	agent.say("last words")
+	agent.sendState(id, "Terminating")
+	a.complete(id, "Success", "", nil)
+	w.wantState(id, StateTerminated)
+}
+
 func TestLateClientIsToldWhyTheSessionEnded(t *testing.T) {
 	for _, forgotten := range []bool{false, true} {
 		t.Run(fmt.Sprint("forgotten ", forgotten), func(t *testing.T) {
