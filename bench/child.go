@@ -122,6 +122,7 @@ type memoryUse struct {
 func (ops operations) addDiagnoses() {
 	var profile *os.File
 	ops["memory"] = handler(func(struct{}) (memoryUse, error) { return ownMemory() })
+	ops["processor"] = handler(func(struct{}) (float64, error) { return processorTime().Seconds(), nil })
 	ops["heap"] = handler(func(path string) (struct{}, error) { return struct{}{}, writeHeap(path) })
 	ops["profile"] = handler(func(path string) (struct{}, error) {
 		f, err := os.Create(path)
@@ -137,9 +138,13 @@ func (ops operations) addDiagnoses() {
 	})
 }
 
-// ownMemory collects garbage, gives back what is free, and counts the rest.
+// ownMemory collects garbage as often as an idle process does in ten minutes, gives
+// back what is free, as the runtime does by and by, and counts the rest. One collection
+// is not enough: pools take two, and each halves stacks that have grown.
 func ownMemory() (memoryUse, error) {
-	runtime.GC() // finalizers and pools take two
+	for range 5 {
+		runtime.GC()
+	}
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -228,6 +233,12 @@ func (c *child) ask(op string, args, result any) error {
 func (c *child) memory() (memoryUse, error) {
 	var m memoryUse
 	return m, c.ask("memory", nil, &m)
+}
+
+// processor returns the seconds of processor time that the child has used.
+func (c *child) processor() (float64, error) {
+	var seconds float64
+	return seconds, c.ask("processor", nil, &seconds)
 }
 
 // profiling writes a CPU profile of the child while f runs, if profiles are wanted.

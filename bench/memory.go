@@ -147,10 +147,10 @@ func (l *lab) shellMemory(ctx context.Context, ssh sshUse) ([]figure, error) {
 		return nil, err
 	}
 	// The first sessions make what later ones share.
-	if err := people.ask("stay", stays{Node: s.node, Count: 10, AtOnce: 2}, nil); err != nil {
+	if err := people.ask("stay", stays{Node: s.node, Count: 20, AtOnce: 4}, nil); err != nil {
 		return nil, err
 	}
-	count := l.pickInt(100, 30)
+	count := l.pickInt(400, 100)
 	server, agent, err := s.growth(func() error {
 		return people.ask("stay", stays{Node: s.node, Count: count, AtOnce: 4}, nil)
 	})
@@ -205,7 +205,7 @@ func beside(value float64, name string, other float64) []peer {
 
 // nodeMemory connects thousands of real agents, which run in one other process.
 func (l *lab) nodeMemory(ctx context.Context, ssh sshUse) ([]figure, error) {
-	count := l.pickInt(5000, 1000)
+	count := l.pickInt(5000, 500)
 	s, err := l.newServer("many")
 	if err != nil {
 		return nil, err
