@@ -77,13 +77,21 @@ func (g *Gateway) runControl(conn *websocket.Conn, node string, silence time.Dur
 		g.log.Error("control channel refused", "node", node, "error", err)
 		return
 	}
+	g.auditNode(node, "connected", map[string]string{"agent_version": c.agentVersion})
 	err = g.readControl(c)
 	stop()
 	g.log.Info("node disconnected", "node", node, "cause", err)
+	g.auditNode(node, "disconnected", map[string]string{"cause": fmt.Sprint(err)})
 }
 
 // readOpening reads the opening message of any channel, within its own deadline.
 func (g *Gateway) readOpening(conn *websocket.Conn) (wire.Opening, error) {
+	select {
+	case g.waiting <- struct{}{}:
+		defer func() { <-g.waiting }()
+	default:
+		return wire.Opening{}, errors.New("too many channels wait to be opened")
+	}
 	conn.SetReadDeadline(time.Now().Add(g.cfg.OpeningTimeout))
 	kind, data, err := conn.Read()
 	if err != nil {

@@ -146,6 +146,10 @@ type Gateway struct {
 	controls map[string]*control // by node id
 	sessions map[string]*live    // by session id, ended ones lingering
 
+	// waiting holds a place for each channel that has not sent its opening message:
+	// until then nobody knows who it is.
+	waiting chan struct{}
+
 	unlisten func()
 	counters counters
 }
@@ -156,6 +160,10 @@ type counters struct {
 	mu    sync.Mutex
 	ended map[string]int64 // by reason
 }
+
+// maxWaiting bounds the channels whose opening message is still to come, at about
+// 15 KB each and for as long as OpeningTimeout.
+const maxWaiting = 4096
 
 // Stats are figures of one member, for metrics.
 type Stats struct {
@@ -175,6 +183,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 		log:      cfg.Logger,
 		controls: map[string]*control{},
 		sessions: map[string]*live{},
+		waiting:  make(chan struct{}, maxWaiting),
 	}
 	g.counters.ended = map[string]int64{}
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -326,4 +335,15 @@ func (g *Gateway) audit(ctx context.Context, event string, s Session, reason str
 		g.log.Error("writing audit record", "session", s.ID, "event", event, "error", err)
 	}
 	return err
+}
+
+// auditNode records that a node came or went. The node's own link does not hang on
+// it: what a node may do is audited where it is done.
+func (g *Gateway) auditNode(node, reason string, details map[string]string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.ctx), storeTimeout)
+	defer cancel()
+	_, err := g.cfg.Audit.Append(ctx, audit.Record{Event: audit.EventNode, Node: node, Reason: reason, Details: details})
+	if err != nil {
+		g.log.Error("recording that a node "+reason, "node", node, "error", err)
+	}
 }

@@ -259,6 +259,15 @@ func TestHostilePeers(t *testing.T) {
 	}
 	t.Run("no token", func(t *testing.T) { refused(t, w.dial(path, "", wire.Opening{})) })
 	t.Run("made-up token", func(t *testing.T) { refused(t, w.dial(path, "", wire.Opening{TokenValue: "c2VjcmV0"})) })
+	t.Run("too many that say nothing", func(t *testing.T) {
+		for len(w.g.waiting) < cap(w.g.waiting) {
+			w.g.waiting <- struct{}{}
+		}
+		refused(t, w.dial(path, "", wire.Opening{TokenValue: token}))
+		for len(w.g.waiting) > 0 {
+			<-w.g.waiting
+		}
+	})
 	t.Run("long token", func(t *testing.T) {
 		refused(t, w.dial(path, "", wire.Opening{TokenValue: strings.Repeat("A", 10000)}))
 	})
