@@ -289,16 +289,8 @@ func (s *Server) startOf(n node.Node, document string) access.Start {
 	if document == "" {
 		document = defaultDocument
 	}
-	start.Document = access.Resource{ARN: s.documentARN(document)}
+	start.Document = access.Resource{ARN: s.config.Realm.Document(document)}
 	return start
-}
-
-// documentARN is the ARN of a document that is named, or the ARN given as a name.
-func (s *Server) documentARN(name string) string {
-	if strings.HasPrefix(name, "arn:") {
-		return name
-	}
-	return s.config.Realm.Document(name)
 }
 
 // nodeFilter compiles the filters of ListNodes: all must match, with any value.

@@ -138,6 +138,10 @@ func (c *Call) principalNamed(ctx context.Context, name string) (identity.Princi
 
 func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Query, out *explainAccessOutput) (access.Explanation, error) {
 	checker := c.Server.checker
+	document, err := c.Server.documentName(in.Document)
+	if err != nil {
+		return access.Explanation{}, err
+	}
 	var n node.Node
 	if in.NodeID != "" {
 		var err error
@@ -146,12 +150,12 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 		}
 		out.NodeID = n.ID
 		if strings.EqualFold(in.Action, "ssm:StartSession") {
-			return checker.ExplainStart(ctx, q, c.Server.startOf(n, in.Document))
+			return checker.ExplainStart(ctx, q, c.Server.startOf(n, document))
 		}
 		q.Resources = append(q.Resources, c.Server.nodeResource(n))
 	}
-	if in.Document != "" {
-		q.Resources = append(q.Resources, access.Resource{ARN: c.Server.documentARN(in.Document), Tags: n.Tags})
+	if document != "" {
+		q.Resources = append(q.Resources, access.Resource{ARN: c.Server.config.Realm.Document(document), Tags: n.Tags})
 	}
 	if in.Resource != "" {
 		q.Resources = append(q.Resources, access.Resource{ARN: in.Resource})

@@ -42,20 +42,27 @@ type aDocument struct {
 	builtin bool
 }
 
-// documentName takes the name out of a document's ARN; names are left as they are.
-func documentName(name string) string {
-	if strings.HasPrefix(name, "arn:") {
-		if _, after, ok := strings.Cut(name, ":document/"); ok {
-			return after
-		}
+// documentName takes the name out of a document's ARN; names are left as they are. An
+// ARN must be the one that policies know the document by: another region or account
+// would be another document, which is not here.
+func (s *Server) documentName(name string) (string, error) {
+	if !strings.HasPrefix(name, "arn:") {
+		return name, nil
 	}
-	return name
+	_, bare, _ := strings.Cut(name, ":document/")
+	if bare == "" || strings.ContainsAny(bare, ":/") || s.config.Realm.Document(bare) != name {
+		return "", ssmError("InvalidDocument", "Document with ARN %s does not exist.", name)
+	}
+	return bare, nil
 }
 
 // documentResource is what an operation on the named document is authorised on. A
 // document that does not exist is authorised by its ARN alone.
 func (c *Call) documentResource(ctx context.Context, name string) (access.Resource, error) {
-	name = documentName(name)
+	name, err := c.Server.documentName(name)
+	if err != nil {
+		return access.Resource{}, err
+	}
 	c.Document = name
 	r := access.Resource{ARN: c.Server.config.Realm.Document(name)}
 	d, _, err := c.Server.config.Documents.Document(ctx, name, document.VersionDefault)
@@ -90,7 +97,10 @@ func (c *Call) checkDocument(ctx context.Context, name string) error {
 // findDocument returns a version of a document: "" and $DEFAULT are the default, else
 // $LATEST or a number. Stored documents come before those built in.
 func (c *Call) findDocument(ctx context.Context, name, version string) (aDocument, error) {
-	name = documentName(name)
+	name, err := c.Server.documentName(name)
+	if err != nil {
+		return aDocument{}, err
+	}
 	number, err := versionNumber(version)
 	if err != nil {
 		return aDocument{}, err
@@ -197,7 +207,11 @@ func (c *Call) named(ctx context.Context, name, version, versionName string) (aD
 	if versionName == "" {
 		return c.findDocument(ctx, name, version)
 	}
-	versions, err := c.Server.config.Documents.DocumentVersions(ctx, documentName(name))
+	name, err := c.Server.documentName(name)
+	if err != nil {
+		return aDocument{}, err
+	}
+	versions, err := c.Server.config.Documents.DocumentVersions(ctx, name)
 	if err != nil {
 		return aDocument{}, documentError(err, name)
 	}

@@ -96,6 +96,10 @@ func notConnected(target string) error {
 // checkStart authorises starting a session and audits the decision. A node that does
 // not exist is authorised by its ARN alone.
 func (c *Call) checkStart(ctx context.Context, in *startSessionInput) (n node.Node, known bool, err error) {
+	name, err := c.Server.documentName(in.DocumentName)
+	if err != nil {
+		return n, false, err
+	}
 	n, err = c.Server.config.Nodes.Node(ctx, in.Target)
 	if err != nil && !errors.Is(err, node.ErrNotFound) {
 		return n, false, err
@@ -104,8 +108,8 @@ func (c *Call) checkStart(ctx context.Context, in *startSessionInput) (n node.No
 		n = node.Node{ID: in.Target}
 	}
 	c.checked = true
-	c.Node, c.Document = n.ID, orElse(documentName(in.DocumentName), defaultDocument)
-	_, err = c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), c.Server.startOf(n, in.DocumentName))
+	c.Node, c.Document = n.ID, orElse(name, defaultDocument)
+	_, err = c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), c.Server.startOf(n, name))
 	return n, known, err
 }
 
