@@ -10,10 +10,16 @@ import (
 // their filters; once there are this many, further ones are not kept.
 const preparedMost = 100
 
-// prepared is a pool that prepares statements once for each connection, since for
-// SQLite's short reads parsing costs more than running.
+// preparer is a pool of connections or a single one.
+type preparer interface {
+	conn
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
+// prepared prepares statements once for each connection, since for SQLite parsing a
+// short one costs more than running it. Whoever closes the connections frees them.
 type prepared struct {
-	*sql.DB
+	on    preparer
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt
 }
@@ -25,9 +31,21 @@ func (p *prepared) QueryContext(ctx context.Context, query string, args ...any) 
 		return nil, err
 	}
 	if stmt == nil {
-		return p.DB.QueryContext(ctx, query, args...)
+		return p.on.QueryContext(ctx, query, args...)
 	}
 	return stmt.QueryContext(ctx, args...)
+}
+
+// ExecContext implements conn.
+func (p *prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	stmt, err := p.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if stmt == nil {
+		return p.on.ExecContext(ctx, query, args...)
+	}
+	return stmt.ExecContext(ctx, args...)
 }
 
 // prepare returns nil where no more statements are kept.
@@ -38,7 +56,7 @@ func (p *prepared) prepare(ctx context.Context, query string) (*sql.Stmt, error)
 	if stmt != nil || full {
 		return stmt, nil
 	}
-	stmt, err := p.DB.PrepareContext(ctx, query)
+	stmt, err := p.on.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}

@@ -20,9 +20,10 @@ import (
 // connections that only read and, the journal being a write-ahead log, never wait
 // for the writer.
 type sqliteDB struct {
-	readers *prepared
-	writes  *sql.DB // nil when read-only
-	writer  *writer // nil when read-only
+	readers *sql.DB
+	reads   *prepared // on readers
+	writes  *sql.DB   // nil when read-only
+	writer  *writer   // nil when read-only
 }
 
 func openSQLite(ctx context.Context, path string, opts Options) (database, error) {
@@ -43,7 +44,7 @@ func openSQLite(ctx context.Context, path string, opts Options) (database, error
 	if err := migrate(ctx, s.writes, goose.DialectSQLite3); err != nil {
 		return nil, errors.Join(err, s.writes.Close())
 	}
-	s.readers = openSQLiteReaders(path)
+	s.openReaders(path)
 	s.writer = startWriter(ctx, s.writes)
 	return s, nil
 }
@@ -52,8 +53,9 @@ func openSQLiteReadOnly(ctx context.Context, path string) (database, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	s := &sqliteDB{readers: openSQLiteReaders(path)}
-	if err := checkSchema(ctx, s.readers.DB); err != nil {
+	s := &sqliteDB{}
+	s.openReaders(path)
+	if err := checkSchema(ctx, s.readers); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -84,8 +86,9 @@ func prepareFile(path string, logger *slog.Logger) error {
 	return f.Chmod(0o600)
 }
 
-func openSQLiteReaders(path string) *prepared {
-	return &prepared{DB: openSQLitePool(path, max(4, runtime.GOMAXPROCS(0)), []string{"query_only(1)"})}
+func (s *sqliteDB) openReaders(path string) {
+	s.readers = openSQLitePool(path, max(4, runtime.GOMAXPROCS(0)), []string{"query_only(1)"})
+	s.reads = &prepared{on: s.readers}
 }
 
 // openSQLitePool opens a pool of connections. FULL makes every commit reach the disk
@@ -109,7 +112,7 @@ func openSQLitePool(path string, size int, pragmas []string) *sql.DB {
 	return db
 }
 
-func (s *sqliteDB) pool() conn { return s.readers }
+func (s *sqliteDB) pool() conn { return s.reads }
 
 func (s *sqliteDB) write(ctx context.Context, change func(tx) error) error {
 	if s.writer == nil {

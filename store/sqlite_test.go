@@ -205,7 +205,11 @@ func limitPages(t *testing.T, s *Store, n int) {
 	if n == 0 {
 		n = 1 << 30
 	}
-	if _, err := s.db.(*sqliteDB).writes.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", n)); err != nil {
+	err := s.db.write(t.Context(), func(on tx) error {
+		_, err := on.exec(fmt.Sprintf("PRAGMA max_page_count = %d", n))
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -357,6 +361,28 @@ func TestCloseMakesWhatWasAccepted(t *testing.T) {
 	}
 	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
 		t.Error("the store is open without its log")
+	}
+}
+
+// TestWriterChangesItsConnection: a connection that no transaction can begin on any
+// more costs one change, not all that follow.
+func TestWriterChangesItsConnection(t *testing.T) {
+	s := openFile(t, dbPath(t))
+	err := s.db.write(t.Context(), func(on tx) error {
+		_, err := on.exec("COMMIT")
+		if err == nil {
+			_, err = on.exec("PRAGMA query_only = 1")
+		}
+		return err
+	})
+	if err == nil {
+		t.Error("a change that ended its transaction: got no error")
+	}
+	if err := s.SetMeta(t.Context(), "k", "lost"); err == nil {
+		t.Error("on a connection that only reads: got no error")
+	}
+	if err := s.SetMeta(t.Context(), "k", "v"); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

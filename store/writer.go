@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"sync"
@@ -23,6 +24,8 @@ const (
 type writer struct {
 	ctx   context.Context // of the statements; never cancelled, see transact
 	db    *sql.DB         // one connection
+	conn  *sql.Conn       // it, kept between transactions; run's alone, as is stmts
+	stmts *prepared       // on conn
 	queue chan *job
 	ended chan struct{} // closed when run has returned
 
@@ -108,6 +111,7 @@ func (w *writer) close() {
 
 func (w *writer) run() {
 	defer close(w.ended)
+	defer w.release()
 	for first := range w.queue {
 		w.make(w.gather(first))
 	}
@@ -167,13 +171,8 @@ var errBegin = errors.New("beginning transaction")
 // Statements do not see the callers' contexts: interrupting one makes SQLite roll
 // back the whole transaction, others' changes included.
 func (w *writer) transact(batch []*job) (err error) {
-	c, err := w.db.Conn(w.ctx)
+	t, err := w.begin()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errBegin, err)
-	}
-	defer c.Close()
-	t := tx{ctx: w.ctx, on: c}
-	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("%w: %w", errBegin, err)
 	}
 	defer func() {
@@ -191,6 +190,38 @@ func (w *writer) transact(batch []*job) (err error) {
 	}
 	_, err = t.exec("COMMIT")
 	return err
+}
+
+// begin opens a transaction. It keeps the connection for the next one, unless it is
+// no good for any.
+func (w *writer) begin() (tx, error) {
+	if w.conn == nil {
+		c, err := w.db.Conn(w.ctx)
+		if err != nil {
+			return tx{}, err
+		}
+		w.conn, w.stmts = c, &prepared{on: c}
+	}
+	t := tx{ctx: w.ctx, on: w.stmts}
+	_, err := t.exec("BEGIN IMMEDIATE")
+	if err != nil {
+		w.hangUp()
+	}
+	return t, err
+}
+
+// release gives the connection back to the pool, which closes it last of all.
+func (w *writer) release() {
+	if w.conn != nil {
+		w.conn.Close()
+		w.conn, w.stmts = nil, nil
+	}
+}
+
+// hangUp closes the connection and with it the statements.
+func (w *writer) hangUp() {
+	w.conn.Raw(func(any) error { return driver.ErrBadConn }) // database/sql's way of closing one
+	w.release()
 }
 
 func eachInSavepoint(t tx, batch []*job) error {
