@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"sallyport.dev/session"
 )
@@ -99,16 +100,30 @@ func (s *Store) UpdateSession(ctx context.Context, id string, change func(*sessi
 		if err != nil || !now.State.Active() {
 			return err
 		}
+		before := sessionValues(now)
 		if err := change(&now); err != nil {
 			return err
 		}
-		_, err = t.exec(`UPDATE sessions SET node_id = $2, target = $3, document = $4, session_type = $5,
-			owner = $6, owner_id = $7, owner_name = $8, reason = $9, source_ip = $10, run_as = $11, state = $12,
-			started = $13, ended = $14, end_reason = $15, exit_status = $16, member = $17, recording = $18,
-			bytes_in = $19, bytes_out = $20, max_duration = $21, idle_timeout = $22, root_id = $23 WHERE id = $1`,
-			append([]any{id}, sessionValues(now)...)...)
+		err = updateSession(t, id, before, sessionValues(now))
 		changed = err == nil
 		return err
 	})
 	return changed && err == nil, err
+}
+
+// updateSession sets the columns whose values have changed: the others' indexes are
+// left alone, and few combinations ever occur.
+func updateSession(t tx, id string, before, after []any) error {
+	set, args := []string(nil), []any{id}
+	for i, column := range strings.Split(sessionColumns, ",")[1:] {
+		if before[i] != after[i] {
+			args = append(args, after[i])
+			set = append(set, fmt.Sprintf("%s = $%d", strings.TrimSpace(column), len(args)))
+		}
+	}
+	if len(set) == 0 {
+		return nil
+	}
+	_, err := t.exec("UPDATE sessions SET "+strings.Join(set, ", ")+" WHERE id = $1", args...)
+	return err
 }
