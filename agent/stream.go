@@ -25,9 +25,9 @@ const (
 	maxEarlyBytes = 1 << 20
 	maxAcks       = 8192 // acknowledgements waiting to be written
 
-	// ackHold is how long an acknowledgement waits for output to go ahead of it: a
-	// person waits for the echo, nobody for the acknowledgement. ackRush is the number
-	// that does not wait.
+	// ackHold is how long an acknowledgement waits: a person waits for the echo, nobody
+	// for the acknowledgement, which would compete with the echo for every processor
+	// on the way if it followed at once. ackRush is the number that does not wait.
 	ackHold = 3 * time.Millisecond
 	ackRush = 8
 
@@ -77,7 +77,7 @@ type stream struct {
 	states       []string // agent_session_state messages to send
 	closing      bool     // close the connection once states are written
 	acks         []ackOf
-	acksDue      time.Time // when they are to be written even without output
+	acksDue      time.Time // when they are to be written
 
 	expected   int64 // of the peer's stream
 	early      map[int64]early
@@ -276,9 +276,8 @@ func (s *stream) write(conn *websocket.Conn, link int) {
 
 // next chooses what to write: acknowledgements that are due, then states, then what
 // this connection has not carried yet, then what is overdue, then new output if the
-// window has room, with acknowledgements right behind. Without anything it returns how
-// long to wait for what comes due next, negative for none. done says that the
-// connection has no more use.
+// window has room. Without anything it returns how long to wait for what comes due
+// next, negative for none. done says that the connection has no more use.
 func (s *stream) next(link int) (b []byte, wait time.Duration, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -306,7 +305,6 @@ func (s *stream) next(link int) (b []byte, wait time.Duration, done bool) {
 		return nil, sooner(wait, hold), false
 	}
 	f.link, f.sent = s.link, s.now()
-	s.acksDue = time.Time{}
 	return f.encoded, 0, false
 }
 

@@ -30,7 +30,12 @@ const (
 	firstBackoff    = 100 * time.Millisecond
 	maxBackoff      = 5 * time.Second
 	handlerPatience = 2 * time.Second
-	noticeAfter     = time.Second
+	// ackHold is how long an acknowledgement waits: written at once, it would compete
+	// for processors with the terminal that shows the output. ackRush is the number
+	// that does not wait.
+	ackHold     = 3 * time.Millisecond
+	ackRush     = 8
+	noticeAfter = time.Second
 	// holdInput is how long input waits for the agent's first word, handshakeGrace how
 	// long after its first acknowledgement a handshake may still begin.
 	holdInput         = 3 * time.Second
@@ -56,8 +61,8 @@ type Handler interface {
 	// Start is called once, before the first Take. properties are those of the
 	// document, nil for a session without handshake.
 	Start(properties json.RawMessage) error
-	// Take handles one payload, which is acknowledged when it returns. It may block:
-	// that is what holds the agent back.
+	// Take handles one payload, which is acknowledged a moment after it returns. It may
+	// block: that is what holds the agent back.
 	Take(pt wire.PayloadType, payload []byte) error
 }
 
@@ -110,7 +115,10 @@ type DataChannel struct {
 	heard    time.Time // when anything arrived last
 	pinged   time.Time // when the unanswered ping went out; zero if answered
 	nextPing time.Time
-	stalled  bool // the reader waits for room
+	stalled  bool           // the reader waits for room
+	acks     []wire.Message // handled, to be acknowledged; without their payloads
+
+	acksDue *time.Timer // for the keeping goroutine
 
 	// Of the connecting goroutine alone.
 	token     string
@@ -142,6 +150,7 @@ func NewDataChannel(cfg ChannelConfig) *DataChannel {
 		opened:   make(chan struct{}),
 		started:  make(chan struct{}),
 		taken:    make(chan struct{}),
+		acksDue:  time.NewTimer(time.Hour),
 		out:      newOutgoing(),
 		in:       newIncoming(),
 		token:    cfg.Stream.Token,
@@ -248,6 +257,7 @@ func (d *DataChannel) finish() {
 		d.changed.Wait()
 	}
 	d.mu.Unlock()
+	d.acknowledgeHandled()
 	d.halt()
 }
 
@@ -600,16 +610,40 @@ func (d *DataChannel) deliver(fail context.CancelCauseFunc) {
 			fail(err)
 			return
 		}
-		d.mu.Lock()
-		link := d.link
-		d.mu.Unlock()
+		d.handled(m)
+	}
+}
+
+// handled notes that m is to be acknowledged: soon, or at once if many wait or the
+// session ends.
+func (d *DataChannel) handled(m *wire.Message) {
+	d.mu.Lock()
+	d.acks = append(d.acks, wire.Message{Type: m.Type, ID: m.ID, SequenceNumber: m.SequenceNumber})
+	n, rush := len(d.acks), d.closed != nil
+	d.mu.Unlock()
+	switch {
+	case rush, n >= ackRush:
+		d.acknowledgeHandled()
+	case n == 1:
+		d.acksDue.Reset(ackHold)
+	}
+	d.mu.Lock()
+	d.in.handled() // last, so that the end waits for the acknowledgement
+	d.changed.Broadcast()
+	d.mu.Unlock()
+}
+
+// acknowledgeHandled writes the acknowledgements that wait. While there is no link
+// they are dropped: the agent sends again over the next one.
+func (d *DataChannel) acknowledgeHandled() {
+	d.mu.Lock()
+	link, acks := d.link, d.acks
+	d.acks = nil
+	d.mu.Unlock()
+	for i := range acks {
 		if link != nil {
-			d.acknowledge(link, m)
+			d.acknowledge(link, &acks[i])
 		}
-		d.mu.Lock()
-		d.in.handled() // last, so that the end waits for the acknowledgement
-		d.changed.Broadcast()
-		d.mu.Unlock()
 	}
 }
 
@@ -690,6 +724,9 @@ func (d *DataChannel) keep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-d.acksDue.C:
+			d.acknowledgeHandled()
+			continue
 		case <-ticker.C:
 		}
 		if d.stopped() {
