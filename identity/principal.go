@@ -66,6 +66,16 @@ func (p Principal) Temporary() bool { return !p.IssuedAt.IsZero() }
 // IsNode reports whether the principal is a node's agent.
 func (p Principal) IsNode() bool { return p.Kind == KindNode }
 
+// RootID is the unique id of who is behind the principal: the user themselves, or the
+// user who began the chain of roles. The name of a role session is for its caller to
+// choose, so that UserID alone does not tell two people with the same role apart.
+func (p Principal) RootID() string {
+	if p.Root != "" {
+		return p.Root
+	}
+	return p.UserID
+}
+
 // SessionIDPrefix is what the ids of the principal's sessions start with: the
 // user's name, or the role session's name.
 func (p Principal) SessionIDPrefix() string {

@@ -92,7 +92,7 @@ func TestSessionsAndRecordings(t *testing.T) {
 	h.must(err)
 	h.must(h.store.CreateSession(context.Background(), session.Session{
 		ID: "alice-0a1b", NodeID: "i-060ee0879f3ec4eb7", Document: defaultDocument, Owner: testRealm.IAM("user", "/", "alice"),
-		OwnerID: owner.ID, OwnerName: "alice", State: session.StateConnected, Started: h.clock(), Recording: "one.cast"}))
+		OwnerID: owner.ID, RootID: owner.ID, OwnerName: "alice", State: session.StateConnected, Started: h.clock(), Recording: "one.cast"}))
 	_, err = h.store.UpdateSession(context.Background(), "alice-0a1b", func(s *session.Session) error {
 		s.State, s.Ended = session.StateTerminated, h.clock()
 		return nil

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 
 	"sallyport.dev/access"
 	"sallyport.dev/identity"
@@ -15,23 +17,49 @@ func (s *Server) nodeResource(n node.Node) access.Resource {
 	return access.Resource{ARN: s.config.Realm.Node(n.ID), Tags: n.Tags}
 }
 
+// owns reports whether a session is the principal's own. The name of a role session is
+// the caller's choice, so that the same person must be behind it as well.
+func owns(p identity.Principal, v session.Session) bool {
+	return v.OwnerID == p.UserID && rootOf(v) == p.RootID()
+}
+
+// rootOf is who is behind a session. Rows from before that was noted know their owner
+// alone, who is enough where it is a user.
+func rootOf(v session.Session) string { return cmp.Or(v.RootID, v.OwnerID) }
+
 // sessionResource is a session as policies see it: with its node's tags, and the
 // system tags that AWS gives sessions (who may resume and end their own).
-func (s *Server) sessionResource(ctx context.Context, v session.Session) (access.Resource, error) {
-	tags := identity.Tags{
-		"aws:ssmmessages:session-id": v.OwnerID,
-		"aws:ssmmessages:target-id":  v.NodeID,
-	}
-	n, err := s.config.Nodes.Node(ctx, v.NodeID)
+func (c *Call) sessionResource(ctx context.Context, v session.Session) (access.Resource, error) {
+	n, err := c.Server.config.Nodes.Node(ctx, v.NodeID)
 	if err != nil && !errors.Is(err, node.ErrNotFound) {
 		return access.Resource{}, err
 	}
+	tags := identity.Tags{}
 	for key, value := range n.Tags {
-		if _, system := tags[key]; !system {
+		if !strings.HasPrefix(strings.ToLower(key), "aws:") {
 			tags[key] = value
 		}
 	}
-	return access.Resource{ARN: s.config.Realm.Session(v.ID), Tags: tags}, nil
+	// Not among the tags, whose values commas separate: names of role sessions may
+	// have commas.
+	system := map[string][]string{}
+	for _, prefix := range []string{"aws:ResourceTag/", "ssm:resourceTag/"} {
+		system[prefix+"aws:ssmmessages:session-id"] = []string{ownerTag(c.Principal, v)}
+		system[prefix+"aws:ssmmessages:target-id"] = []string{v.NodeID}
+	}
+	return access.Resource{ARN: c.Server.config.Realm.Session(v.ID), Tags: tags, Context: system}, nil
+}
+
+// ownerTag is the value of a session's tag aws:ssmmessages:session-id: its owner's
+// aws:userid, which policies compare with the caller's. To a caller who is somebody
+// else under the same name of a role session it is a value that is not theirs, rather
+// than none: conditions with IfExists would hold without one.
+func ownerTag(p identity.Principal, v session.Session) string {
+	sameName := len(v.OwnerID) >= len(p.UserID) && strings.EqualFold(v.OwnerID[:len(p.UserID)], p.UserID)
+	if sameName && rootOf(v) != p.RootID() {
+		return rootOf(v) + "/" + v.OwnerID
+	}
+	return v.OwnerID
 }
 
 // nodeByTarget finds a node by its id, or by its name where just one has it.

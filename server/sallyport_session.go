@@ -67,7 +67,7 @@ func listSessions(ctx context.Context, c *Call, in *listSessionsInput) (*listSes
 		filter.Active = &active
 	}
 	if !all {
-		filter.OwnerID = c.Principal.UserID
+		filter.OwnerID, filter.RootID = c.Principal.UserID, c.Principal.Root
 		if err := c.CheckOwn(ctx, access.Resource{ARN: "*"}); err != nil {
 			return nil, err
 		}
@@ -141,11 +141,11 @@ func (c *Call) checkSession(ctx context.Context, id string) (session.Session, er
 		return v, err
 	}
 	c.Session, c.Node, c.Document = v.ID, v.NodeID, v.Document
-	resource, err := c.Server.sessionResource(ctx, v)
+	resource, err := c.sessionResource(ctx, v)
 	if err != nil {
 		return v, err
 	}
-	if v.OwnerID == c.Principal.UserID {
+	if owns(c.Principal, v) {
 		return v, c.CheckOwn(ctx, resource)
 	}
 	return v, c.Check(ctx, resource)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -169,7 +168,7 @@ func (c *Call) newSession(in *startSessionInput, d *document.Document) session.S
 		Owner:       c.Principal.ARN,
 		OwnerID:     c.Principal.UserID,
 		OwnerName:   c.Principal.Name,
-		RootID:      cmp.Or(c.Principal.Root, c.Principal.UserID),
+		RootID:      c.Principal.RootID(),
 		Reason:      in.Reason,
 		SourceIP:    c.Origin.SourceIP,
 		RunAs:       runAs(c.Principal, d),
@@ -256,7 +255,7 @@ func (c *Call) checkOwnedSession(ctx context.Context, id string) (v session.Sess
 		return v, false, err
 	}
 	c.Session, c.Node, c.Document = v.ID, v.NodeID, v.Document
-	r, err := c.Server.sessionResource(ctx, v)
+	r, err := c.sessionResource(ctx, v)
 	if err != nil {
 		return v, false, err
 	}
