@@ -161,6 +161,40 @@ func TestPlayer(t *testing.T) {
 	}
 }
 
+// Into a pipe or a file a recording is written once, at once, and ends.
+func TestPlayIntoPipe(t *testing.T) {
+	tests := []struct {
+		name  string
+		from  time.Duration
+		speed float64
+	}{
+		{"all of it", 0, 1},
+		{"from a time in it", 30 * time.Second, 1},
+		{"from behind its end", time.Hour, 1},
+		{"slowly", 0, 0.001},
+		{"fast", time.Second, 1000},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			pl := &player{file: strings.NewReader(cast), out: bufio.NewWriter(&out), speed: tt.speed}
+			if err := pl.rewind(); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- pl.run(t.Context(), tt.from) }()
+			select {
+			case err := <-done:
+				if err != nil || out.String() != "abc" {
+					t.Errorf("got %q, %v, want abc", out.String(), err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("it does not end")
+			}
+		})
+	}
+}
+
 func TestParseOffset(t *testing.T) {
 	for in, want := range map[string]time.Duration{"": 0, "90s": 90 * time.Second, "2m": 2 * time.Minute, "1:30": 90 * time.Second, "1:00:01": time.Hour + time.Second, "45": 45 * time.Second} {
 		if got, err := parseOffset(in); err != nil || got != want {

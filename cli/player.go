@@ -120,10 +120,10 @@ func (pl *player) show(e recording.Event) error {
 }
 
 // wait lets the time until the event at next pass. It returns up to where to go on at
-// once: before pl.at to jump back, 0 or next to just play the event.
+// once: before pl.at to jump back, pl.at to just play the event.
 func (pl *player) wait(ctx context.Context, next time.Duration) (to time.Duration, err error) {
-	if !pl.live {
-		return 0, nil
+	if !pl.live { // nobody watches: no time passes, and nothing jumps
+		return pl.at, nil
 	}
 	if err := pl.out.Flush(); err != nil {
 		return 0, err
