@@ -73,10 +73,8 @@ func (g *Gateway) Start(ctx context.Context, req StartRequest) (clientToken stri
 	if !validID(row.ID) {
 		return "", fmt.Errorf("session id %q is not allowed", row.ID)
 	}
-	if err := g.cfg.Store.CreateSession(ctx, row); err != nil {
-		return "", fmt.Errorf("storing session: %w", err)
-	}
-	if err := g.openAnywhere(ctx, request{Op: "open", Session: &row, Start: &req.Start, Options: req.Options}); err != nil {
+	err = g.openAnywhere(ctx, request{Op: "open", Session: &row, Start: &req.Start, Options: req.Options})
+	if err != nil {
 		g.startFailed(ctx, row, err)
 		return "", err
 	}
@@ -87,7 +85,10 @@ func (g *Gateway) Start(ctx context.Context, req StartRequest) (clientToken stri
 // member where it is.
 func (g *Gateway) openAnywhere(ctx context.Context, req request) error {
 	if c := g.control(req.Session.NodeID); c != nil {
-		return g.open(ctx, c, req)
+		return g.open(ctx, c, req, g.create)
+	}
+	if err := g.create(ctx, *req.Session); err != nil {
+		return err
 	}
 	err := g.ask(ctx, subjectNode+req.Session.NodeID, req)
 	if errors.Is(err, ErrNoResponder) {
@@ -96,14 +97,33 @@ func (g *Gateway) openAnywhere(ctx context.Context, req request) error {
 	return err
 }
 
-// startFailed notes in the row why the session did not begin.
+// errStoring marks a session that has no row because the store took none.
+var errStoring = errors.New("storing session")
+
+func (g *Gateway) create(ctx context.Context, row Session) error {
+	if err := g.cfg.Store.CreateSession(ctx, row); err != nil {
+		return fmt.Errorf("%w: %w", errStoring, err)
+	}
+	return nil
+}
+
+// startFailed notes in the row why the session did not begin, making the row where
+// it did not come to that.
 func (g *Gateway) startFailed(ctx context.Context, row Session, cause error) {
+	if errors.Is(cause, errStoring) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	_, err := g.cfg.Store.UpdateSession(ctx, row.ID, func(s *Session) error {
+	fail := func(s *Session) error {
 		s.State, s.Ended, s.EndReason = StateFailed, g.now(), clip(cause.Error())
 		return nil
-	})
+	}
+	_, err := g.cfg.Store.UpdateSession(ctx, row.ID, fail)
+	if errors.Is(err, ErrNotFound) {
+		fail(&row)
+		err = g.create(ctx, row)
+	}
 	if err != nil {
 		g.log.Error("saving a session that did not start", "session", row.ID, "error", err)
 	}

@@ -314,7 +314,7 @@ func (g *Gateway) serveNode(ctx context.Context, node string, data []byte) []byt
 	case "ping":
 		return replyFor(nil)
 	case "open":
-		return replyFor(g.open(ctx, c, req))
+		return replyFor(g.open(ctx, c, req, g.adopt))
 	case "send":
 		return replyFor(c.conn.Write(websocket.Binary, req.Frame))
 	case "remove":

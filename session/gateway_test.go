@@ -119,6 +119,18 @@ func TestAgentThatDoesNotStartFailsTheSession(t *testing.T) {
 	eventually(t, "the agent is told", func() bool { return a.closed() > 0 })
 }
 
+// TestRowIsWrittenTwiceUntilConnected: set-ups wait for the disk, so the row is made
+// complete at once and changed when both ends have come.
+func TestRowIsWrittenTwiceUntilConnected(t *testing.T) {
+	w := newWorld(t)
+	_, id, _, _ := w.pair()
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	if row := w.store.sessions[id]; row.Recording != "rec.cast" || row.Member == "" || w.store.updates != 1 {
+		t.Errorf("got recording %q, member %q and %d changes, want both and 1 change", row.Recording, row.Member, w.store.updates)
+	}
+}
+
 func TestOutputBeforeTheClientIsHeld(t *testing.T) {
 	w := newWorld(t)
 	a := w.agent(testNode)

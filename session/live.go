@@ -67,13 +67,21 @@ type live struct {
 	overdueAt      time.Time // when own messages were last repeated
 	closed         bool      // channel_closed went out: nothing is relayed any more
 	endedAt        time.Time
-	saving, dirty  bool // the row is being written; must be written again
+	saving, dirty  bool     // the row is being written; must be written again
+	saved          rowState // what the row says; the one that saves alone
+}
+
+// rowState is what a row says of a session that goes on.
+type rowState struct {
+	state   State
+	in, out int64 // bytes
 }
 
 func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *live {
 	s := &live{g: g, row: row, task: task, opts: opts, done: make(chan struct{}), used: usedTokens{}}
 	s.log = sessionLog{g.log.With("session", row.ID, "node", row.NodeID)}
 	s.inRoom, s.outRoom, s.settled = sync.NewCond(&s.mu), sync.NewCond(&s.mu), sync.NewCond(&s.mu)
+	s.saved.state = row.State
 	now := g.now()
 	s.agentAt, s.clientAt = now, now
 	s.active.Store(now.UnixNano())
@@ -150,17 +158,19 @@ func (s *live) saveLoop() {
 }
 
 func (s *live) saveOnce() {
-	state := s.state()
-	if !state.Active() {
+	now := rowState{s.state(), s.bytesIn.Load(), s.bytesOut.Load()}
+	if now == s.saved || !now.state.Active() {
 		return // finish writes the last word
 	}
 	ctx, cancel := context.WithTimeout(s.g.ctx, storeTimeout)
 	defer cancel()
 	changed, err := s.g.cfg.Store.UpdateSession(ctx, s.row.ID, func(row *Session) error {
-		row.State = state
-		row.BytesIn, row.BytesOut = s.bytesIn.Load(), s.bytesOut.Load()
+		row.State, row.BytesIn, row.BytesOut = now.state, now.in, now.out
 		return nil
 	})
+	if changed {
+		s.saved = now
+	}
 	switch {
 	case err != nil:
 		s.log.Error("saving session", "error", err)

@@ -10,8 +10,9 @@ import (
 	"sallyport.dev/wire"
 )
 
-// open starts a session on a node connected here, on behalf of any member.
-func (g *Gateway) open(ctx context.Context, c *control, req request) error {
+// open starts a session on a node connected here, on behalf of any member. store
+// makes its row tell that it is here.
+func (g *Gateway) open(ctx context.Context, c *control, req request, store func(context.Context, Session) error) error {
 	if req.Session == nil || req.Start == nil {
 		return fmt.Errorf("opening session: session or start is missing")
 	}
@@ -20,7 +21,11 @@ func (g *Gateway) open(ctx context.Context, c *control, req request) error {
 	if err := s.openRecording(); err != nil {
 		return err
 	}
-	if err := s.enterGateway(ctx); err != nil {
+	err := store(ctx, s.row)
+	if err == nil {
+		err = s.enterGateway(ctx)
+	}
+	if err != nil {
 		s.abandon(err)
 		return err
 	}
@@ -46,12 +51,11 @@ func (s *live) openRecording() error {
 	return nil
 }
 
-// enterGateway makes the session known: in the store, in the audit log, on its
-// subject and here.
-func (s *live) enterGateway(ctx context.Context) error {
-	g := s.g
-	changed, err := g.cfg.Store.UpdateSession(ctx, s.row.ID, func(row *Session) error {
-		row.Member, row.Recording = g.cfg.Cluster.Member(), s.row.Recording
+// adopt notes in the row of a session that another member was asked for that it is
+// here.
+func (g *Gateway) adopt(ctx context.Context, s Session) error {
+	changed, err := g.cfg.Store.UpdateSession(ctx, s.ID, func(row *Session) error {
+		row.Member, row.Recording = g.cfg.Cluster.Member(), s.Recording
 		return nil
 	})
 	if err != nil {
@@ -60,6 +64,12 @@ func (s *live) enterGateway(ctx context.Context) error {
 	if !changed {
 		return ErrEnded
 	}
+	return nil
+}
+
+// enterGateway makes the session known: in the audit log, on its subject and here.
+func (s *live) enterGateway(ctx context.Context) error {
+	g := s.g
 	if err := g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, nil); err != nil {
 		return err
 	}
