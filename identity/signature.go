@@ -19,6 +19,8 @@ const (
 	maxPresigned = 7 * 24 * time.Hour
 	// maxSignedHeaders bounds the list of signed headers.
 	maxSignedHeaders = 100
+	// maxParameters bounds the query of a presigned request.
+	maxParameters = 512
 )
 
 // signature is what a request says of how it was signed.
@@ -125,30 +127,51 @@ func requestDate(r *http.Request) (header, at string, err error) {
 }
 
 func parsePresigned(r *http.Request) (*signature, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	query, err := signingParameters(r.URL.RawQuery)
 	if err != nil {
-		return nil, authError(Incomplete, "The query is malformed.")
+		return nil, err
 	}
-	for name, values := range query {
-		if strings.HasPrefix(strings.ToLower(name), "x-amz-") && len(values) > 1 {
-			return nil, authError(Incomplete, "The query parameter '%.40s' is given twice.", name)
-		}
-	}
-	if query.Get("X-Amz-Algorithm") != algorithm {
+	if query["X-Amz-Algorithm"] != algorithm {
 		return nil, authError(Incomplete, "X-Amz-Algorithm must be %s.", algorithm)
 	}
-	seconds, err := strconv.Atoi(query.Get("X-Amz-Expires"))
+	seconds, err := strconv.Atoi(query["X-Amz-Expires"])
 	if expires := time.Duration(seconds) * time.Second; err != nil || seconds < 1 || expires > maxPresigned {
 		return nil, authError(Incomplete, "X-Amz-Expires must be a number of seconds between 1 and 604800.")
 	}
 	sig := &signature{
 		presigned: true, expires: time.Duration(seconds) * time.Second,
-		value: query.Get("X-Amz-Signature"), token: query.Get("X-Amz-Security-Token"),
+		value: query["X-Amz-Signature"], token: query["X-Amz-Security-Token"],
 	}
-	if err := sig.fill(query.Get("X-Amz-Credential"), query.Get("X-Amz-SignedHeaders"), query.Get("X-Amz-Date")); err != nil {
+	if err := sig.fill(query["X-Amz-Credential"], query["X-Amz-SignedHeaders"], query["X-Amz-Date"]); err != nil {
 		return nil, err
 	}
 	return sig, sig.requireSigned(r, "X-Amz-Target")
+}
+
+// signingParameters returns the parameters of a query that are about its signature.
+// The others may be many, and are nobody's yet.
+func signingParameters(raw string) (map[string]string, error) {
+	if strings.Count(raw, "&") >= maxParameters {
+		return nil, authError(Incomplete, "The query has more than %d parameters.", maxParameters)
+	}
+	found := map[string]string{}
+	for pair := range strings.SplitSeq(raw, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(key)
+		if err != nil || strings.Contains(pair, ";") {
+			return nil, authError(Incomplete, "The query is malformed.")
+		}
+		if !strings.HasPrefix(strings.ToLower(name), "x-amz-") {
+			continue
+		}
+		if _, twice := found[name]; twice {
+			return nil, authError(Incomplete, "The query parameter '%.40s' is given twice.", name)
+		}
+		if found[name], err = url.QueryUnescape(value); err != nil {
+			return nil, authError(Incomplete, "The query is malformed.")
+		}
+	}
+	return found, nil
 }
 
 // fill reads the credential scope, the list of signed headers and the time.
@@ -316,12 +339,24 @@ func canonicalHeader(r *http.Request, name string) (string, error) {
 // escape percent-encodes all but RFC 3986's unreserved characters and those in keep.
 func escape(s, keep string) string {
 	const digits = "0123456789ABCDEF"
-	var b strings.Builder
+	literal := func(c byte) bool {
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("-._~", c) >= 0 || strings.IndexByte(keep, c) >= 0
+	}
+	n := 0
 	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
-			strings.IndexByte("-._~", c) >= 0, strings.IndexByte(keep, c) >= 0:
+		if !literal(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	var b strings.Builder
+	b.Grow(len(s) + 2*n)
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case literal(c):
 			b.WriteByte(c)
 		default:
 			b.WriteByte('%')

@@ -323,7 +323,7 @@ func TestSlowBody(t *testing.T) {
 	h.must(err)
 	defer conn.Close()
 	h.must(conn.SetDeadline(time.Now().Add(10 * time.Second)))
-	_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: Sallyport.GetStatus\r\nContent-Length: 100\r\n\r\n{")
+	_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: Sallyport.GetStatus\r\nContent-Type: "+contentJSON+"\r\nContent-Length: 100\r\n\r\n{")
 	h.must(err)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	h.must(err)

@@ -75,7 +75,12 @@ func (c *channels) node(w http.ResponseWriter, r *http.Request, body []byte) (id
 
 // signedNode is node for a POST, whose body is signed, too.
 func (c *channels) signedNode(w http.ResponseWriter, r *http.Request) (id string, ok bool) {
-	body, err := c.server.readBody(w, r)
+	body, release, err := c.server.receive(w, r, c.server.origin(r).SourceIP, maxUnsigned)
+	defer release()
+	if errors.Is(err, errBusy) {
+		refuse(w, http.StatusServiceUnavailable, "Too many requests are arriving. Try again in a moment.")
+		return "", false
+	}
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "The request did not arrive as a whole.")
 		return "", false

@@ -15,11 +15,26 @@ import (
 
 const contentJSON = "application/x-amz-json-1.1"
 
+// jsonBounds bound what a JSON request is built into: a structure of no members takes
+// hundreds of bytes for two.
+type jsonBounds struct{ values, containers int }
+
+var (
+	// callerBounds admit an agent's inventory, which is the largest request there is.
+	callerBounds = jsonBounds{values: 128 << 10, containers: 16 << 10}
+	// strangerBounds are for operations without a signature: flat and short ones.
+	strangerBounds = jsonBounds{values: 64, containers: 16}
+)
+
 // maxDepth bounds the nesting of requests, in either codec.
 const maxDepth = 32
 
 func decodeJSON(o *Operation, body []byte) (any, error) {
-	tree, err := parseJSON(body)
+	bounds := callerBounds
+	if o.Caller == CallerAnonymous {
+		bounds = strangerBounds
+	}
+	tree, err := parseJSON(body, bounds)
 	if err != nil {
 		return nil, exception("SerializationException", "%v", err)
 	}
@@ -27,12 +42,16 @@ func decodeJSON(o *Operation, body []byte) (any, error) {
 }
 
 // parseJSON reads one JSON value; an empty body is an empty structure.
-func parseJSON(body []byte) (any, error) {
+func parseJSON(body []byte, bounds jsonBounds) (any, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return map[string]any{}, nil
 	}
-	if depthJSON(body) > maxDepth {
+	depth, size := measureJSON(body)
+	switch {
+	case depth > maxDepth:
 		return nil, errors.New("the request is nested too deeply")
+	case size.values > bounds.values || size.containers > bounds.containers:
+		return nil, errors.New("the request has too many members")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -46,9 +65,9 @@ func parseJSON(body []byte) (any, error) {
 	return tree, nil
 }
 
-// depthJSON measures the nesting without building anything.
-func depthJSON(body []byte) int {
-	depth, deepest, inString := 0, 0, false
+// measureJSON measures the nesting and size without building anything.
+func measureJSON(body []byte) (depth int, size jsonBounds) {
+	open, inString := 0, false
 	for i := 0; i < len(body); i++ {
 		switch c := body[i]; {
 		case inString && c == '\\':
@@ -56,14 +75,18 @@ func depthJSON(body []byte) int {
 		case c == '"':
 			inString = !inString
 		case inString:
+		case c == ',':
+			size.values++
 		case c == '{' || c == '[':
-			depth++
-			deepest = max(deepest, depth)
+			size.values++
+			size.containers++
+			open++
+			depth = max(depth, open)
 		case c == '}' || c == ']':
-			depth--
+			open--
 		}
 	}
-	return deepest
+	return depth, size
 }
 
 // bindInput fills a new input of the operation; badType and invalid are the codes for

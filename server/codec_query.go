@@ -18,8 +18,9 @@ import (
 const (
 	contentForm = "application/x-www-form-urlencoded"
 	contentXML  = "text/xml"
-	// maxFormFields bounds the fields of a form.
+	// maxFormFields bounds the fields of a form, and maxFormNodes its tree.
 	maxFormFields = 4096
+	maxFormNodes  = 2 * maxFormFields
 )
 
 // parseForm reads a form into the tree that its dotted names spell.
@@ -30,7 +31,7 @@ func parseForm(body string) (*form, error) {
 	if strings.Contains(body, ";") {
 		return nil, errors.New("the request has a semicolon that is not percent-encoded")
 	}
-	root := &form{}
+	root, room := &form{}, maxFormNodes
 	for pair := range strings.SplitSeq(body, "&") {
 		if pair == "" {
 			continue
@@ -44,14 +45,15 @@ func parseForm(body string) (*form, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the request is not a valid form: field %q: %w", name, err)
 		}
-		if err := root.insert(name, text); err != nil {
+		if err := root.insert(name, text, &room); err != nil {
 			return nil, err
 		}
 	}
 	return root, nil
 }
 
-func (f *form) insert(name, text string) error {
+// insert adds a field; room is how many nodes the tree may still grow by.
+func (f *form) insert(name, text string, room *int) error {
 	if strings.Count(name, ".") >= maxDepth {
 		return errors.New("the request is nested too deeply")
 	}
@@ -62,6 +64,9 @@ func (f *form) insert(name, text string) error {
 		}
 		child := node.children[part]
 		if child == nil {
+			if *room--; *room < 0 {
+				return fmt.Errorf("the request has more than %d names and parts of names", maxFormNodes)
+			}
 			child = &form{}
 			node.children[part] = child
 		}
@@ -74,10 +79,14 @@ func (f *form) insert(name, text string) error {
 	return nil
 }
 
-// value returns a top-level field, such as Action.
-func (f *form) value(name string) string {
-	if child := f.children[name]; child != nil {
-		return child.text
+// actionOf finds the Action of a form without building it. It is empty where there is
+// none or it is spelled in a way that parseForm will refuse.
+func actionOf(body string) string {
+	for pair := range strings.SplitSeq(body, "&") {
+		if value, ok := strings.CutPrefix(pair, "Action="); ok {
+			name, _ := url.QueryUnescape(value)
+			return name
+		}
 	}
 	return ""
 }

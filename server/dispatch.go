@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"mime"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -16,19 +14,27 @@ import (
 
 // request is an API request on its way to its operation.
 type request struct {
-	http    *http.Request
-	body    []byte
-	origin  access.Origin
-	service service
-	name    string // of the operation, as the caller gave it
-	form    *form  // Query services only
+	http     *http.Request
+	scope    string // the service that its signature is for, not verified
+	unsigned error  // why it counts as unsigned, if it does
+	body     []byte
+	origin   access.Origin
+	service  service
+	name     string // of the operation, as the caller gave it
+	text     string // Query services only: the body, or the query of a presigned GET
+	form     *form  // which text spells, once the caller is known
+	release  func() // gives back what was reserved for the body
 }
 
 // serveOperation is the one way into every operation: read, route, authenticate,
 // decode, authorise and audit, run, answer.
 func (s *Server) serveOperation(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	req := &request{http: r, origin: s.origin(r), service: guessService(r)}
+	req := &request{http: r, origin: s.origin(r), release: func() {}}
+	// Until it is answered or known to be somebody's, it takes room that is scarce.
+	defer func() { req.release() }()
+	req.scope, req.unsigned = identity.Service(r)
+	req.service = guessService(r, req.scope)
 	w.Header().Set("X-Amzn-Requestid", req.origin.RequestID)
 	o, code := s.answer(w, req)
 	name := ""
@@ -78,6 +84,12 @@ func (s *Server) handle(w http.ResponseWriter, req *request) (o *Operation, out 
 		if call.Principal, err = s.identify(req.http, req.body, req.origin, req.service.name); err != nil {
 			return o, nil, err
 		}
+	}
+	if call.Principal.ARN != "" {
+		req.release()
+	}
+	if err := req.parseForm(); err != nil {
+		return o, nil, err
 	}
 	if o == nil {
 		return nil, nil, s.unknown(req)
@@ -176,51 +188,66 @@ func (s *Server) read(w http.ResponseWriter, req *request) error {
 		w.Header().Set("Allow", "POST")
 		return exception("MethodNotAllowed", "Send API requests with POST, or presigned with GET.")
 	}
-	body, err := s.readBody(w, req.http)
-	switch {
-	case errors.Is(err, errTooLarge):
-		return exception(req.service.code(tooLarge), "The request is larger than %d bytes.", maxBody)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return exception(req.service.code(timedOut), "The request did not arrive in time.")
-	case err != nil:
-		return exception("IncompleteBody", "The request did not arrive as a whole.")
+	o, err := s.route(req)
+	if err != nil {
+		return err // the head says enough
 	}
-	req.body = body
-	return s.route(req)
+	limit := req.bodyLimit(o)
+	req.body, req.release, err = s.receive(w, req.http, req.origin.SourceIP, limit)
+	if err != nil {
+		return intakeError(req.service, err, limit)
+	}
+	switch {
+	case req.service.protocol == protocolJSON:
+		return nil
+	case req.http.Method == http.MethodGet:
+		req.text = req.http.URL.RawQuery
+	default:
+		req.text = string(req.body)
+	}
+	req.name = actionOf(req.text)
+	return nil
 }
 
-// route finds service and operation: by X-Amz-Target for JSON services, else by the
-// service in the signature's scope and the form's Action.
-func (s *Server) route(req *request) error {
-	if targets := req.http.Header.Values("X-Amz-Target"); len(targets) > 0 {
-		return s.routeTarget(req, targets)
+// parseForm builds the form of a Query request. It costs many times the request's
+// length and is therefore done for known callers only.
+func (req *request) parseForm() (err error) {
+	if req.service.protocol == protocolJSON {
+		return nil
 	}
-	text := string(req.body)
-	if req.http.Method == http.MethodGet {
-		text = req.http.URL.RawQuery
-	} else if err := wantContent(req, contentForm); err != nil {
-		return err
-	}
-	var err error
-	if req.form, err = parseForm(text); err != nil {
+	if req.form, err = parseForm(req.text); err != nil {
 		return exception("MalformedQueryString", "%v", err)
 	}
-	req.name = req.form.value("Action")
-	name, err := identity.Service(req.http)
-	if err != nil {
-		s.logins.refused(req.http.Context(), req.origin, err)
-		return err
+	return nil
+}
+
+// route finds the service by the request's head, before anything of its body is read:
+// by X-Amz-Target for JSON services, whose operation that names, too; else by the
+// scope of the signature.
+func (s *Server) route(req *request) (*Operation, error) {
+	if targets := req.http.Header.Values("X-Amz-Target"); len(targets) > 0 {
+		err := s.routeTarget(req, targets)
+		return s.table.operations[req.service.name][req.name], err
 	}
-	sv, ok := s.table.services[name]
+	if req.http.Method == http.MethodPost {
+		if err := wantContent(req, contentForm); err != nil {
+			return nil, err
+		}
+	}
+	if req.unsigned != nil {
+		s.logins.refused(req.http.Context(), req.origin, req.unsigned)
+		return nil, req.unsigned
+	}
+	sv, ok := s.table.services[req.scope]
 	if !ok {
-		return exception(req.service.code(unknownOperation), "There is no service %q here; there are: %s.",
-			truncate(name, 100), s.table.serviceNames())
+		return nil, exception(req.service.code(unknownOperation), "There is no service %q here; there are: %s.",
+			truncate(req.scope, 100), s.table.serviceNames())
 	}
 	if req.service = sv; sv.protocol == protocolJSON {
-		return exception(req.service.code(unknownOperation), "Requests to %s name their operation in X-Amz-Target. It has: %s.",
+		return nil, exception(req.service.code(unknownOperation), "Requests to %s name their operation in X-Amz-Target. It has: %s.",
 			req.service.name, s.table.names(req.service.name))
 	}
-	return nil
+	return nil, nil
 }
 
 func (s *Server) routeTarget(req *request, targets []string) error {
@@ -250,10 +277,9 @@ func wantContent(req *request, types ...string) error {
 }
 
 // guessService tells in whose dialect to answer before the request is understood.
-func guessService(r *http.Request) service {
-	name, _ := identity.Service(r)
+func guessService(r *http.Request, scope string) service {
 	for _, s := range services() {
-		if s.name == name {
+		if s.name == scope {
 			return s
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -14,7 +13,6 @@ import (
 
 	"sallyport.dev/access"
 	"sallyport.dev/identity"
-	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
 
@@ -32,11 +30,9 @@ type Server struct {
 	metrics  *metrics
 	agents   *agents
 	recent   recently
+	intake   intake
 	started  time.Time
 	channels http.Handler // of /v1/
-	// endSessions ends the active sessions that a filter selects; reason is for the
-	// log and the audit. Nil while there is nothing that could hold sessions.
-	endSessions func(ctx context.Context, f session.Filter, reason string) error
 	// nodeRemoved ends the sessions and the channel of a node that was deregistered.
 	// Nil while there is nothing that could hold them.
 	nodeRemoved func(ctx context.Context, node string) error
@@ -73,7 +69,7 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Gateway != nil {
 		s.channels = newChannels(s, c.PeerTLS)
-		s.endSessions, s.nodeRemoved = s.endSessionsOf, c.Gateway.RemoveNode
+		s.nodeRemoved = c.Gateway.RemoveNode
 	}
 	return s, nil
 }
@@ -98,6 +94,11 @@ func (s *Server) Issuer() *identity.Issuer { return s.issuer }
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		// For a body that a handler does not read, too: net/http does before it
+		// answers. Not every ResponseWriter has deadlines; those of net/http do.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.config.BodyTimeout))
+	}
 	switch {
 	case r.URL.Path == "/" || r.URL.Path == "":
 		s.serveOperation(w, r)
@@ -172,36 +173,6 @@ func (s *Server) checkScope(p identity.Proof, service string) error {
 		return nil
 	}
 	return e
-}
-
-// maxBody is the largest request body, in bytes.
-const maxBody = 1 << 20
-
-// errTooLarge is returned for a body above maxBody.
-var errTooLarge = errors.New("the request is larger than 1 MiB")
-
-// readBody reads a request's body within its bounds of size and time.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength > maxBody {
-		return nil, errTooLarge
-	}
-	control := http.NewResponseController(w)
-	// Not every ResponseWriter has deadlines; those of net/http do.
-	_ = control.SetReadDeadline(time.Now().Add(s.config.BodyTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err == nil {
-		_ = control.SetReadDeadline(time.Time{})
-	} else {
-		// The deadline stays, since net/http reads on before it answers.
-		w.Header().Set("Connection", "close")
-	}
-	if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
-		return nil, errTooLarge
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the request: %w", err)
-	}
-	return body, nil
 }
 
 // panicked logs a panic and turns it into an error.
