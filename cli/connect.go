@@ -170,6 +170,9 @@ func (p *program) shell(ctx context.Context, api *client.API, stream client.Stre
 		Resume: api.ResumeSession,
 		Logger: p.logger(),
 	}, client.ShellConfig{Terminal: terminal, Escape: true, Exact: command})
+	if err != nil || end.Output != "" {
+		terminal.StartLine()
+	}
 	var signalled *client.SignalError
 	switch {
 	case err == nil:

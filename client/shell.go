@@ -68,7 +68,7 @@ type shell struct {
 }
 
 // RunShell opens the data channel and connects the terminal with it until the session
-// ends. The terminal is always given back. The error is ErrLeft, a *SignalError,
+// ends. The terminal is always given back as it was. The error is ErrLeft, a *SignalError,
 // ErrTimedOut, ErrLost or what made reading and writing impossible.
 func RunShell(ctx context.Context, channel ChannelConfig, cfg ShellConfig) (End, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -89,6 +89,7 @@ func RunShell(ctx context.Context, channel ChannelConfig, cfg ShellConfig) (End,
 	input.run(cancel, s.input)
 	end, err := s.channel.Run(ctx)
 	cancel(nil)
+	s.term.reset()
 	s.term.Restore()
 	crew.wait()
 	// Reading may not be interruptible where standard input is neither terminal nor
@@ -135,6 +136,7 @@ func (s *shell) write(w io.Writer, p []byte) error {
 	if _, err := w.Write(p); err != nil {
 		return fmt.Errorf("writing output: %w", err)
 	}
+	s.term.follow(w, p)
 	return nil
 }
 

@@ -223,6 +223,74 @@ func TestTerminalIsRestored(t *testing.T) {
 	}
 }
 
+// A session that ends while a full-screen program is up leaves no trace of it.
+func TestModesAreUndone(t *testing.T) {
+	const program = "\x1b[?1049h\x1b[?1h\x1b=\x1b[?1002h\x1b[?1006h\x1b[?2004h\x1b[?25l~"
+	const undone = "\x1b[?1l\x1b[?25h\x1b>\x1b[?1002l\x1b[?1006l\x1b[?2004l\x1b[?1049l"
+	tests := []struct {
+		name, output, want string
+		end                func(*desk, *fakeConn)
+	}{
+		{"terminated", program, undone, func(_ *desk, c *fakeConn) { c.closed("terminated", nil) }},
+		{"left", program, undone, func(d *desk, _ *fakeConn) { d.typeKeys("~.") }},
+		{"lost", program, undone, func(_ *desk, c *fakeConn) { c.drop() }},
+		{"a signal", program, undone, func(*desk, *fakeConn) { syscall.Kill(os.Getpid(), syscall.SIGTERM) }},
+		{"nothing set", "done\r\n", "", func(_ *desk, c *fakeConn) { c.closed("", nil) }},
+		{"a program that ended", program + undone, "", func(_ *desk, c *fakeConn) { c.closed("terminated", nil) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFakeServer(t)
+			f.resume = func(int) (Stream, error) { return Stream{}, nil }
+			d := sit(t, f, ShellConfig{Escape: true})
+			c := prompt(f)
+			d.seen.waitFor(t, "$ ")
+			d.waitRaw()
+			c.send(1, wire.PayloadOutput, tt.output)
+			c.receiveAcknowledgements(1)
+			tt.end(d, c)
+			d.wait()
+			d.tty.WriteString("#") // what the shell here would write next
+			d.seen.waitFor(t, "#")
+			if got, want := d.seen.String(), "$ "+tt.output+tt.want+"#"; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// What the client says stands on a line of its own, and no line is left empty for it.
+func TestSayStartsLine(t *testing.T) {
+	for _, tt := range []struct{ output, want string }{
+		{"$ ", "\r\n"}, {"done\r\n", ""}, {"done\r\n\x1b[?2004l", ""}, {"", ""},
+	} {
+		keyboard, tty, err := pty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := newOutput()
+		copied := make(chan struct{})
+		go func() {
+			defer close(copied)
+			io.Copy(seen, keyboard)
+		}()
+		terminal := &Terminal{Stdin: tty, Stdout: tty, Stderr: tty}
+		terminal.MakeRaw()
+		io.WriteString(tty, tt.output)
+		terminal.follow(tty, []byte(tt.output))
+		terminal.Say("reconnected")
+		terminal.Say("again")
+		seen.waitFor(t, "again\r\n")
+		if got, want := seen.String(), tt.output+tt.want+"sallyport: reconnected\r\nsallyport: again\r\n"; got != want {
+			t.Errorf("after %q: got %q, want %q", tt.output, got, want)
+		}
+		terminal.Restore()
+		tty.Close()
+		keyboard.Close()
+		<-copied
+	}
+}
+
 func TestEscapeHelp(t *testing.T) {
 	f := newFakeServer(t)
 	d := sit(t, f, ShellConfig{Escape: true})

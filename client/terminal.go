@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"sallyport.dev/internal/tty"
 	"sallyport.dev/wire"
 )
 
@@ -31,6 +32,7 @@ type Terminal struct {
 	mu    sync.Mutex
 	raw   *term.State // what to restore; nil while not raw
 	modes func()      // undoes what else was set
+	shown tty.Modes   // what sessions did to the terminal that Stdout is
 }
 
 // Interactive reports whether standard input is a terminal.
@@ -69,6 +71,41 @@ func (t *Terminal) MakeRaw() error {
 	return nil
 }
 
+// follow notes what output written to w did to the terminal.
+func (t *Terminal) follow(w io.Writer, p []byte) {
+	if !isTerminal(w) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shown.Write(p)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && f != nil && term.IsTerminal(int(f.Fd()))
+}
+
+// reset undoes what the output of a session has left set: the alternate screen, the
+// mouse and others. What the session set back itself, or never set, is let alone.
+func (t *Terminal) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if undo := t.shown.Undo(); undo != "" {
+		io.WriteString(t.Stdout, undo)
+	}
+}
+
+// StartLine begins a new line if a session's output has left the cursor within one.
+func (t *Terminal) StartLine() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.shown.InLine() {
+		io.WriteString(t.Stdout, "\r\n")
+		t.shown.StartLine()
+	}
+}
+
 // Restore gives the terminal back as it was. It may be called any number of times.
 func (t *Terminal) Restore() {
 	t.mu.Lock()
@@ -92,12 +129,12 @@ func (t *Terminal) again() {
 
 // Say writes "sallyport: text" to standard error, cleaned, on lines of its own.
 func (t *Terminal) Say(text string) {
+	t.StartLine()
 	t.mu.Lock()
-	raw := t.raw != nil
-	t.mu.Unlock()
+	defer t.mu.Unlock()
 	text = "sallyport: " + Clean(text) + "\n"
-	if raw {
-		text = "\r\n" + strings.ReplaceAll(text, "\n", "\r\n")
+	if t.raw != nil {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
 	}
 	io.WriteString(t.Stderr, text)
 }
