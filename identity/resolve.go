@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,6 +113,33 @@ func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
 	principal.IssuedAt, principal.ExpiresAt = c.IssuedAt, c.ExpiresAt
 	principal.Source, principal.SourceIdentity = c.Source, c.SourceIdentity
 	return principal, nil
+}
+
+// Check reports whether a principal that was resolved before is still there: the user
+// or role, and the user behind a role. Errors are *AuthError where one is not.
+func (r *Resolver) Check(ctx context.Context, p Principal) error {
+	err := r.check(ctx, p)
+	if errors.Is(err, ErrNotFound) {
+		e := authError(UnknownKey, "%s", messageUnknownKey)
+		e.AccessKeyID = p.AccessKeyID
+		return e
+	}
+	return err
+}
+
+func (r *Resolver) check(ctx context.Context, p Principal) error {
+	switch p.Kind {
+	case KindNode:
+		_, err := r.machines.Machine(ctx, p.Name)
+		return err
+	case KindRole:
+		id, _, _ := strings.Cut(p.UserID, ":")
+		if _, err := r.holder(ctx, Claims{Kind: KindRole, Name: p.Name, ID: id}); err != nil || p.Root == "" {
+			return err
+		}
+	}
+	_, err := r.holder(ctx, Claims{Kind: KindUser, ID: p.RootID()})
+	return err
 }
 
 // holder finds whom temporary credentials were issued to.

@@ -3,10 +3,12 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"sallyport.dev/access"
 	"sallyport.dev/identity"
+	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
 
@@ -189,12 +191,20 @@ func (c *Call) changeRole(ctx context.Context, name string, change func(*identit
 	return changed, roleKind().error(err, name)
 }
 
+// deleteRole deletes a role and ends the sessions that were started through it.
 func deleteRole(ctx context.Context, c *Call, in *deleteInput) (*nothing, error) {
-	err := c.Server.config.Identities.DeleteRole(ctx, in.RoleName)
+	role, err := c.Server.config.Identities.Role(ctx, in.RoleName)
+	if err == nil {
+		err = c.Server.config.Identities.DeleteRole(ctx, in.RoleName)
+	}
 	if errors.Is(err, identity.ErrConflict) {
 		return nil, deleteConflict("delete and detach the policies of the role")
 	}
-	return &nothing{}, roleKind().error(err, in.RoleName)
+	if err != nil {
+		return nil, roleKind().error(err, in.RoleName)
+	}
+	throughRole := func(v session.Session) bool { return strings.HasPrefix(v.OwnerID, role.ID+":") }
+	return &nothing{}, c.endSessions(ctx, session.Filter{}, throughRole, "the role was deleted by "+c.Principal.ARN)
 }
 
 func tagRole(ctx context.Context, c *Call, in *tagInput) (*nothing, error) {

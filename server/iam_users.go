@@ -6,6 +6,7 @@ import (
 
 	"sallyport.dev/access"
 	"sallyport.dev/identity"
+	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
 
@@ -214,12 +215,20 @@ func updateUser(ctx context.Context, c *Call, in *renameInput) (*nothing, error)
 	return &nothing{}, userKind().error(err, in.UserName)
 }
 
+// deleteUser deletes a user and ends their sessions, those that they started through
+// roles included.
 func deleteUser(ctx context.Context, c *Call, in *deleteInput) (*nothing, error) {
-	err := c.Server.config.Identities.DeleteUser(ctx, in.UserName)
+	user, err := c.Server.config.Identities.User(ctx, in.UserName)
+	if err == nil {
+		err = c.Server.config.Identities.DeleteUser(ctx, in.UserName)
+	}
 	if errors.Is(err, identity.ErrConflict) {
 		return nil, deleteConflict("delete access keys and SSH public keys, delete and detach policies, and remove the user from its groups")
 	}
-	return &nothing{}, userKind().error(err, in.UserName)
+	if err != nil {
+		return nil, userKind().error(err, in.UserName)
+	}
+	return &nothing{}, c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was deleted by "+c.Principal.ARN)
 }
 
 // Tags.

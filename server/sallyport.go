@@ -41,10 +41,7 @@ func disableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error)
 	if err != nil {
 		return nil, err
 	}
-	if c.Server.endSessions != nil {
-		err = c.Server.endSessions(ctx, session.Filter{RootID: user.ID}, "the user was disabled by "+c.Principal.ARN)
-	}
-	return &struct{}{}, err
+	return &struct{}{}, c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was disabled by "+c.Principal.ARN)
 }
 
 func enableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error) {

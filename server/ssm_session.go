@@ -85,7 +85,17 @@ func startSession(ctx context.Context, c *Call, in *startSessionInput) (*session
 	case err != nil:
 		return nil, err
 	}
-	return c.sessionOutput(req.Session.ID, token), nil
+	return c.sessionOutput(req.Session.ID, token), c.checkStillThere(ctx, g, req.Session.ID)
+}
+
+// checkStillThere ends a session whose owner was disabled or deleted while it began:
+// who did that may have looked for sessions before this one was stored.
+func (c *Call) checkStillThere(ctx context.Context, g *session.Gateway, id string) error {
+	err := c.Server.resolver.Check(ctx, c.Principal)
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, g.Terminate(context.WithoutCancel(ctx), id, ended("its owner is not there any more")))
 }
 
 func notConnected(target string) error {
@@ -410,19 +420,34 @@ func getConnectionStatus(ctx context.Context, c *Call, in *connectionInput) (*co
 	return &connectionOutput{Target: in.Target, Status: status}, nil
 }
 
-// endSessionsOf ends the active sessions that a filter selects.
-func (s *Server) endSessionsOf(ctx context.Context, f session.Filter, reason string) error {
+// anySession selects every session of a filter.
+func anySession(session.Session) bool { return true }
+
+// endSessions ends the active sessions that a filter and match select. It is called
+// when their owner can start no more: startSession looks again after it stored one.
+func (c *Call) endSessions(ctx context.Context, f session.Filter, match func(session.Session) bool, reason string) error {
+	g := c.Server.config.Gateway
+	if g == nil {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
 	active := true
 	f.Active = &active
-	found, err := s.config.Sessions.Sessions(ctx, f)
+	found, err := c.Server.config.Sessions.Sessions(ctx, f)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, v := range found {
-		errs = append(errs, s.config.Gateway.Terminate(ctx, v.ID, &session.Cause{
-			Reason: session.ReasonTerminated, Detail: reason, Terminal: "Session ended: " + reason + ".",
-		}))
+		if match(v) {
+			errs = append(errs, g.Terminate(ctx, v.ID, ended(reason)))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+func ended(reason string) *session.Cause {
+	return &session.Cause{
+		Reason: session.ReasonTerminated, Detail: reason, Terminal: "Session ended: " + reason + ".",
+	}
 }
