@@ -229,7 +229,7 @@ func (p *program) playFile(ctx context.Context, file io.ReadSeeker, from time.Du
 			defer stop()
 			pl.keys = keys
 		}
-		defer fmt.Fprint(p.stdout, resetTerminal)
+		defer pl.reset()
 	}
 	return pl.run(ctx, from)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport.dev/client"
+	"sallyport.dev/recording"
 )
 
 func TestTranscript(t *testing.T) {
@@ -158,6 +159,26 @@ func TestPlayer(t *testing.T) {
 				t.Errorf("got %q, want %q", out.String(), tt.want)
 			}
 		})
+	}
+}
+
+// Playing gives the terminal back: only a recording that entered the alternate screen
+// makes it left, which moves the cursor; and the prompt gets a line of its own.
+func TestPlayerReset(t *testing.T) {
+	tests := []struct{ name, output, want string }{
+		{"whole lines", "a\r\n", "a\r\n" + softReset},
+		{"within a line", "$ ", "$ " + softReset + "\r\n"},
+		{"a full-screen program", "$ vi\r\n\x1b[?1049h\x1b[?25l~", "$ vi\r\n\x1b[?1049h\x1b[?25l~\x1b[?25h\x1b[?1049l" + softReset},
+		{"one that ended", "\x1b[?1049h~\x1b[?1049l", "\x1b[?1049h~\x1b[?1049l" + softReset},
+	}
+	for _, tt := range tests {
+		var out bytes.Buffer
+		pl := &player{out: bufio.NewWriter(&out)}
+		pl.show(recording.Event{Kind: recording.KindOutput, Data: tt.output})
+		pl.reset()
+		if out.String() != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, out.String(), tt.want)
+		}
 	}
 }
 

@@ -11,15 +11,16 @@ import (
 
 	"github.com/muesli/cancelreader"
 
+	"sallyport.dev/internal/tty"
 	"sallyport.dev/recording"
 )
 
 const (
 	jump = 5 * time.Second
-	// clearTerminal makes a terminal forget what was played; resetTerminal undoes what
-	// a recorded program may have left set.
-	clearTerminal = "\x1b[!p\x1b[?1049l\x1b[?25h\x1b[0m\x1b[2J\x1b[H"
-	resetTerminal = "\x1b[!p\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m\r\n"
+	// softReset undoes what a recorded program may have left set and tty.Modes does not
+	// follow, as margins; clearTerminal makes a terminal forget what was played.
+	softReset     = "\x1b[!p\x1b[0m"
+	clearTerminal = softReset + "\x1b[2J\x1b[H"
 )
 
 // Keys of the player.
@@ -44,6 +45,7 @@ type player struct {
 
 	reader *recording.Reader
 	parser sequences
+	shown  tty.Modes
 	at     time.Duration // of the last event shown
 	paused bool
 }
@@ -102,8 +104,20 @@ func (pl *player) back() error {
 	if err := pl.rewind(); err != nil {
 		return err
 	}
-	_, err := pl.out.WriteString(clearTerminal)
+	_, err := pl.out.WriteString(pl.shown.Undo() + clearTerminal)
 	return err
+}
+
+// reset gives the terminal back, the cursor at the start of a line.
+func (pl *player) reset() error {
+	undo := pl.shown.Undo() + softReset
+	if pl.shown.InLine() {
+		undo += "\r\n"
+	}
+	if _, err := pl.out.WriteString(undo); err != nil {
+		return err
+	}
+	return pl.out.Flush()
 }
 
 // show writes an event's output, without what would act on the viewer's terminal.
@@ -115,6 +129,7 @@ func (pl *player) show(e recording.Event) error {
 			b.WriteString(t.text)
 		}
 	})
+	io.WriteString(&pl.shown, b.String())
 	_, err := pl.out.WriteString(b.String())
 	return err
 }
