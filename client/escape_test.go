@@ -13,13 +13,19 @@ func TestEscapeFilter(t *testing.T) {
 		action escapeAction
 	}{
 		{"at the very start", []string{"~."}, "", escapeLeave},
-		{"after a line", []string{"ls\r~."}, "ls\r", escapeLeave},
+		{"after a line", []string{"ls\r", "~."}, "ls\r", escapeLeave},
+		{"with Enter at once", []string{"\r~."}, "\r", escapeLeave},
 		{"key by key", []string{"\r", "~", "."}, "\r", escapeLeave},
 		{"in the middle of a line", []string{"a~."}, "a~.", escapeNone},
 		{"help", []string{"~?"}, "", escapeHelp},
 		{"a tilde", []string{"~~."}, "~.", escapeNone},
 		{"a path", []string{"~/x"}, "~/x", escapeNone},
-		{"tilde and enter, then leaving", []string{"~\r~."}, "~\r", escapeLeave},
+		{"tilde and enter, then leaving", []string{"~\r", "~."}, "~\r", escapeLeave},
+		{"pasted", []string{"~. ends a session\r~.\r"}, "~. ends a session\r~.\r", escapeNone},
+		{"pasted after a tilde", []string{"~", ".bashrc"}, "~.bashrc", escapeNone},
+		{"pasted, then typed", []string{"some lines\r", "~."}, "some lines\r", escapeLeave},
+		{"bracketed paste", []string{"\x1b[200~a\r", "~.", "\r\x1b[201~"}, "\x1b[200~a\r~.\r\x1b[201~", escapeNone},
+		{"after a bracketed paste", []string{"\x1b[200~a\x1b[201~", "\r", "~."}, "\x1b[200~a\x1b[201~\r", escapeLeave},
 		{"held back", []string{"~"}, "", escapeNone},
 	}
 	for _, tt := range tests {

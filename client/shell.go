@@ -271,7 +271,7 @@ func (s *shell) escape(action escapeAction) {
 	case escapeLeave:
 		s.cancel(ErrLeft)
 	case escapeHelp:
-		s.term.Say("at the start of a line: ~. leaves the session, ~~ sends one ~, ~? shows this")
+		s.term.Say("typed at the start of a line: ~. leaves the session, ~~ sends one ~, ~? shows this")
 	}
 }
 
