@@ -15,11 +15,12 @@ import (
 type link struct {
 	conn    *websocket.Conn
 	role    role
-	id      string     // ClientId of the opening message: the same process comes back
-	work    *sync.Cond // something to write, or gone
-	gone    bool       // replaced, failed or closed; guarded by the session's mu
-	waiting bool       // the reader waits for room
-	repeat  int64      // the last message that is repeated to this client, or -1
+	id      string // ClientId of the opening message: the same process comes back
+	gone    bool   // replaced, failed or closed; guarded by the session's mu
+	writing bool   // somebody takes from the flow and writes; guarded by the session's mu
+	waiting bool   // the reader waits for room
+	repeat  int64  // the last message that is repeated to this client, or -1
+	writers sync.WaitGroup
 	since   time.Time
 	pinged  time.Time
 	pinging atomic.Bool
@@ -29,7 +30,6 @@ type link struct {
 // attach makes conn the end's link and serves it until it is lost.
 func (s *live) attach(conn *websocket.Conn, r role, opening wire.Opening) {
 	l := &link{conn: conn, role: r, id: opening.ClientID, pinged: s.g.now(), since: s.g.now(), repeat: -1, ended: make(chan struct{})}
-	l.work = sync.NewCond(&s.mu)
 	old, late := s.enterLink(l)
 	if late {
 		s.refuseLate(l)
@@ -40,12 +40,13 @@ func (s *live) attach(conn *websocket.Conn, r role, opening wire.Opening) {
 	}
 	s.save()
 	conn.OnPong(func(p []byte) { s.pong(l, p) })
-	var wg sync.WaitGroup
-	wg.Go(func() { s.writeLoop(l) })
+	s.mu.Lock()
+	s.wakeLocked()
+	s.mu.Unlock()
 	err := s.readLoop(l)
 	close(l.ended)
 	s.detach(l)
-	wg.Wait()
+	l.writers.Wait()
 	s.save()
 	s.log.Debug("link lost", "role", string(r), "cause", err)
 }
@@ -111,7 +112,6 @@ func (s *live) supersede(old, by *link) {
 // leaveLocked makes everybody who waits on a link look up.
 func (s *live) leaveLocked(l *link) {
 	l.gone = true
-	l.work.Broadcast()
 	s.inRoom.Broadcast()
 	s.outRoom.Broadcast()
 	s.settled.Broadcast()
@@ -151,41 +151,83 @@ func (s *live) readLoop(l *link) error {
 	}
 }
 
-// writeLoop writes what is meant for a link's peer until the link is lost.
-func (s *live) writeLoop(l *link) {
-	f := &s.out
+// toward returns the flow that a link's peer receives.
+func (s *live) toward(l *link) *flow {
 	if l.role == roleAgent {
-		f = &s.in
+		return &s.in
 	}
+	return &s.out
+}
+
+// wakeLocked starts a writer for each link that has something to write and none.
+func (s *live) wakeLocked() {
+	for _, l := range [...]*link{s.client, s.agent} {
+		if s.idleLocked(l) {
+			l.writing = true
+			l.writers.Go(func() { s.write(l) })
+		}
+	}
+}
+
+// idleLocked reports whether something waits for a link that nobody writes to.
+func (s *live) idleLocked(l *link) bool {
+	return l != nil && !l.gone && !l.writing && !s.closed && s.toward(l).unwritten()
+}
+
+// write writes what is meant for a link's peer, as long as there is something.
+func (s *live) write(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !l.gone {
-		var o outgoing
-		ok := false
-		if !s.closed {
-			o, ok = f.take()
-		}
-		if !ok {
-			l.work.Wait()
-			continue
-		}
-		s.mu.Unlock()
-		err := l.conn.Write(websocket.Binary, o.data)
-		if err == nil && o.seq >= 0 && o.seq == l.repeat {
-			err = l.conn.Ping(repeatPing(o.seq))
-		}
-		s.mu.Lock()
-		if err != nil {
-			l.gone = true
-			return // the reader finds the connection closed
-		}
-		if o.payload == wire.PayloadHandshakeComplete && l.role == roleClient {
-			s.handshakeDone = s.g.now()
-		}
-		if s.cause.Load() != nil {
-			s.settled.Broadcast()
+	for s.writeNextLocked(l) {
+	}
+	l.writing = false
+}
+
+// passOnLocked is wakeLocked for readers. What a person waits for, they write
+// themselves, which spares it the way to another goroutine: one message, while little
+// is on its way, to a connection whose buffer has room, so that reading never waits
+// for the other end.
+func (s *live) passOnLocked() {
+	for _, l := range [...]*link{s.client, s.agent} {
+		if s.idleLocked(l) && s.toward(l).bytes <= passBytes && l.conn.HasRoom() {
+			l.writing = true
+			s.writeNextLocked(l)
+			l.writing = false
 		}
 	}
+	s.wakeLocked()
+}
+
+// passBytes is how much may be unacknowledged for a reader to pass a message on.
+const passBytes = 8 << 10
+
+// writeNextLocked writes one message to a link, with mu let go meanwhile. It reports
+// false when there is none, or the link is gone.
+func (s *live) writeNextLocked(l *link) bool {
+	if l.gone || s.closed {
+		return false
+	}
+	o, ok := s.toward(l).take()
+	if !ok {
+		return false
+	}
+	s.mu.Unlock()
+	err := l.conn.Write(websocket.Binary, o.data)
+	if err == nil && o.seq >= 0 && o.seq == l.repeat {
+		err = l.conn.Ping(repeatPing(o.seq))
+	}
+	s.mu.Lock()
+	if err != nil {
+		l.gone = true
+		return false // the reader finds the connection closed
+	}
+	if o.payload == wire.PayloadHandshakeComplete && l.role == roleClient {
+		s.handshakeDone = s.g.now()
+	}
+	if s.cause.Load() != nil {
+		s.settled.Broadcast()
+	}
+	return true
 }
 
 // settleTime is how long a client may take after its first message to be ready for
@@ -231,5 +273,5 @@ func (s *live) regulateLocked() {
 	default:
 		return
 	}
-	s.agent.work.Signal()
+	s.wakeLocked()
 }

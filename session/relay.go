@@ -57,7 +57,7 @@ func (s *live) enter(l *link, entering *sync.Mutex, f *flow, room *sync.Cond, h 
 	case arrivedTwice:
 		s.acknowledgeAgainLocked(f, data)
 	}
-	s.wakeLocked()
+	s.passOnLocked()
 	s.regulateLocked()
 }
 
@@ -90,16 +90,6 @@ func (s *live) acknowledgeAgainLocked(f *flow, data []byte) {
 	back.acknowledge(wire.NewAcknowledge(m, s.g.now()).Encode())
 }
 
-// wakeLocked wakes the writers that have something to write.
-func (s *live) wakeLocked() {
-	if s.client != nil && s.out.unwritten() {
-		s.client.work.Signal()
-	}
-	if s.agent != nil && s.in.unwritten() {
-		s.agent.work.Signal()
-	}
-}
-
 // acknowledged handles an acknowledgement: the receiver of f sent it, and it goes
 // back to the sender of f, along with back.
 func (s *live) acknowledged(f, back *flow, h wire.Header, data []byte) {
@@ -116,7 +106,7 @@ func (s *live) acknowledged(f, back *flow, h wire.Header, data []byte) {
 	if !ours && !s.closed {
 		back.acknowledge(shiftAck(data, seq, origin))
 	}
-	s.wakeLocked()
+	s.passOnLocked()
 	s.regulateLocked()
 	if f == &s.in {
 		s.inRoom.Signal()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -337,6 +338,34 @@ func (c *Conn) Pong(p []byte) error {
 	return c.writeFrame(opPong, p)
 }
 
+// HasRoom reports whether the Write of a small message, of some kilobytes, would return
+// at once. False means that this is not known. It holds until something is written.
+func (c *Conn) HasRoom() bool {
+	if !c.wmu.TryLock() {
+		return false
+	}
+	defer c.wmu.Unlock()
+	sock, ok := c.transport().(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return false
+	}
+	room := false
+	err = raw.Control(func(fd uintptr) { room = writable(fd) })
+	return err == nil && room
+}
+
+// transport is the connection below TLS.
+func (c *Conn) transport() net.Conn {
+	if t, ok := c.conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return c.conn
+}
+
 func (c *Conn) writeFrame(op byte, p []byte) error {
 	var b buffer
 	c.encode(&b, op, p)
@@ -436,8 +465,5 @@ func (c *Conn) abort() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	if t, ok := c.conn.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn().Close()
-	}
-	return c.conn.Close()
+	return c.transport().Close()
 }
