@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,8 @@ type Agent struct {
 	outbox    *outbox
 	sessions  sessions
 
-	sessionsCtx context.Context // of all sessions, set by Run
+	sessionsCtx    context.Context // of all sessions, set by Run
+	registeredAnew chan struct{}   // has room for one: facts are to be reported
 }
 
 // New checks the configuration and returns an agent that does nothing until Run or
@@ -36,7 +38,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		cfg: cfg, log: cfg.Logger, endpoints: endpoints, outbox: newOutbox(cfg.now),
+		cfg: cfg, log: cfg.Logger, endpoints: endpoints, outbox: newOutbox(cfg.now), registeredAnew: make(chan struct{}, 1),
 		sessions: sessions{max: cfg.MaxSessions, live: make(map[string]context.CancelCauseFunc)},
 	}, nil
 }
@@ -98,29 +100,45 @@ func (a *Agent) flush(ctx context.Context) {
 	}
 }
 
-// reportFacts reports the node's facts, now and then every cfg.FactsEvery.
+// reportFacts reports the node's facts: now, then every cfg.FactsEvery, and whenever
+// the machine has become another node.
 func (a *Agent) reportFacts(ctx context.Context) {
 	wait := backoff{min: minBackoff, max: maxBackoff}
 	for {
 		err := a.reportOnce(ctx)
-		if err == nil {
-			wait.reset()
-			if !sleep(ctx, a.cfg.FactsEvery) {
-				return
-			}
-			continue
-		}
-		if ctx.Err() != nil {
+		next := a.cfg.FactsEvery
+		switch {
+		case ctx.Err() != nil:
 			return
+		case err == nil:
+			wait.reset()
+		case errors.Is(err, ErrKeyRefused): // the control channel tells and deals with it
+			next = maxRefusedWait
+		default:
+			if refused(err) {
+				a.forget()
+			}
+			a.log.Warn("reporting facts", "error", err)
+			next = wait.next()
 		}
-		if refused(err) {
-			a.forget()
-		}
-		a.log.Warn("reporting facts", "error", err)
-		if !wait.wait(ctx) {
+		if !a.pause(ctx, next) {
 			return
 		}
 	}
+}
+
+// pause sleeps for d, or until the machine is registered anew; it reports false if
+// ctx ended first.
+func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-a.registeredAnew:
+	case <-t.C:
+	}
+	return true
 }
 
 func (a *Agent) reportOnce(ctx context.Context) error {

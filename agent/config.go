@@ -42,9 +42,13 @@ type Config struct {
 	// DER of its certificate (or of its public key). The server must then send that
 	// certificate in its chain, unless CAFile holds it.
 	CASHA256 string
-	// Activation registers the machine where it is not registered yet, or where the
-	// registration was copied from another machine. Not kept by the agent.
+	// Activation registers the machine where it is not registered yet, where the
+	// registration was copied from another machine, and where the node was
+	// deregistered. Not kept on disk.
 	Activation Activation
+	// FindActivation, if set, is asked in place of Activation each time that the
+	// machine is to be registered: what is configured may have changed.
+	FindActivation func() (Activation, error)
 	// Name is reported as the computer's name; the host name if empty.
 	Name string
 	// Shell are the node's rules for the users that sessions run as.
@@ -64,8 +68,9 @@ type Config struct {
 	// Logger gets what the agent has to say; discarded if nil.
 	Logger *slog.Logger
 
-	now     func() time.Time
-	machine func() machine
+	now         func() time.Time
+	machine     func() machine
+	refusedWait time.Duration // shortest wait after a refusal of the node's key
 }
 
 // Activation is the right to register a machine.
@@ -100,6 +105,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.machine == nil {
 		c.machine = readMachine
 	}
+	c.refusedWait = orDefault(c.refusedWait, minRefusedWait)
 	return c, c.check()
 }
 

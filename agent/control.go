@@ -32,6 +32,7 @@ var keepalive = []byte("keepalive")
 // for what no further attempt can mend.
 func (a *Agent) runControl(ctx context.Context) error {
 	wait := backoff{min: minBackoff, max: maxBackoff}
+	banned := a.newRefusals()
 	for {
 		e := a.endpoint()
 		began := time.Now()
@@ -39,6 +40,7 @@ func (a *Agent) runControl(ctx context.Context) error {
 		// A server that opens channels only to close them is not to be hammered.
 		if time.Since(began) > settled {
 			wait.reset()
+			banned.over()
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -48,6 +50,12 @@ func (a *Agent) runControl(ctx context.Context) error {
 			if err := a.reregister(ctx); err != nil {
 				return err
 			}
+			notify(a.registeredAnew)
+		case errors.Is(err, ErrKeyRefused):
+			if !a.keyRefused(ctx, &banned, err) {
+				return nil
+			}
+			continue
 		case refused(err):
 			a.forget()
 		}

@@ -44,6 +44,8 @@ func (a *Agent) NodeID() string {
 
 // Register registers the machine with the configured activation, in place of any
 // earlier registration, which stays in force if this fails. It returns the node's id.
+// With the id comes an error if the new node is not let in (ErrKeyRefused) or cannot
+// reach the server any more; the new registration is kept then.
 func (a *Agent) Register(ctx context.Context) (string, error) {
 	if err := makeStateDir(a.cfg.StateDir); err != nil {
 		return "", err
@@ -53,10 +55,25 @@ func (a *Agent) Register(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer held.Close()
-	if err := a.register(ctx); err != nil {
+	act, err := a.activation()
+	if err != nil {
+		return "", fmt.Errorf("registering: %w", err)
+	}
+	if err := a.register(ctx, act); err != nil {
 		return "", err
 	}
+	if err := a.eachEndpoint(func(e *endpoint) error { _, err := a.credentials(ctx, e); return err }); err != nil {
+		return a.NodeID(), fmt.Errorf("registered as %s, but the node gets no credentials: %w", a.NodeID(), err)
+	}
 	return a.NodeID(), nil
+}
+
+// activation returns the activation that is configured now, if any.
+func (a *Agent) activation() (Activation, error) {
+	if a.cfg.FindActivation == nil {
+		return a.cfg.Activation, nil
+	}
+	return a.cfg.FindActivation()
 }
 
 // ensureRegistered loads the registration, or makes one where there is none or where
@@ -65,10 +82,7 @@ func (a *Agent) ensureRegistered(ctx context.Context) error {
 	r, err := loadRegistration(a.cfg.StateDir)
 	switch {
 	case errors.Is(err, ErrNotRegistered):
-		if !a.cfg.Activation.given() {
-			return fmt.Errorf("%w and no activation is configured", ErrNotRegistered)
-		}
-		return a.registerPatiently(ctx)
+		return a.registerFirst(ctx)
 	case err != nil:
 		return err
 	case !r.Machine.same(a.cfg.machine()):
@@ -83,6 +97,18 @@ func (a *Agent) ensureRegistered(ctx context.Context) error {
 	return nil
 }
 
+// registerFirst registers a machine that has no registration.
+func (a *Agent) registerFirst(ctx context.Context) error {
+	act, err := a.activation()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrNotRegistered, err)
+	case !act.given():
+		return fmt.Errorf("%w and no activation is configured", ErrNotRegistered)
+	}
+	return a.registerPatiently(ctx, act)
+}
+
 func (id *nodeIdentity) set(r registration, key *rsa.PrivateKey) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -92,18 +118,22 @@ func (id *nodeIdentity) set(r registration, key *rsa.PrivateKey) {
 
 // reregister registers the machine anew, which needs an activation.
 func (a *Agent) reregister(ctx context.Context) error {
-	if !a.cfg.Activation.given() {
+	act, err := a.activation()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrOtherMachine, err)
+	case !act.given():
 		return fmt.Errorf("%w; configure an activation to register this one", ErrOtherMachine)
 	}
-	return a.registerPatiently(ctx)
+	return a.registerPatiently(ctx, act)
 }
 
 // registerPatiently retries while no server answers. A refusal is final: asking again
 // with the same activation would not change it.
-func (a *Agent) registerPatiently(ctx context.Context) error {
+func (a *Agent) registerPatiently(ctx context.Context, act Activation) error {
 	wait := backoff{min: minBackoff, max: maxBackoff}
 	for {
-		err := a.register(ctx)
+		err := a.register(ctx, act)
 		var e *apiError
 		if err == nil || errors.As(err, &e) && e.status < 500 {
 			return err
@@ -116,11 +146,11 @@ func (a *Agent) registerPatiently(ctx context.Context) error {
 }
 
 // register tries each server once.
-func (a *Agent) register(ctx context.Context) error {
-	if !a.cfg.Activation.given() {
+func (a *Agent) register(ctx context.Context, act Activation) error {
+	if !act.given() {
 		return errors.New("registering: no activation is configured")
 	}
-	r, key, in, err := a.newRegistration()
+	r, key, in, err := a.newRegistration(act)
 	if err != nil {
 		return fmt.Errorf("registering: %w", err)
 	}
@@ -142,7 +172,7 @@ func (a *Agent) register(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) newRegistration() (registration, *rsa.PrivateKey, wire.RegisterManagedInstance, error) {
+func (a *Agent) newRegistration(act Activation) (registration, *rsa.PrivateKey, wire.RegisterManagedInstance, error) {
 	var in wire.RegisterManagedInstance
 	key, err := newKey()
 	if err != nil {
@@ -161,7 +191,7 @@ func (a *Agent) newRegistration() (registration, *rsa.PrivateKey, wire.RegisterM
 		Machine: a.cfg.machine(), PrivateKey: private,
 	}
 	in = wire.RegisterManagedInstance{
-		ActivationCode: a.cfg.Activation.Code, ActivationID: a.cfg.Activation.ID,
+		ActivationCode: act.Code, ActivationID: act.ID,
 		Fingerprint: r.Fingerprint, PublicKey: public, PublicKeyType: "Rsa",
 	}
 	return r, key, in, nil
@@ -233,12 +263,16 @@ func (a *Agent) forget() {
 func (a *Agent) fetchLocked(ctx context.Context, e *endpoint) (credentials, bool, error) {
 	id := &a.identity
 	c, rotate, err := a.roleToken(ctx, e, id.key)
-	if err == nil || id.reg.NextKey == "" || !refused(err) {
+	if !refused(err) || hasCode(err, "Throttling") {
 		return c, rotate, err
+	}
+	err = fmt.Errorf("%w: %w", ErrKeyRefused, err)
+	if id.reg.NextKey == "" {
+		return credentials{}, false, err
 	}
 	next, derr := decodeKey(id.reg.NextKey)
 	if derr != nil {
-		return c, rotate, err
+		return credentials{}, false, err
 	}
 	if c, rotate, nerr := a.roleToken(ctx, e, next); nerr == nil {
 		return c, rotate, a.adoptLocked(next)

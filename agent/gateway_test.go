@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,6 +51,7 @@ type gateway struct {
 	mu       sync.Mutex
 	conns    []*websocket.Conn
 	keys     map[string]*rsa.PublicKey
+	gone     map[string]*rsa.PublicKey // of nodes that were deregistered
 	prints   map[string]string
 	rotate   bool                            // ask for a new key with the next credentials
 	lose     string                          // operation whose next answer is lost after it took effect
@@ -70,7 +72,7 @@ func newGateway(t testing.TB) *gateway {
 	g := &gateway{
 		t: t, sealer: key, life: time.Hour,
 		facts: make(chan wire.UpdateInstanceInformation, 64), controls: make(chan *websocket.Conn, 64),
-		keys: map[string]*rsa.PublicKey{}, prints: map[string]string{}, data: map[string]chan *websocket.Conn{},
+		keys: map[string]*rsa.PublicKey{}, gone: map[string]*rsa.PublicKey{}, prints: map[string]string{}, data: map[string]chan *websocket.Conn{},
 		openings: map[string][]wire.Opening{}, asked: map[string]int{}, counts: map[string]int{},
 	}
 	g.verifier = identity.NewVerifier(identity.VerifierConfig{
@@ -106,8 +108,14 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	op := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AmazonSSM.")
 	if op != "RegisterManagedInstance" {
-		if _, err := g.verifier.Verify(r.Context(), r, body); err != nil {
-			fail(w, http.StatusForbidden, "InvalidSignatureException", err.Error())
+		if err := g.authenticate(r, body); err != nil {
+			code := "InvalidSignatureException"
+			var e *identity.AuthError
+			if errors.As(err, &e) && e.Failure == identity.UnknownKey {
+				code = "UnrecognizedClientException"
+			}
+			g.note(code)
+			fail(w, http.StatusForbidden, code, err.Error())
 			return
 		}
 	}
@@ -123,6 +131,18 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		g.dataChannel(w, r)
 	}
+}
+
+// authenticate checks the signature, and that the node is still there.
+func (g *gateway) authenticate(r *http.Request, body []byte) error {
+	proof, err := g.verifier.Verify(r.Context(), r, body)
+	if err != nil || proof.Claims == nil {
+		return err
+	}
+	if _, err := g.Machine(r.Context(), proof.Claims.Name); err != nil {
+		return &identity.AuthError{Failure: identity.UnknownKey}
+	}
+	return nil
 }
 
 func fail(w http.ResponseWriter, status int, code, text string) {
@@ -175,7 +195,7 @@ func (g *gateway) register(w http.ResponseWriter, body []byte) {
 		return
 	}
 	id := testNode
-	if n := len(g.keys); n > 0 {
+	if n := len(g.prints); n > 0 {
 		id = fmt.Sprintf("mi-%017d", n)
 	}
 	g.keys[id], g.prints[id] = parseKey(g.t, in.PublicKey), in.Fingerprint
@@ -271,6 +291,31 @@ func (g *gateway) links(id string) chan *websocket.Conn {
 		g.data[id] = make(chan *websocket.Conn, 64)
 	}
 	return g.data[id]
+}
+
+// note counts a refusal by its code.
+func (g *gateway) note(code string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts[code]++
+}
+
+// deregister forgets a node and closes its channels, as the server does.
+func (g *gateway) deregister(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone[id] = g.keys[id]
+	delete(g.keys, id)
+	for _, conn := range g.conns {
+		conn.Abort()
+	}
+}
+
+// restore brings a node back that was deregistered.
+func (g *gateway) restore(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.keys[id] = g.gone[id]
 }
 
 func (g *gateway) count(op string) int {

@@ -137,7 +137,7 @@ func (p program) config(s settings) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
-	activation, err := p.activation(s)
+	activation, find, err := p.activations(s)
 	if err != nil {
 		return agent.Config{}, err
 	}
@@ -151,7 +151,7 @@ func (p program) config(s settings) (agent.Config, error) {
 	}
 	return agent.Config{
 		Servers: s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
-		Activation: activation, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
+		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
 		Shell:  shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, Program: s.Shell},
 		Logger: log,
 	}, nil
@@ -168,9 +168,22 @@ func duration(key, s string) (time.Duration, error) {
 	return d, nil
 }
 
+// activations returns the activation there is now, and what looks for it again, which
+// standard input does not allow. The file of the configuration may be gone once the
+// machine is registered, so that its absence matters only to who looks again.
+func (p program) activations(s settings) (agent.Activation, func() (agent.Activation, error), error) {
+	a, err := p.activation(s)
+	if s.ActivationFile == "-" {
+		return a, nil, err
+	}
+	if errors.Is(err, fs.ErrNotExist) && !s.named {
+		err = nil
+	}
+	return a, func() (agent.Activation, error) { return p.activation(s) }, err
+}
+
 // activation reads the activation: from the file of the command line, else the
-// environment, else the file of the configuration, which may be gone once the
-// machine is registered.
+// environment, else the file of the configuration.
 func (p program) activation(s settings) (agent.Activation, error) {
 	a := agent.Activation{ID: p.env("SALLYPORT_ACTIVATION_ID"), Code: p.env("SALLYPORT_ACTIVATION_CODE")}
 	switch {
@@ -180,11 +193,8 @@ func (p program) activation(s settings) (agent.Activation, error) {
 		return readActivation(p.in)
 	}
 	f, err := os.Open(s.ActivationFile)
-	if errors.Is(err, fs.ErrNotExist) && !s.named {
-		return agent.Activation{}, nil
-	}
 	if err != nil {
-		return agent.Activation{}, fmt.Errorf("reading activation: %w", err)
+		return agent.Activation{}, fmt.Errorf("reading activation_file: %w", err)
 	}
 	defer f.Close()
 	a, err = readActivation(f)

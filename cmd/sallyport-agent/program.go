@@ -44,6 +44,8 @@ func (p program) run(ctx context.Context, args []string) int {
 
 func hintFor(err error) string {
 	switch {
+	case errors.Is(err, agent.ErrKeyRefused):
+		return "the registration is kept and needs no new activation: put region (--region) or this machine's clock right and start the agent"
 	case errors.Is(err, agent.ErrOtherMachine):
 		return "this disk was probably copied from another node: give an activation (see sallyport-agent register --help)"
 	case errors.Is(err, agent.ErrNotRegistered):
@@ -88,8 +90,8 @@ func (p program) registerCommand(f *flags) *cobra.Command {
 		Use:   "register",
 		Short: "Register this machine with an activation",
 		Long: `Register this machine with an activation, in place of any earlier registration, which
-stays in force if this fails. The machine makes its own key and keeps it in the state
-directory with mode 0600.
+stays in force if this fails, and check that the server lets the new node in. The
+machine makes its own key and keeps it in the state directory with mode 0600.
 
 The activation's id and code are read, in this order, from
   --activation-file FILE   JSON with ActivationId and ActivationCode, as
@@ -177,7 +179,7 @@ func (p program) register(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Activation == (agent.Activation{}) {
+	if s.ActivationFile == "" && cfg.Activation == (agent.Activation{}) {
 		return errors.New("no activation is given: use --activation-file, the environment or the configuration file")
 	}
 	a, err := agent.New(cfg)

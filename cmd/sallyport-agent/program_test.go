@@ -67,7 +67,6 @@ func TestActivation(t *testing.T) {
 		{name: "standard input", s: settings{ActivationFile: "-", named: true}, in: "the-id\r\nthe-code\r\n", want: want},
 		{name: "environment before configuration", s: settings{ActivationFile: file}, env: env, want: agent.Activation{ID: "env-id", Code: "env-code"}},
 		{name: "command line before environment", s: settings{ActivationFile: file, named: true}, env: env, want: want},
-		{name: "configured file is gone", s: settings{ActivationFile: "/nonexistent"}},
 		{name: "none"},
 	} {
 		p := program{in: strings.NewReader(tt.in), env: func(k string) string { return tt.env[k] }}
@@ -75,6 +74,22 @@ func TestActivation(t *testing.T) {
 		if err != nil || got != tt.want {
 			t.Errorf("%s: got %v, %v, want %v", tt.name, got, err, tt.want)
 		}
+	}
+}
+
+// TestActivationGone lets a node that is registered start without the file that it
+// registered with.
+func TestActivationGone(t *testing.T) {
+	s := settings{Servers: []string{"https://localhost"}, ActivationFile: filepath.Join(t.TempDir(), "a")}
+	cfg, err := program{env: func(string) string { return "" }}.config(s)
+	if err != nil || cfg.Activation != (agent.Activation{}) {
+		t.Fatalf("got %v, %v, want no activation", cfg.Activation, err)
+	}
+	if err := os.WriteFile(s.ActivationFile, []byte("the-id the-code"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cfg.FindActivation(); err != nil || got.ID != "the-id" {
+		t.Errorf("got %v, %v, want the activation that came later", got, err)
 	}
 }
 
@@ -116,12 +131,16 @@ facts_every   = "1m"
 
 func TestErrors(t *testing.T) {
 	dir := t.TempDir()
+	gone := write(t, "gone.hcl", `activation_file = "/nonexistent"`)
 	for _, tt := range []struct {
 		args []string
 		want string
 	}{
 		{[]string{"--state-dir", dir, "status"}, "not registered"},
 		{[]string{"register"}, "no activation is given"},
+		{[]string{"register", "--server", "https://localhost", "--state-dir", dir, "--config", gone}, "activation_file: open /nonexistent"},
+		{[]string{"run", "--server", "https://localhost", "--state-dir", dir, "--config", gone}, "not registered: reading activation_file: open /nonexistent"},
+		{[]string{"run", "--activation-file", "/nonexistent"}, "activation_file: open /nonexistent"},
 		{[]string{"run", "--activation-file", "-"}, "two lines"},
 		{[]string{"run"}, "servers: at least one URL"},
 		{[]string{"run", "--server", "http://example.com"}, "https:// is required"},
