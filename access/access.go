@@ -34,7 +34,10 @@ type Query struct {
 	// Context adds condition keys common to all resources (aws:RequestTag/…,
 	// aws:TagKeys, ssm:SessionDocumentAccessCheck, …).
 	Context map[string][]string
-	Origin  Origin
+	// Each holds condition keys of which every value must be allowed alone: those of
+	// tags that the caller sets (aws:RequestTag/…), whose values commas may separate.
+	Each   map[string][]string
+	Origin Origin
 	// Node, Document and Session go into the audit record.
 	Node, Document, Session string
 	// Details go into the audit record as well: short facts, no secrets.
@@ -52,6 +55,8 @@ type Decision struct {
 	Allowed  bool
 	Resource string // ARN that the decision is about
 	Policy   policy.Decision
+	// Because is why it was refused without asking policies: "because …".
+	Because string
 }
 
 // DeniedError is a refusal, worded as AWS words it.

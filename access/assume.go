@@ -18,12 +18,16 @@ func (c *Checker) CheckAssume(ctx context.Context, q Query, trust *policy.Docume
 		return Decision{}, fmt.Errorf("deciding %s: %d resources instead of the role", q.Action, len(q.Resources))
 	}
 	role := q.Resources[0]
-	t := c.evaluateTrust(q, trust)
-	if !t.Allowed() {
-		return c.settle(ctx, q, decision(role.ARN, t), c.untrusted(q, t))
+	delegated := false
+	for one := range q.combinations() {
+		t := c.evaluateTrust(one, trust)
+		if !t.Allowed() {
+			return c.settle(ctx, q, decision(role.ARN, t), c.untrusted(q, t))
+		}
+		delegated = delegated || t.Delegated
 	}
 	var named []policy.Source
-	if !t.Delegated {
+	if !delegated {
 		named = c.owned("trust policy of the role")
 	}
 	d, err := c.decide(ctx, q, named...)

@@ -89,7 +89,7 @@ func (c *Checker) check(ctx context.Context, alternatives ...Query) (Decision, e
 // settle records a decision and turns a refusal into an error.
 func (c *Checker) settle(ctx context.Context, q Query, d Decision, denied *DeniedError) (Decision, error) {
 	if !d.Allowed && denied == nil {
-		denied = &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: d.Resource, Decision: d.Policy}
+		denied = &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: d.Resource, Decision: d.Policy, Because: d.Because}
 	}
 	if err := c.record(ctx, q, d, denied); err != nil {
 		return Decision{}, err
@@ -140,15 +140,20 @@ func (c *Checker) decide(ctx context.Context, q Query, more ...policy.Source) (D
 	if len(q.Resources) == 0 {
 		return Decision{}, errors.New("no resource to decide on")
 	}
+	if q.combined() > maxCombinations {
+		return Decision{Resource: firstARN(q), Because: fmt.Sprintf("because the values of its tags have more than %d combinations", maxCombinations)}, nil
+	}
 	set, err := c.policies(ctx, q.Principal, more)
 	if err != nil {
 		return Decision{}, err
 	}
 	var d Decision
-	for _, r := range q.Resources {
-		d = decision(r.ARN, set.Evaluate(c.request(q, r)))
-		if !d.Allowed {
-			break
+	for one := range q.combinations() {
+		for _, r := range q.Resources {
+			d = decision(r.ARN, set.Evaluate(c.request(one, r)))
+			if !d.Allowed {
+				return d, nil
+			}
 		}
 	}
 	return d, nil

@@ -87,6 +87,8 @@ type Call struct {
 	// Context adds condition keys common to all resources: aws:RequestTag/…,
 	// aws:TagKeys, ssm:SessionDocumentAccessCheck.
 	Context map[string][]string
+	// Each adds condition keys of which every value must be allowed alone.
+	Each map[string][]string
 	// Node, Document and Session name what the call is about.
 	Node, Document, Session string
 
@@ -103,10 +105,14 @@ func (c *Call) SetContext(key string, values ...string) {
 }
 
 // SetRequestTags fills aws:RequestTag/KEY and aws:TagKeys from tags that the caller
-// sends; the keys alone where tags are to be removed (TagKeys only).
+// sends; the keys alone where tags are to be removed (TagKeys only). Of a tag with
+// several values each must be allowed.
 func (c *Call) SetRequestTags(tags identity.Tags) {
-	for key, value := range tags {
-		c.SetContext("aws:RequestTag/"+key, value)
+	for key := range tags {
+		if c.Each == nil {
+			c.Each = map[string][]string{}
+		}
+		c.Each["aws:RequestTag/"+key] = tags.Values(key)
 	}
 	if len(tags) > 0 {
 		c.SetContext("aws:TagKeys", slices.Sorted(maps.Keys(tags))...)
@@ -146,7 +152,7 @@ func (c *Call) Allows(ctx context.Context, action string, resources ...access.Re
 func (c *Call) query(action string, resources []access.Resource) access.Query {
 	return access.Query{
 		Principal: c.Principal, Action: action, Resources: resources,
-		Context: c.Context, Origin: c.Origin,
+		Context: c.Context, Each: c.Each, Origin: c.Origin,
 		Node: c.Node, Document: c.Document, Session: c.Session,
 		Quiet: c.Operation.quiet || c.quiet,
 	}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"strings"
+	"testing"
+)
+
+// A tag with several values is allowed only if each of them is, by every service that
+// sets tags.
+func TestTagsWithSeveralValues(t *testing.T) {
+	const allowRed = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*",
+		"Condition":{"StringEquals":{"aws:RequestTag/Team":["red","green"]}}}]}`
+	const denyBlue = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*"},
+		{"Effect":"Deny","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*","Condition":{"StringEquals":{"aws:RequestTag/Team":"blue"}}}]}`
+	const denyBlueProd = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*"},
+		{"Effect":"Deny","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*","Condition":{"StringEquals":{"aws:RequestTag/Team":"blue","aws:RequestTag/Env":"prod"}}}]}`
+	const onlyRed = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*"},
+		{"Effect":"Deny","Action":["iam:*","ssm:*","ec2:*"],"Resource":"*","Condition":{"StringNotEquals":{"aws:RequestTag/Team":["red","green"]}}}]}`
+	for _, test := range []struct {
+		name, policy, team, env string
+		allowed                 bool
+	}{
+		{"allow-list", allowRed, "red", "dev", true},
+		{"allow-list", allowRed, "red,green", "dev", true},
+		{"allow-list", allowRed, "red, green", "dev", true},
+		{"allow-list", allowRed, "blue", "dev", false},
+		{"allow-list", allowRed, "red,blue", "dev", false},
+		{"allow-list", allowRed, "blue,red", "dev", false},
+		{"allow-list", allowRed, "red,", "dev", false},
+		{"deny-list", denyBlue, "red", "dev", true},
+		{"deny-list", denyBlue, "red,green", "dev", true},
+		{"deny-list", denyBlue, "blue", "dev", false},
+		{"deny-list", denyBlue, "red,blue", "dev", false},
+		{"deny-list", denyBlue, "red, blue", "dev", false},
+		{"deny-list of two tags", denyBlueProd, "red,blue", "dev", true},
+		{"deny-list of two tags", denyBlueProd, "red,blue", "dev,prod", false},
+		{"deny-list of two tags", denyBlueProd, "blue,red", "dev,prod", false},
+		{"deny of all others", onlyRed, "red,green", "dev", true},
+		{"deny of all others", onlyRed, "red,blue", "dev", false},
+		{"too many values", denyBlue, strings.Repeat("a,", 20), strings.Repeat("a,", 20), false},
+	} {
+		t.Run(test.name+" "+test.team+" "+test.env, func(t *testing.T) {
+			h := newHarness(t)
+			h.node(channelNode, nil)
+			h.user("bob", nil)
+			who := h.user("tagger", nil, test.policy)
+			tags := []map[string]string{{"Key": "Team", "Value": test.team}, {"Key": "Env", "Value": test.env}}
+			form := func(prefix string, more ...string) []string {
+				return append(more, prefix+"1.Key", "Team", prefix+"1.Value", test.team, prefix+"2.Key", "Env", prefix+"2.Value", test.env)
+			}
+			for name, got := range map[string]answer{
+				"iam:TagUser":           h.query(who, "iam", "TagUser", form("Tags.member.", "UserName", "bob")...),
+				"ec2:CreateTags":        h.query(who, "ec2", "CreateTags", form("Tag.", "ResourceId.1", channelNode)...),
+				"ssm:AddTagsToResource": h.json(who, "AmazonSSM.AddTagsToResource", map[string]any{"ResourceType": "ManagedInstance", "ResourceId": channelNode, "Tags": tags}),
+				"ssm:CreateActivation":  h.json(who, "AmazonSSM.CreateActivation", map[string]any{"IamRole": "x", "Tags": tags}),
+				"iam:CreateUser":        h.query(who, "iam", "CreateUser", form("Tags.member.", "UserName", "carl")...),
+			} {
+				if refused := strings.Contains(got.message(), "not authorized"); refused == test.allowed || got.status == 200 != test.allowed {
+					t.Errorf("%s: got %d %s, want allowed %v", name, got.status, got.body, test.allowed)
+				}
+			}
+		})
+	}
+}
