@@ -205,12 +205,22 @@ func (r *Resolver) node(m Machine) Principal {
 	return Principal{Kind: KindNode, ARN: name, PolicyARN: name, UserID: m.ID, Name: m.ID, Tags: m.Tags}
 }
 
+// overlay returns under with the tags of over in the place of those of the same key.
+// Condition keys ignore case, so that keys that differ only in case are the same.
 func overlay(under, over Tags) Tags {
 	if len(over) == 0 {
 		return under
 	}
+	replaced := make(map[string]bool, len(over))
+	for key := range over {
+		replaced[strings.ToLower(key)] = true
+	}
 	tags := make(Tags, len(under)+len(over))
-	maps.Copy(tags, under)
+	for key, value := range under {
+		if !replaced[strings.ToLower(key)] {
+			tags[key] = value
+		}
+	}
 	maps.Copy(tags, over)
 	return tags
 }

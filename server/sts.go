@@ -197,7 +197,7 @@ func (c *Call) checkAssume(ctx context.Context, in *assumeRoleInput, claims iden
 			return role, err
 		}
 	}
-	return role, nil
+	return role, checkTagCase(role.Tags, claims.Tags)
 }
 
 // assumeActions lists what must be allowed for a session.
@@ -290,6 +290,19 @@ func (c *Call) sessionTags(in *assumeRoleInput) (identity.Tags, error) {
 		return nil, exception("InvalidParameterValue", "A session has at most 50 tags; these are %d.", len(tags))
 	}
 	return tags, nil
+}
+
+// checkTagCase refuses session tags that differ from the role's own only in case:
+// policies would see one tag with the values of both.
+func checkTagCase(role, session identity.Tags) error {
+	for key := range session {
+		for own := range role {
+			if own != key && strings.EqualFold(own, key) {
+				return exception("InvalidParameterValue", "The tag key '%s' differs only in case from a tag key of the role.", key)
+			}
+		}
+	}
+	return nil
 }
 
 func hasFold(tags identity.Tags, key string) bool {

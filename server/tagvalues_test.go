@@ -1,8 +1,13 @@
 package server
 
 import (
+	"context"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport.dev/identity"
 )
 
 // A tag with several values is allowed only if each of them is, by every service that
@@ -60,5 +65,50 @@ func TestTagsWithSeveralValues(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A session tag whose key differs from the role's only in case does not become a
+// second value of it: policies, whose keys ignore case, would see both.
+func TestSessionTagsThatDifferInCase(t *testing.T) {
+	h := newHarness(t)
+	alice := h.user("alice", nil, allowAll)
+	h.role("First", trustAccount, allowAll)
+	h.role("Tagged", trustAccount, allowAll)
+	tagRole := func(role, key, value string) {
+		t.Helper()
+		h.must(h.store.UpdateRole(context.Background(), role, func(r *identity.Role) error {
+			r.Tags = identity.Tags{key: value}
+			return nil
+		}))
+	}
+	tagRole("Tagged", "Team", "search")
+	assume := func(c identity.Credentials, role, key string, more ...string) answer {
+		fields := append([]string{"RoleArn", "arn:aws:iam::111111111111:role/" + role, "RoleSessionName", "alice"}, more...)
+		if key != "" {
+			fields = append(fields, "Tags.member.1.Key", key, "Tags.member.1.Value", "payments")
+		}
+		return h.query(c, "sts", "AssumeRole", fields...)
+	}
+	transitive := assume(alice, "First", "team", "TransitiveTagKeys.member.1", "team").credentials()
+	for _, test := range []struct {
+		name string
+		got  answer
+		code string
+	}{
+		{"the same key", assume(alice, "Tagged", "Team"), ""},
+		{"another key", assume(alice, "Tagged", "Ticket"), ""},
+		{"a key in another case", assume(alice, "Tagged", "team"), "InvalidParameterValue"},
+		{"a transitive key in another case", assume(transitive, "Tagged", ""), "InvalidParameterValue"},
+		{"a transitive key in another case, set again", assume(transitive, "Tagged", "Team"), "InvalidParameterValue"},
+	} {
+		if test.got.code() != test.code {
+			t.Errorf("%s: got %d %s, want code %q", test.name, test.got.status, test.got.body, test.code)
+		}
+	}
+	c := assume(alice, "First", "team").credentials()
+	tagRole("First", "TEAM", "search")
+	if diff := cmp.Diff(identity.Tags{"team": "payments"}, h.principal(c).Tags); diff != "" {
+		t.Errorf("a role tagged later (-want +got):\n%s", diff)
 	}
 }
