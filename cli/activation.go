@@ -137,7 +137,7 @@ func (p *program) createActivation(ctx context.Context, flags activationFlags) e
 	case p.flags.json:
 		return p.writeJSON(a)
 	}
-	_, err = fmt.Fprintf(p.stdout, "id    %s\ncode  %s\n", client.Clean(a.ID), client.Clean(a.Code))
+	_, err = fmt.Fprintf(p.stdout, "id    %s\ncode  %s\n", client.CleanLine(a.ID), client.CleanLine(a.Code))
 	p.say("the code is not shown again")
 	return err
 }

@@ -2,8 +2,9 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,13 @@ import (
 
 // followEvery is how often "audit --follow" asks for more.
 const followEvery = time.Second
+
+// What --decision and --event select by.
+var (
+	auditDecisions = [...]string{allowed, "ExplicitlyDenied", "ImplicitlyDenied", "Refused"}
+	auditEvents    = [...]string{audit.EventDecision, audit.EventLogin, audit.EventSessionStart, audit.EventSessionEnd,
+		audit.EventNode, audit.EventChange, audit.EventAccess, audit.EventServer}
+)
 
 type auditFlags struct {
 	since, until string
@@ -43,13 +51,15 @@ A refusal's reason follows on a line of its own. With --json every record is one
 	f.StringVar(&flags.until, "until", "", "records before this `time`")
 	f.StringVar(&flags.query.Principal, "principal", "", "records of principals whose ARN holds this `text`")
 	f.StringVar(&flags.query.Action, "action", "", "records of this `action`; * and ? stand for anything")
-	f.StringVar(&flags.query.NodeID, "node", "", "records about the node with this `id`")
+	f.StringVar(&flags.query.NodeID, "node", "", "records about the node with this `id or name`")
 	f.StringVar(&flags.query.SessionID, "session", "", "records about the session with this `id`")
-	f.StringVar(&flags.query.Decision, "decision", "", "Allowed, ExplicitlyDenied or ImplicitlyDenied")
-	f.StringVar(&flags.query.Event, "event", "", "decision, login, session.start, session.end, node, change, access or server")
+	f.StringVar(&flags.query.Decision, "decision", "", strings.Join(auditDecisions[:], ", "))
+	f.StringVar(&flags.query.Event, "event", "", strings.Join(auditEvents[:], ", "))
 	f.IntVar(&flags.limit, "limit", 100, "at most so many; with --follow so many from before")
 	f.BoolVarP(&flags.follow, "follow", "f", false, "go on as records come in")
-	cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions([]string{"Allowed", "ExplicitlyDenied", "ImplicitlyDenied"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions(auditDecisions[:], cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(auditEvents[:], cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
 	return cmd
 }
 
@@ -60,6 +70,9 @@ func (p *program) audit(ctx context.Context, flags auditFlags) error {
 	}
 	api, err := p.api(ctx)
 	if err != nil {
+		return err
+	}
+	if in.NodeID, err = p.nodeFilter(ctx, in.NodeID); err != nil {
 		return err
 	}
 	shown := 0
@@ -114,10 +127,11 @@ func (f auditFlags) input() (client.QueryAuditInput, error) {
 	if f.limit < 1 {
 		return in, usagef("--limit %d: want 1 or more", f.limit)
 	}
-	switch in.Decision {
-	case "", "Allowed", "ExplicitlyDenied", "ImplicitlyDenied":
-	default:
-		return in, usagef("--decision %q: want Allowed, ExplicitlyDenied or ImplicitlyDenied", in.Decision)
+	if in.Decision != "" && !slices.Contains(auditDecisions[:], in.Decision) {
+		return in, usagef("--decision %q: want one of %s", in.Decision, strings.Join(auditDecisions[:], ", "))
+	}
+	if in.Event != "" && !slices.Contains(auditEvents[:], in.Event) {
+		return in, usagef("--event %q: want one of %s", in.Event, strings.Join(auditEvents[:], ", "))
 	}
 	in.Newest = f.since == ""
 	in.MaxResults = min(maxAuditPage, f.limit)
@@ -127,25 +141,24 @@ func (f auditFlags) input() (client.QueryAuditInput, error) {
 // printRecord writes one record: as JSON, the server's own shape; or for a person.
 func (p *program) printRecord(r audit.Record) error {
 	if p.flags.json {
-		e := json.NewEncoder(p.stdout)
-		e.SetEscapeHTML(false)
-		return e.Encode(r)
+		return encodeJSON(p.stdout, r, "")
 	}
 	what := r.Event
 	if r.Action != "" {
 		what = r.Action
 	}
-	line := fmt.Sprintf("%s  %-16s  %-28s  %s", clock(r.Time), verdictText(r), what, orDash(shortARN(r.Principal)))
+	line := fmt.Sprintf("%s  %-16s  %-28s  %s", clock(r.Time), client.CleanLine(verdictText(r)), client.CleanLine(what),
+		orDash(client.CleanLine(shortARN(r.Principal))))
 	for _, s := range []string{r.Node, r.Document, r.Session} {
 		if s != "" {
-			line += "  " + s
+			line += "  " + client.CleanLine(s)
 		}
 	}
-	if _, err := fmt.Fprintln(p.stdout, client.Clean(line)); err != nil {
+	if _, err := fmt.Fprintln(p.stdout, line); err != nil {
 		return err
 	}
 	if r.Reason != "" && r.Decision != "Allowed" {
-		_, err := fmt.Fprintln(p.stdout, "    "+client.Clean(r.Reason))
+		_, err := fmt.Fprintln(p.stdout, "    "+client.CleanLine(r.Reason))
 		return err
 	}
 	return nil

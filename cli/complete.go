@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"sallyport.dev/client"
 )
 
 // completePatience bounds how long a person waits for a completion.
@@ -23,8 +25,8 @@ func (p *program) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]str
 		if n.MayConnect != nil && !*n.MayConnect {
 			continue
 		}
-		name := n.Name
-		if name == "" {
+		name := client.CleanLine(n.Name)
+		if name == "" || n.NameReported {
 			name = n.NodeID
 		}
 		names = append(names, cobra.CompletionWithDesc(name, n.NodeID+" "+n.State))

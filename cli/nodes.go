@@ -46,6 +46,7 @@ you may connect to are shown; --all shows the others too, and why not.`,
 type jsonNode struct {
 	ID           string            `json:"id"`
 	Name         string            `json:"name,omitempty"`
+	NameReported bool              `json:"name_reported,omitempty"` // by the node itself
 	State        string            `json:"state"`
 	Tags         map[string]string `json:"tags"`
 	Platform     string            `json:"platform,omitempty"`
@@ -63,7 +64,7 @@ func (p *program) printNodes(nodes []client.Node, all bool) error {
 	if p.flags.json {
 		list := make([]jsonNode, 0, len(nodes))
 		for _, n := range nodes {
-			list = append(list, jsonNode{ID: n.NodeID, Name: n.Name, State: n.State, Tags: orEmpty(n.Tags),
+			list = append(list, jsonNode{ID: n.NodeID, Name: n.Name, NameReported: n.NameReported, State: n.State, Tags: orEmpty(n.Tags),
 				Platform: n.PlatformName, AgentVersion: n.AgentVersion, MayConnect: n.MayConnect, Reason: n.Reason})
 		}
 		return p.writeJSON(list)
@@ -246,7 +247,7 @@ func awsNode(i types.InstanceInformation) client.Node {
 		ComputerName: aws.ToString(i.ComputerName),
 	}
 	if n.Name == "" {
-		n.Name = n.ComputerName
+		n.Name, n.NameReported = n.ComputerName, n.ComputerName != ""
 	}
 	if i.PingStatus == types.PingStatusOnline {
 		n.State = client.StateConnected

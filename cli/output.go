@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,16 +9,52 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"sallyport.dev/client"
 )
 
 // writeJSON writes v indented to standard output.
 func (p *program) writeJSON(v any) error {
-	e := json.NewEncoder(p.stdout)
+	return encodeJSON(p.stdout, v, "  ")
+}
+
+// encodeJSON writes v and a line end. Characters that act on a terminal are escaped,
+// which JSON itself demands of some only.
+func encodeJSON(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escapeInvisible(b.Bytes()))
+	return err
+}
+
+// escapeInvisible spells control and formatting characters of encoded JSON as \uXXXX.
+// There are some in its strings only, where that means the same.
+func escapeInvisible(b []byte) []byte {
+	act := func(r rune) bool {
+		return r >= 0x7F && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
+	}
+	if !bytes.ContainsFunc(b, act) {
+		return b
+	}
+	escaped := make([]byte, 0, len(b)+64)
+	for _, r := range string(b) {
+		if !act(r) {
+			escaped = utf8.AppendRune(escaped, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			escaped = fmt.Appendf(escaped, `\u%04x`, unit)
+		}
+	}
+	return escaped
 }
 
 // writeTable writes rows under a heading, columns aligned. What comes from a server
@@ -26,7 +63,7 @@ func (p *program) writeTable(rows [][]string) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 4, 2, ' ', 0)
 	for _, row := range rows {
 		for i, cell := range row {
-			row[i] = strings.NewReplacer("\t", " ", "\n", " ").Replace(client.Clean(cell))
+			row[i] = client.CleanLine(cell)
 		}
 		line := strings.TrimRight(strings.Join(row, "\t"), "\t")
 		if _, err := io.WriteString(w, line+"\n"); err != nil {

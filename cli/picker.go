@@ -152,7 +152,7 @@ func (p *program) confirm(question string) (bool, error) {
 	if !p.interactive() {
 		return false, usagef("%s standard input is no terminal; give --yes", question)
 	}
-	fmt.Fprintf(p.stderr, "%s [y/N] ", client.Clean(question))
+	fmt.Fprintf(p.stderr, "%s [y/N] ", client.CleanLine(question))
 	answer, err := bufio.NewReader(io.LimitReader(p.stdin, 1<<10)).ReadString('\n')
 	if err != nil {
 		return false, fmt.Errorf("asking: %w", err)

@@ -97,7 +97,7 @@ func (p *program) pluginFailed(err error) int {
 }
 
 func (p *program) pluginSession(ctx context.Context, api *client.API, stream client.Stream) int {
-	id := client.Clean(stream.SessionID)
+	id := client.CleanLine(stream.SessionID)
 	fmt.Fprintf(p.stdout, "\nStarting session with SessionId: %s\n", id)
 	terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
 	end, err := client.RunShell(ctx, client.ChannelConfig{

@@ -189,9 +189,7 @@ func (e *evaluator) answer(line []byte) error {
 		e.complain(err)
 		return nil
 	}
-	w := json.NewEncoder(e.out)
-	w.SetEscapeHTML(false)
-	if err := w.Encode(a); err != nil {
+	if err := encodeJSON(e.out, a, ""); err != nil {
 		return fmt.Errorf("writing decisions: %w", err)
 	}
 	return nil

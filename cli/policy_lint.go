@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -78,10 +77,7 @@ func readPolicyFile(stdin io.Reader, name string) ([]byte, error) {
 
 func writeFindings(w io.Writer, findings []policy.Finding, asJSON bool) error {
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		return e.Encode(findings)
+		return encodeJSON(w, findings, "  ")
 	}
 	for _, f := range findings {
 		if _, err := fmt.Fprintln(w, f); err != nil {

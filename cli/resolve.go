@@ -31,20 +31,26 @@ func (p *program) resolve(ctx context.Context, terms []string) (client.Node, err
 	if err != nil {
 		return client.Node{}, err
 	}
-	switch len(nodes) {
-	case 0:
+	claimed := !byTags && len(nodes) > 0 && claims(nodes[0], terms[0])
+	switch {
+	case len(nodes) == 0:
 		return client.Node{}, &statusError{status: statusRefused, err: fmt.Errorf("no node that you may see matches %s", strings.Join(terms, " "))}
-	case 1:
+	case len(nodes) == 1 && !claimed:
 		return nodes[0], nil
+	case !p.interactive() && claimed:
+		return client.Node{}, p.several(fmt.Sprintf("no node was named %s; give the id of one that calls itself so:", terms[0]), nodes)
+	case !p.interactive():
+		return client.Node{}, p.several(fmt.Sprintf("%d nodes match %s:", len(nodes), strings.Join(terms, " ")), nodes)
 	}
-	if !p.interactive() {
-		return client.Node{}, p.several(terms, nodes)
+	title := "Which node?"
+	if claimed {
+		title = "None was named so, but these call themselves so. Which node?"
 	}
 	lines := make([]string, len(nodes))
 	for i, n := range nodes {
 		lines[i] = nodeLine(n)
 	}
-	chosen, err := p.pick("Which node?", lines)
+	chosen, err := p.pick(title, lines)
 	if err != nil {
 		return client.Node{}, &statusError{status: statusRefused, err: fmt.Errorf("choosing a node: %w", err)}
 	}
@@ -61,6 +67,9 @@ func (p *program) candidates(ctx context.Context, terms []string, byTags bool) (
 	}
 	if api.Endpoint() == "" { // AWS tells no names of EC2 instances, but selects by them
 		named, err := p.nodes(ctx, []string{"Name=" + terms[0]})
+		for i := range named {
+			named[i].Name, named[i].NameReported = terms[0], false
+		}
 		if err != nil || len(named) > 0 {
 			return named, err
 		}
@@ -73,14 +82,16 @@ func (p *program) candidates(ctx context.Context, terms []string, byTags bool) (
 }
 
 // bestMatches returns the nodes of exactly this id or name; failing that those that
-// begin so.
+// begin so. What nodes call themselves comes last: a hostile one may choose the name
+// that somebody else is looked for by.
 func bestMatches(nodes []client.Node, term string) []client.Node {
 	for _, match := range []func(client.Node) bool{
 		func(n client.Node) bool { return n.NodeID == term },
-		func(n client.Node) bool { return n.Name == term || n.Tags["Name"] == term },
+		func(n client.Node) bool { return assignedName(n) == term || n.Tags["Name"] == term },
 		func(n client.Node) bool {
-			return strings.HasPrefix(n.NodeID, term) || strings.HasPrefix(n.Name, term)
+			return strings.HasPrefix(n.NodeID, term) || strings.HasPrefix(assignedName(n), term)
 		},
+		func(n client.Node) bool { return claims(n, term) },
 	} {
 		found := slices.DeleteFunc(slices.Clone(nodes), func(n client.Node) bool { return !match(n) })
 		if len(found) > 0 {
@@ -90,10 +101,23 @@ func bestMatches(nodes []client.Node, term string) []client.Node {
 	return nil
 }
 
-// several lists the matches on standard error.
-func (p *program) several(terms []string, nodes []client.Node) error {
+// assignedName is the name that a node was given, as opposed to what it calls itself.
+func assignedName(n client.Node) string {
+	if n.NameReported {
+		return ""
+	}
+	return n.Name
+}
+
+// claims reports whether term stands for n only by what n calls itself.
+func claims(n client.Node, term string) bool {
+	return n.NameReported && strings.HasPrefix(n.Name, term) && !strings.HasPrefix(n.NodeID, term)
+}
+
+// several lists the matches on standard error, below a title.
+func (p *program) several(title string, nodes []client.Node) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d nodes match %s:", len(nodes), strings.Join(terms, " "))
+	b.WriteString(title)
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "\n  %s", nodeLine(n))
 	}
@@ -101,9 +125,10 @@ func (p *program) several(terms []string, nodes []client.Node) error {
 }
 
 func nodeLine(n client.Node) string {
-	line := fmt.Sprintf("%-20s  %-20s  %-12s  %s", n.NodeID, orDash(n.Name), n.State, tagText(n.Tags, "Name"))
+	line := fmt.Sprintf("%-20s  %-20s  %-12s  %s", client.CleanLine(n.NodeID), orDash(client.CleanLine(n.Name)),
+		client.CleanLine(n.State), client.CleanLine(tagText(n.Tags, "Name")))
 	if n.MayConnect != nil && !*n.MayConnect {
 		line += "  (not allowed)"
 	}
-	return strings.TrimRight(strings.ReplaceAll(client.Clean(line), "\n", " "), " ")
+	return strings.TrimRight(line, " ")
 }

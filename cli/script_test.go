@@ -67,11 +67,14 @@ var answers = map[string]string{
 	"Sallyport.ListNodes": `{"Nodes":[
 		{"NodeId":"i-05b7516a19f826be9","Name":"backend-1","State":"connected","Tags":{"Name":"backend-1","Team":"search, payments"},"MayConnect":false,"Reason":"no"},
 		{"NodeId":"i-060ee0879f3ec4eb7","Name":"frontend-1","State":"connected","Tags":{"Name":"frontend-1","Team":"payments"},"MayConnect":true},
-		{"NodeId":"i-0123456789abcdef0","Name":"frontend-2","State":"notconnected","Tags":{"Name":"frontend-2","Evil":"\u001b]0;x\u0007"},"MayConnect":true}]}`,
+		{"NodeId":"i-0123456789abcdef0","Name":"frontend-2","State":"notconnected","Tags":{"Name":"frontend-2","Evil":"\u001b]0;x\u0007"},"MayConnect":true},
+		{"NodeId":"i-0eeeeeeeeeeeeeeee","Name":"frontend","NameReported":true,"State":"connected","Tags":{"Odd":"\u009b\u202ex"},"MayConnect":true},
+		{"NodeId":"i-0fffffffffffffff0","Name":"lonely","NameReported":true,"State":"connected","MayConnect":true}]}`,
 	"Sallyport.ListSessions": `{"Sessions":[{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"Terminated","Started":1795168800,"Ended":1795168860.5,"EndReason":"exit","ExitStatus":3,"Recorded":true}]}`,
 	"Sallyport.GetRecording": `{"Data":"eyJ2ZXJzaW9uIjoyLCJ3aWR0aCI6ODAsImhlaWdodCI6MjR9ClswLjUsIm8iLCJoaVxyXG4iXQo=","NextOffset":57,"Done":true}`,
 	"Sallyport.GetStatus":    `{"Version":"v1","Member":"m1","Account":"111111111111","Region":"us-east-1","Principal":"arn:aws:iam::111111111111:user/alice","UserId":"AIDA","Nodes":3,"NodesConnected":2,"ActiveSessions":1}`,
-	"Sallyport.QueryAudit":   `{"Records":[{"time":"2026-11-20T09:00:00Z","event":"decision","principal":"arn:aws:iam::111111111111:user/alice","action":"ssm:StartSession","decision":"ImplicitlyDenied","reason":"no policy\u001b[2J allows it","node":"i-05b7516a19f826be9"}],"NextToken":"t"}`,
+	"Sallyport.QueryAudit":   `{"Records":[{"time":"2026-11-20T09:00:00Z","event":"decision","principal":"arn:aws:iam::111111111111:user/alice","action":"ssm:StartSession","decision":"ImplicitlyDenied","reason":"no policy\u001b[2J allows it","node":"i-05b7516a19f826be9"},
+		{"time":"2026-11-20T09:00:00Z","event":"login","decision":"Refused","reason":"region x\n2026-11-20 11:10:00  Allowed  iam:AttachUserPolicy  admin\u202e","node":"n\n2026-11-20 11:10:00  Allowed  forged"}],"NextToken":"t"}`,
 	"Sallyport.ExplainAccess": `{"Principal":"arn:aws:iam::111111111111:user/alice","Action":"ssm:StartSession","Decision":"ImplicitlyDenied","Message":"User: alice is not authorized","Resources":[
 		{"Resource":"arn:aws:ec2:us-east-1:111111111111:instance/i-05b7516a19f826be9","Decision":"ImplicitlyDenied","Sources":["inline policy team of group frontend","managed policy quiet"],"Statements":[
 		{"Source":"inline policy team of group frontend","Kind":"identity-based policy","Sid":"Team","Statement":1,"Effect":"Allow","Hint":"the resource's tag \"Team\" would have to be \"payments\"","Checks":[

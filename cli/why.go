@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport.dev/client"
+	"sallyport.dev/policy"
 )
 
 // shortActions are words that people use for actions.
@@ -20,51 +21,96 @@ var shortActions = map[string]string{
 }
 
 func (p *program) newWhyCommand() *cobra.Command {
-	var document string
+	var in client.ExplainAccessInput
 	cmd := &cobra.Command{
-		Use:   "why [PRINCIPAL] ACTION NODE",
+		Use:   "why [PRINCIPAL] ACTION [NODE]",
 		Short: "Explain why something is allowed or refused",
-		Long: `Explain why PRINCIPAL (a user's name or an ARN; you, unless given) may or may not do
-ACTION on NODE: every policy that applies, the statement that decided, the conditions
-that failed with both values, and what would make it pass.
+		Long: `Explain why PRINCIPAL (you, unless given) may or may not do ACTION on NODE: every
+policy that applies, the statement that decided, the conditions that failed with both
+values, and what would make it pass.
 
+PRINCIPAL is a user's or a role's name, an ARN, or what sessions and audit show of one:
+user/alice, role/Operators, assumed-role/Operators/alice.
 ACTION is connect, an operation of ssm such as StartSession, or service:Operation.
+With PRINCIPAL, give NODE too, or --resource.
 Exit status 0 if it is allowed, 1 if not.`,
 		Example: `  sallyport why connect backend-1
   sallyport why alice connect backend-1 --document AWS-StartSSHSession
-  sallyport why bob ssm:StartSession i-060ee0879f3ec4eb7`,
-		Args:              cobra.RangeArgs(2, 3),
-		ValidArgsFunction: p.completeNodes,
+  sallyport why assumed-role/Operators/bob ssm:StartSession i-060ee0879f3ec4eb7
+  sallyport why sallyport:QueryAudit`,
+		Args:              between(1, 3, "want [PRINCIPAL] ACTION [NODE]"),
+		ValidArgsFunction: p.completeWhy,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			principal := ""
-			if len(args) == 3 {
-				principal, args = args[0], args[1:]
-			}
-			return p.why(cmd.Context(), client.ExplainAccessInput{
-				Principal: principal, Action: fullAction(args[0]), NodeID: args[1], Document: document,
-			})
+			return p.why(cmd.Context(), in, args)
 		},
 	}
-	cmd.Flags().StringVar(&document, "document", "", "session `document`, where the action takes one")
+	cmd.Flags().StringVar(&in.Document, "document", "", "session `document`, where the action takes one")
+	cmd.Flags().StringVar(&in.Resource, "resource", "", "`ARN` of what it would be done to, in place of a node")
 	return cmd
 }
 
-func fullAction(a string) string {
-	if full, ok := shortActions[strings.ToLower(a)]; ok {
-		return full
+// whyArguments are [PRINCIPAL] ACTION [NODE]; with a resource there is no NODE.
+func whyArguments(args []string, resource bool) (principal, action, node string, err error) {
+	if resource {
+		if len(args) == 3 {
+			return "", "", "", usagef("%q: give a node or --resource", args[2])
+		}
+		args = append(args[:len(args):len(args)], "")
+		if len(args) == 2 {
+			args = append([]string{""}, args...)
+		}
 	}
-	if strings.Contains(a, ":") {
-		return a
+	switch len(args) {
+	case 1:
+		args = []string{"", args[0], ""}
+	case 2:
+		args = []string{"", args[0], args[1]}
 	}
-	return "ssm:" + a
+	action, err = fullAction(args[1])
+	return args[0], action, args[2], err
 }
 
-func (p *program) why(ctx context.Context, in client.ExplainAccessInput) error {
-	node, err := p.resolve(ctx, []string{in.NodeID})
+// fullAction makes service:Operation of what people type, which must be an action that
+// there is.
+func fullAction(a string) (string, error) {
+	if full, ok := shortActions[strings.ToLower(a)]; ok {
+		return full, nil
+	}
+	if strings.Contains(a, ":") {
+		if known, meant := policy.KnownAction(a); !known {
+			return "", unknownAction(a, meant)
+		}
+		return a, nil
+	}
+	meant := ""
+	for _, service := range []string{"ssm", "sallyport", "sts", "iam", "ec2"} {
+		known, near := policy.KnownAction(service + ":" + a)
+		if known {
+			return service + ":" + a, nil
+		}
+		if meant == "" {
+			meant = near
+		}
+	}
+	return "", unknownAction(a, strings.TrimPrefix(meant, "ssm:"))
+}
+
+func unknownAction(a, meant string) error {
+	if meant == "" {
+		return usagef("%q is no action: want connect, an operation of ssm such as StartSession, or service:Operation", a)
+	}
+	return usagef("%q is no action; did you mean %s?", a, meant)
+}
+
+func (p *program) why(ctx context.Context, in client.ExplainAccessInput, args []string) error {
+	principal, action, node, err := whyArguments(args, in.Resource != "")
 	if err != nil {
 		return err
 	}
-	in.NodeID = node.NodeID
+	in.Principal, in.Action = principal, action
+	if in.NodeID, err = p.nodeFilter(ctx, node); err != nil {
+		return err
+	}
 	api, err := p.api(ctx)
 	if err != nil {
 		return err
@@ -75,49 +121,66 @@ func (p *program) why(ctx context.Context, in client.ExplainAccessInput) error {
 	}
 	out.NodeID = in.NodeID
 	if p.flags.json {
-		err = p.writeJSON(out)
+		err = p.writeJSON(whyJSON(out))
 	} else {
 		_, err = fmt.Fprint(p.stdout, explanation(out))
 	}
-	if err == nil && out.Decision != "Allowed" {
+	if err == nil && out.Decision != allowed {
 		return &statusError{status: statusRefused}
 	}
 	return err
 }
 
-// explanation is the whole answer in words.
+// allowed is the decision that lets something pass.
+const allowed = "Allowed"
+
+// explanation is the whole answer in words: the refusal as it would be worded, then
+// what each policy says about the resources that decided.
 func explanation(out *client.ExplainAccessOutput) string {
 	var b strings.Builder
-	verb := map[bool]string{true: "may", false: "may not"}[out.Decision == "Allowed"]
-	fmt.Fprintf(&b, "%s %s %s on %s (%s)\n", client.Clean(out.Principal), verb, client.Clean(out.Action), client.Clean(out.NodeID), client.Clean(out.Decision))
+	verb := map[bool]string{true: "may", false: "may not"}[out.Decision == allowed]
+	fmt.Fprintf(&b, "%s %s %s%s (%s)\n", client.CleanLine(out.Principal), verb, client.CleanLine(out.Action), onNode(out), client.CleanLine(out.Decision))
 	if out.Message != "" {
-		fmt.Fprintf(&b, "  %s\n", client.Clean(out.Message))
+		fmt.Fprintf(&b, "  %s\n", client.CleanLine(out.Message))
 	}
 	for _, r := range out.Resources {
-		explainResource(&b, r)
+		fmt.Fprintf(&b, "\n%s: %s\n", client.CleanLine(r.Resource), client.CleanLine(r.Decision))
+		if out.Decision == allowed || r.Decision != allowed {
+			explainResource(&b, r)
+		}
 	}
 	return b.String()
 }
 
-func explainResource(b *strings.Builder, r client.ExplainedResource) {
-	fmt.Fprintf(b, "\n%s: %s\n", client.Clean(r.Resource), client.Clean(r.Decision))
-	if r.Message != "" {
-		fmt.Fprintf(b, "  %s\n", client.Clean(r.Message))
+func onNode(out *client.ExplainAccessOutput) string {
+	if out.NodeID == "" {
+		return ""
 	}
+	return " on " + client.CleanLine(out.NodeID)
+}
+
+// explainResource shows each policy once, with all that it says.
+func explainResource(b *strings.Builder, r client.ExplainedResource) {
 	if len(r.Sources) == 0 && len(r.Statements) == 0 {
 		b.WriteString("  no policy applies to this principal\n")
 	}
-	spoke := map[string]bool{}
+	var sources []string
+	said := map[string][]client.ExplainedStatement{}
 	for _, s := range r.Statements {
-		if !spoke[s.Source] {
-			fmt.Fprintf(b, "  %s (%s)\n", client.Clean(s.Source), client.Clean(s.Kind))
+		if said[s.Source] == nil {
+			sources = append(sources, s.Source)
 		}
-		spoke[s.Source] = true
-		explainStatement(b, s, r.Decision)
+		said[s.Source] = append(said[s.Source], s)
+	}
+	for _, source := range sources {
+		fmt.Fprintf(b, "  %s (%s)\n", client.CleanLine(source), client.CleanLine(said[source][0].Kind))
+		for _, s := range said[source] {
+			explainStatement(b, s, r.Decision)
+		}
 	}
 	for _, s := range r.Sources {
-		if !spoke[s] {
-			fmt.Fprintf(b, "  %s\n    has no statement about it\n", client.Clean(s))
+		if said[s] == nil {
+			fmt.Fprintf(b, "  %s\n    has no statement about it\n", client.CleanLine(s))
 		}
 	}
 }
@@ -125,7 +188,7 @@ func explainResource(b *strings.Builder, r client.ExplainedResource) {
 func explainStatement(b *strings.Builder, s client.ExplainedStatement, decision string) {
 	name := fmt.Sprintf("statement %d", s.Statement)
 	if s.Sid != "" {
-		name += fmt.Sprintf(" %q", client.Clean(s.Sid))
+		name += fmt.Sprintf(" %q", client.CleanLine(s.Sid))
 	}
 	if s.Matched {
 		fmt.Fprintf(b, "    %s: %s\n", name, map[bool]string{true: "denies it", false: "allows it"}[s.Effect == "Deny"])
@@ -135,14 +198,14 @@ func explainStatement(b *strings.Builder, s client.ExplainedStatement, decision 
 		fmt.Fprintf(b, "    %s is about other actions\n", name)
 		return
 	}
-	fmt.Fprintf(b, "    %s (%s) does not apply\n", name, client.Clean(s.Effect))
+	fmt.Fprintf(b, "    %s (%s) does not apply\n", name, client.CleanLine(s.Effect))
 	for _, c := range s.Checks {
 		if !c.Held {
 			fmt.Fprintf(b, "      %s\n", checkText(c))
 		}
 	}
-	if s.Hint != "" && s.Effect == "Allow" && decision != "Allowed" {
-		fmt.Fprintf(b, "      to make it apply: %s\n", client.Clean(s.Hint))
+	if s.Hint != "" && s.Effect == "Allow" && decision != allowed {
+		fmt.Fprintf(b, "      to make it apply: %s\n", client.CleanLine(s.Hint))
 	}
 }
 
@@ -164,7 +227,7 @@ func checkText(c client.ExplainedCheck) string {
 	if c.Absent || len(c.Request) == 0 {
 		has = "the request has no value"
 	}
-	return client.Clean(fmt.Sprintf("%s: the policy says %s, %s", strings.Join(strings.Fields(what), " "), quoteAll(c.Policy), has))
+	return client.CleanLine(fmt.Sprintf("%s: the policy says %s, %s", strings.Join(strings.Fields(what), " "), quoteAll(c.Policy), has))
 }
 
 func quoteAll(values []string) string {
@@ -173,4 +236,63 @@ func quoteAll(values []string) string {
 		quoted[i] = fmt.Sprintf("%q", v)
 	}
 	return strings.Join(quoted, ", ")
+}
+
+// jsonWhy is the contract of "why --json".
+type jsonWhy struct {
+	Principal string        `json:"principal"`
+	Action    string        `json:"action"`
+	Node      string        `json:"node,omitempty"`
+	Document  string        `json:"document,omitempty"`
+	Decision  string        `json:"decision"`
+	Message   string        `json:"message,omitempty"`
+	Resources []jsonWhyPart `json:"resources"`
+}
+
+type jsonWhyPart struct {
+	Resource   string             `json:"resource"`
+	Decision   string             `json:"decision"`
+	Message    string             `json:"message,omitempty"`
+	Sources    []string           `json:"sources"`
+	Statements []jsonWhyStatement `json:"statements"`
+}
+
+type jsonWhyStatement struct {
+	Source    string         `json:"source"`
+	Kind      string         `json:"kind"`
+	Sid       string         `json:"sid,omitempty"`
+	Statement int            `json:"statement"`
+	Effect    string         `json:"effect"`
+	Matched   bool           `json:"matched"`
+	Hint      string         `json:"hint,omitempty"`
+	Checks    []jsonWhyCheck `json:"checks"`
+}
+
+type jsonWhyCheck struct {
+	Element  string   `json:"element"`
+	Operator string   `json:"operator,omitempty"`
+	Key      string   `json:"key,omitempty"`
+	Policy   []string `json:"policy,omitempty"`
+	Request  []string `json:"request,omitempty"`
+	Absent   bool     `json:"absent,omitempty"`
+	Held     bool     `json:"held"`
+}
+
+func whyJSON(out *client.ExplainAccessOutput) jsonWhy {
+	j := jsonWhy{Principal: out.Principal, Action: out.Action, Node: out.NodeID, Document: out.Document,
+		Decision: out.Decision, Message: out.Message, Resources: []jsonWhyPart{}}
+	for _, r := range out.Resources {
+		part := jsonWhyPart{Resource: r.Resource, Decision: r.Decision, Message: r.Message,
+			Sources: append([]string{}, r.Sources...), Statements: []jsonWhyStatement{}}
+		for _, s := range r.Statements {
+			statement := jsonWhyStatement{Source: s.Source, Kind: s.Kind, Sid: s.Sid, Statement: s.Statement,
+				Effect: s.Effect, Matched: s.Matched, Hint: s.Hint, Checks: []jsonWhyCheck{}}
+			for _, c := range s.Checks {
+				statement.Checks = append(statement.Checks, jsonWhyCheck(c))
+			}
+			part.Statements = append(part.Statements, statement)
+		}
+		j.Resources = append(j.Resources, part)
+	}
+	return j
 }

@@ -48,7 +48,7 @@ func TestEscapeFilter(t *testing.T) {
 func TestClean(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"plain\ntwo", "plain\ntwo"},
-		{"a\x1b[2Jb\x00\x07\x7f", "a\ufffd[2Jb\ufffd\ufffd\ufffd"},
+		{"a\x1b[2Jb\x00\x07\x7f", "a␛[2Jb␀␇\ufffd"},
 		{"a\u009bb\u202ec", "a\ufffdb\ufffdc"},
 		{"bad \xff byte", "bad \ufffd byte"},
 		{" \r\n x \r\n", "x"},
@@ -56,6 +56,17 @@ func TestClean(t *testing.T) {
 	for _, tt := range tests {
 		if got := Clean(tt.in); got != tt.want {
 			t.Errorf("Clean(%q): got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	for _, tt := range []struct{ in, want string }{
+		{"plain", "plain"},
+		{"ok\n2026-11-20 11:10:00  Allowed", "ok␊2026-11-20 11:10:00 Allowed"},
+		{"a\r\tb\u2028c\u2029d\u0085e", "a␍␉b\ufffdc\ufffdd\ufffde"},
+		{"wide" + strings.Repeat(" ", 200) + "\u00a0\u2003second line", "wide second line"},
+		{"\u2066a\u202eb\u200bc\U000E0041", "\ufffda\ufffdb\ufffdc\ufffd"},
+	} {
+		if got := CleanLine(tt.in); got != tt.want {
+			t.Errorf("CleanLine(%q): got %q, want %q", tt.in, got, tt.want)
 		}
 	}
 	if got := Clean(strings.Repeat("é", maxClean)); len(got) > maxClean+4 {

@@ -12,8 +12,10 @@ type Time = wire.Time
 
 // Node is a machine as ListNodes tells of it.
 type Node struct {
-	NodeID          string            `json:"NodeId"`
-	Name            string            `json:"Name,omitempty"`
+	NodeID string `json:"NodeId"`
+	Name   string `json:"Name,omitempty"`
+	// NameReported tells that Name is only what the node calls itself.
+	NameReported    bool              `json:"NameReported,omitempty"`
 	State           string            `json:"State"` // connected or notconnected
 	Tags            map[string]string `json:"Tags,omitempty"`
 	PlatformType    string            `json:"PlatformType,omitempty"`
@@ -147,13 +149,16 @@ type QueryAuditOutput struct {
 	More      bool           `json:"More,omitempty"` // there is another page already
 }
 
-// ExplainAccessInput asks why Principal (a user's name or an ARN; empty for the
-// caller) may or may not do Action on Node, with Document where the action takes one.
+// ExplainAccessInput asks why Principal may or may not do Action on Node, with Document
+// where the action takes one, or on Resource, an ARN. Principal is an ARN or what of it
+// follows the account (user/alice, role/NAME, assumed-role/NAME/SESSION), a user's or a
+// role's name, or empty for the caller. Without a resource it is *.
 type ExplainAccessInput struct {
 	Principal string `json:"Principal,omitempty"`
 	Action    string `json:"Action"`
-	NodeID    string `json:"NodeId"`
+	NodeID    string `json:"NodeId,omitempty"`
 	Document  string `json:"Document,omitempty"`
+	Resource  string `json:"Resource,omitempty"`
 }
 
 // ExplainAccessOutput is the answer, one part per resource that is checked.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,7 +99,7 @@ func parameters(s string) (map[string]string, error) {
 	for item := range strings.SplitSeq(s, ",") {
 		name, value, found := strings.Cut(strings.TrimSpace(item), "=")
 		if _, twice := parts[name]; twice || !found {
-			return nil, authError(Incomplete, "The Authorization header is malformed near '%.40s'.", item)
+			return nil, authError(Incomplete, "The Authorization header is malformed near %.40q.", item)
 		}
 		parts[name] = value
 	}
@@ -165,7 +166,7 @@ func signingParameters(raw string) (map[string]string, error) {
 			continue
 		}
 		if _, twice := found[name]; twice {
-			return nil, authError(Incomplete, "The query parameter '%.40s' is given twice.", name)
+			return nil, authError(Incomplete, "The query parameter %.40q is given twice.", name)
 		}
 		if found[name], err = url.QueryUnescape(value); err != nil {
 			return nil, authError(Incomplete, "The query is malformed.")
@@ -174,23 +175,29 @@ func signingParameters(raw string) (map[string]string, error) {
 	return found, nil
 }
 
+// scopePart is the form of access key ids, dates, regions and services.
+var scopePart = regexp.MustCompile(`^[0-9A-Za-z_-]{1,128}$`)
+
 // fill reads the credential scope, the list of signed headers and the time.
 func (s *signature) fill(credential, headers, at string) error {
 	parts := strings.Split(credential, "/")
 	if len(parts) != 5 || slices.Contains(parts, "") || parts[4] != "aws4_request" {
 		return authError(Incomplete, "Credential must have the form KEY/DATE/REGION/SERVICE/aws4_request.")
 	}
-	s.keyID, s.date, s.region, s.service = parts[0], parts[1], parts[2], parts[3]
-	if len(s.keyID) > 128 {
-		return authError(Incomplete, "The access key id is too long.")
+	for _, part := range parts {
+		// They are repeated in answers and in the audit log.
+		if !scopePart.MatchString(part) {
+			return authError(Incomplete, "Credential has a part that is too long or has other characters than letters, digits, dashes and underscores: %.40q.", part)
+		}
 	}
+	s.keyID, s.date, s.region, s.service = parts[0], parts[1], parts[2], parts[3]
 	var err error
 	if s.time, err = time.Parse(timeFormat, at); err != nil {
-		return authError(Incomplete, "Date must be in ISO-8601 'basic format'. Got '%.40s'.", at)
+		return authError(Incomplete, "Date must be in ISO-8601 'basic format'. Got %.40q.", at)
 	}
 	if day := s.time.Format("20060102"); s.date != day {
 		return authError(WrongScope, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "+
-			"'%.40s' != '%s', from '%s'.", s.date, day, at)
+			"'%s' != '%s', from '%s'.", s.date, day, at)
 	}
 	return s.fillHeaders(headers)
 }
@@ -327,7 +334,7 @@ func canonicalHeader(r *http.Request, name string) (string, error) {
 	}
 	values := r.Header.Values(name)
 	if len(values) == 0 {
-		return "", authError(BadSignature, "The signed header '%.40s' is not in the request.", name)
+		return "", authError(BadSignature, "The signed header %.40q is not in the request.", name)
 	}
 	trimmed := make([]string, len(values))
 	for i, v := range values {

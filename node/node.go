@@ -34,12 +34,22 @@ type Node struct {
 // DisplayName is what people call the node: its Name tag, its registered name,
 // its host name, or its id.
 func (n Node) DisplayName() string {
-	for _, s := range []string{n.Tags["Name"], n.Name, n.ComputerName} {
+	for _, s := range []string{n.AssignedName(), n.ComputerName} {
 		if s != "" {
 			return s
 		}
 	}
 	return n.ID
+}
+
+// AssignedName is the name that administrators gave the node, by its Name tag or its
+// activation; empty if they gave none. Unlike its host name, which its agent reports,
+// it can be relied on to find the node by.
+func (n Node) AssignedName() string {
+	if name := n.Tags["Name"]; name != "" {
+		return name
+	}
+	return n.Name
 }
 
 // Activation lets machines register themselves.

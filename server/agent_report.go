@@ -63,6 +63,10 @@ func updateInstanceInformation(ctx context.Context, c *Call, in *wire.UpdateInst
 
 var agentVersionPattern = regexp.MustCompile(`^[0-9]{1,6}(\.[0-9]{1,6}){2,3}$`)
 
+// hostNamePattern is that of host names of any system: nothing that could pass for
+// another name, or for more than one.
+var hostNamePattern = regexp.MustCompile(`^[0-9A-Za-z_]([0-9A-Za-z._-]{0,253}[0-9A-Za-z_])?$`)
+
 func reportOf(in *wire.UpdateInstanceInformation) node.Report {
 	return node.Report{
 		AgentName:        cleanFact(in.AgentName, 128),
@@ -71,7 +75,7 @@ func reportOf(in *wire.UpdateInstanceInformation) node.Report {
 		PlatformType:     platformType(in.PlatformType),
 		PlatformName:     cleanFact(in.PlatformName, 120),
 		PlatformVersion:  cleanFact(in.PlatformVersion, 120),
-		ComputerName:     cleanFact(in.ComputerName, 255),
+		ComputerName:     matching(hostNamePattern, in.ComputerName),
 		IPAddress:        address(in.IPAddress),
 		AvailabilityZone: cleanFact(in.AvailabilityZone, 64),
 	}

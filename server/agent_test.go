@@ -295,7 +295,7 @@ func TestReportsAreTamed(t *testing.T) {
 	m := h.agent()
 	got := h.json(m.credentials, "AmazonSSM.UpdateInstanceInformation", wire.UpdateInstanceInformation{
 		AgentName: strings.Repeat("a", 5000), AgentVersion: "not.a.version", PlatformType: "linux",
-		PlatformName: "Debian \x1b[31mred\x1b[0m\r\n", ComputerName: strings.Repeat("ä", 300), IPAddress: "10.0.0.1; rm -rf /",
+		PlatformName: "Debian \x1b[31mred\x1b[0m\r\n", ComputerName: "front\u200b\nfront-2", IPAddress: "10.0.0.1; rm -rf /",
 	})
 	if got.code() != "" {
 		t.Fatal(got.body)
@@ -303,7 +303,7 @@ func TestReportsAreTamed(t *testing.T) {
 	n, err := h.store.Node(context.Background(), m.id)
 	h.must(err)
 	if len(n.AgentName) != 128 || n.AgentVersion != "" || n.PlatformType != "Linux" || n.PlatformName != "Debian [31mred[0m" ||
-		n.ComputerName != strings.Repeat("ä", 255) || n.IPAddress != "" || !n.LastPing.Equal(h.clock()) {
+		n.ComputerName != "" || n.IPAddress != "" || !n.LastPing.Equal(h.clock()) {
 		t.Errorf("kept %+v", n)
 	}
 }
@@ -413,5 +413,29 @@ func TestOldCredentialsDieWithTheRegistration(t *testing.T) {
 	register()
 	if got := h.json(old.credentials, "AmazonSSM.UpdateInstanceInformation", wire.UpdateInstanceInformation{}); got.code() != "UnrecognizedClientException" {
 		t.Errorf("got %d %s", got.status, got.body)
+	}
+}
+
+// A name that a node gave itself is told as such, and finds nothing.
+func TestReportedNames(t *testing.T) {
+	h := newHarness(t)
+	admin := h.user("admin", nil, allowAll)
+	m := h.agent()
+	got := h.json(m.credentials, "AmazonSSM.UpdateInstanceInformation", wire.UpdateInstanceInformation{ComputerName: "front"})
+	if got.status != 200 {
+		t.Fatal(got.body)
+	}
+	h.must(h.store.UpdateNode(context.Background(), m.id, func(n *node.Node) error {
+		n.Name = ""
+		delete(n.Tags, "Name")
+		return nil
+	}))
+	list := h.json(admin, "Sallyport.ListNodes", struct{}{})
+	if !strings.Contains(list.body, `"Name":"front","NameReported":true`) {
+		t.Errorf("listed as %s", list.body)
+	}
+	why := h.json(admin, "Sallyport.ExplainAccess", map[string]string{"Action": "ssm:StartSession", "NodeId": "front"})
+	if why.code() != "InvalidInstanceId" {
+		t.Errorf("explained for %d %s", why.status, why.body)
 	}
 }

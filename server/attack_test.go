@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -483,4 +484,49 @@ func FuzzDecode(f *testing.F) {
 			_, _ = decodeQuery(o, service{protocol: protocolEC2}, form)
 		}
 	})
+}
+
+// A scope that nobody signed is not repeated where it could pass for something else.
+func TestHostileScopes(t *testing.T) {
+	h := newHarness(t)
+	day, at := h.clock().UTC().Format("20060102"), h.clock().UTC().Format("20060102T150405Z")
+	forged := "x\n2026-11-20 11:10:00  Allowed  iam:AttachUserPolicy  admin"
+	for _, credential := range []string{
+		"AKIAXXXXXXXXXXXXXXXX/" + day + "/" + forged + "/sts/aws4_request",
+		"AKIAXXXXXXXXXXXXXXXX/" + day + "/us-east-1/" + forged + "/aws4_request",
+		"AKIAXXXXXXXXXXXXXXXX/" + forged + "/us-east-1/sts/aws4_request",
+		"AKIAXXXXXXXXXXXXXXXX\u202e" + forged + "/" + day + "/us-east-1/sts/aws4_request",
+		"AKIAXXXXXXXXXXXXXXXX/" + day + "/" + strings.Repeat("x", 10000) + "/sts/aws4_request",
+	} {
+		r := h.request(http.MethodGet, "")
+		r.URL.RawQuery = url.Values{
+			"Action": {"GetCallerIdentity"}, "X-Amz-Algorithm": {"AWS4-HMAC-SHA256"}, "X-Amz-Credential": {credential},
+			"X-Amz-Date": {at}, "X-Amz-Expires": {"60"}, "X-Amz-SignedHeaders": {"host"}, "X-Amz-Signature": {"00"},
+		}.Encode()
+		if got := h.send(r); got.code() != "IncompleteSignature" {
+			t.Errorf("%.60q: got %d %.300s", credential, got.status, got.body)
+		}
+	}
+	for _, r := range h.audited(audit.EventLogin) {
+		if strings.ContainsAny(r.Reason+r.Details["access_key_id"], "\n\u202e") || len(r.Reason) > 300 {
+			t.Errorf("recorded %q", r.Reason)
+		}
+	}
+}
+
+// Targets and sessions are named in printable characters: what is refused is recorded
+// as it was named.
+func TestHostileTargets(t *testing.T) {
+	h := newHarness(t)
+	alice := h.user("alice", nil, allowAll)
+	for _, hostile := range []string{"i-1\n2026-11-20 11:10:00  Allowed", "i-1\u202e", "", strings.Repeat("x", 401)} {
+		for operation, member := range map[string]string{
+			"AmazonSSM.StartSession": "Target", "AmazonSSM.GetConnectionStatus": "Target",
+			"AmazonSSM.TerminateSession": "SessionId", "AmazonSSM.ResumeSession": "SessionId", "Sallyport.GetSession": "SessionId",
+		} {
+			if got := h.json(alice, operation, map[string]string{member: hostile}); got.code() != "ValidationException" {
+				t.Errorf("%s of %.20q: got %d %s", operation, hostile, got.status, got.body)
+			}
+		}
+	}
 }

@@ -62,7 +62,7 @@ func ownerTag(p identity.Principal, v session.Session) string {
 	return v.OwnerID
 }
 
-// nodeByTarget finds a node by its id, or by its name where just one has it.
+// nodeByTarget finds a node by its id, or by its assigned name where just one has it.
 func (s *Server) nodeByTarget(ctx context.Context, target string) (node.Node, error) {
 	n, err := s.config.Nodes.Node(ctx, target)
 	if !errors.Is(err, node.ErrNotFound) {
@@ -74,7 +74,7 @@ func (s *Server) nodeByTarget(ctx context.Context, target string) (node.Node, er
 	}
 	var found []node.Node
 	for _, n := range all {
-		if n.DisplayName() == target {
+		if n.AssignedName() == target {
 			found = append(found, n)
 		}
 	}

@@ -155,6 +155,7 @@ type listNodesOutput struct {
 type listedNode struct {
 	NodeID          string        `json:"NodeId"`
 	Name            string        `json:"Name,omitempty"`
+	NameReported    bool          `json:"NameReported,omitempty"` // by the node itself
 	State           string        `json:"State"`
 	Tags            identity.Tags `json:"Tags,omitempty"`
 	PlatformType    string        `json:"PlatformType,omitempty"`
@@ -249,7 +250,7 @@ func (c *Call) checkListed(ctx context.Context, nothing bool) error {
 
 func (c *Call) listed(ctx context.Context, n node.Node) (listedNode, error) {
 	out := listedNode{
-		NodeID: n.ID, Name: n.DisplayName(), State: "notconnected", Tags: n.Tags,
+		NodeID: n.ID, Name: n.DisplayName(), NameReported: n.AssignedName() == "" && n.ComputerName != "", State: "notconnected", Tags: n.Tags,
 		PlatformType: n.PlatformType, PlatformName: n.PlatformName, PlatformVersion: n.PlatformVersion,
 		AgentName: n.AgentName, AgentVersion: n.AgentVersion,
 		ComputerName: n.ComputerName, IPAddress: n.IPAddress,
@@ -329,7 +330,7 @@ func nodeValues(n node.Node, key string) ([]string, bool) {
 	case "NodeId":
 		return []string{n.ID}, true
 	case "Name":
-		return []string{n.DisplayName()}, true
+		return []string{n.AssignedName()}, true
 	case "State":
 		if n.Member != "" {
 			return []string{"connected"}, true

@@ -111,7 +111,7 @@ func (c *Call) listedSession(ctx context.Context, v session.Session) (listedSess
 }
 
 type getSessionInput struct {
-	SessionID string `json:"SessionId" check:"required,min=1,max=96"`
+	SessionID string `json:"SessionId" check:"required,min=1,max=96,pattern=[ -~]*"`
 }
 
 type getSessionOutput struct {
@@ -152,7 +152,7 @@ func (c *Call) checkSession(ctx context.Context, id string) (session.Session, er
 }
 
 type getRecordingInput struct {
-	SessionID string `json:"SessionId" check:"required,min=1,max=96"`
+	SessionID string `json:"SessionId" check:"required,min=1,max=96,pattern=[ -~]*"`
 	Offset    int64  `json:"Offset" check:"min=0"`
 }
 

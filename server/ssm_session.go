@@ -27,7 +27,7 @@ func ssmSessionOperations() []*Operation {
 }
 
 type startSessionInput struct {
-	Target       string              `json:"Target" check:"required,min=1,max=400"`
+	Target       string              `json:"Target" check:"required,min=1,max=400,pattern=[ -~]*"`
 	DocumentName string              `json:"DocumentName" check:"pattern=[a-zA-Z0-9_\\-.:/]{3,128}"`
 	Reason       string              `json:"Reason" check:"min=1,max=256,pattern=.{1,256}"`
 	Parameters   map[string][]string `json:"Parameters" keys:"min=1,max=255" each:"min=1,max=65535"`
@@ -210,7 +210,7 @@ func (c *Call) startMessage(s session.Session, d *document.Document, params map[
 }
 
 type sessionInput struct {
-	SessionID string `json:"SessionId" check:"required,min=1,max=96"`
+	SessionID string `json:"SessionId" check:"required,min=1,max=96,pattern=[ -~]*"`
 }
 
 // resumeSession gives a client that lost its connection a token for another. For a
@@ -394,7 +394,7 @@ func described(v session.Session) describedSession {
 }
 
 type connectionInput struct {
-	Target string `json:"Target" check:"required,min=1,max=400"`
+	Target string `json:"Target" check:"required,min=1,max=400,pattern=[ -~]*"`
 }
 
 func onConnectionTarget(ctx context.Context, c *Call, in *connectionInput) ([]access.Resource, error) {
