@@ -1,8 +1,7 @@
 package member
 
 import (
-	"context"
-	"time"
+	"cmp"
 
 	"sallyport.dev/recording"
 	"sallyport.dev/session"
@@ -11,16 +10,9 @@ import (
 // Recordings start with this size; the first resize comes with the client.
 const recordingWidth, recordingHeight = 80, 24
 
-const recordTimeout = 5 * time.Second
-
 // record opens the recording of a session.
-func (m *Member) record(s session.Session) (session.Recorder, string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
-	defer cancel()
-	name := s.NodeID
-	if n, err := m.Store.Node(ctx, s.NodeID); err == nil {
-		name = n.DisplayName()
-	}
+func (m *Member) record(s session.Session, o session.Options) (session.Recorder, string, error) {
+	name := cmp.Or(o.NodeName, s.NodeID)
 	r, err := m.recordings.Create(recording.Header{
 		Width: recordingWidth, Height: recordingHeight,
 		Title: s.OwnerName + " on " + name,

@@ -75,7 +75,7 @@ func startSession(ctx context.Context, c *Call, in *startSessionInput) (*session
 	if !known {
 		return nil, notConnected(in.Target)
 	}
-	req.Session.NodeID = n.ID
+	req.Session.NodeID, req.Options.NodeName = n.ID, n.DisplayName()
 	token, err := g.Start(ctx, *req)
 	switch {
 	case errors.Is(err, session.ErrNotConnected):

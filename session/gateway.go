@@ -74,7 +74,7 @@ type Config struct {
 	Logger  *slog.Logger // required
 	// Record opens the recording of a session and returns it with its name in the
 	// recording store. Required unless no session asks to be recorded.
-	Record func(s Session) (Recorder, string, error)
+	Record func(s Session, o Options) (Recorder, string, error)
 	Now    func() time.Time
 
 	// OpeningTimeout bounds how long a channel may take to send its opening

@@ -12,8 +12,9 @@ import (
 
 // Options are properties of a session that only its home needs.
 type Options struct {
-	Record      bool `json:"record,omitempty"`
-	RecordInput bool `json:"record_input,omitempty"`
+	NodeName    string `json:"node_name,omitempty"` // as people call the node; for the recording
+	Record      bool   `json:"record,omitempty"`
+	RecordInput bool   `json:"record_input,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, so that nothing
 	// can be read from it or put into it.
 	Encrypted bool `json:"encrypted,omitempty"`

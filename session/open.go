@@ -42,7 +42,7 @@ func (s *live) openRecording() error {
 	if s.g.cfg.Record == nil || s.opts.Encrypted {
 		return fmt.Errorf("%w: its ends encrypt it, or recordings have no place", ErrRecording)
 	}
-	rec, name, err := s.g.cfg.Record(s.row)
+	rec, name, err := s.g.cfg.Record(s.row, s.opts)
 	if err != nil {
 		s.log.Error("opening recording", "error", err)
 		return fmt.Errorf("%w: %w", ErrRecording, err)
