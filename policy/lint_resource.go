@@ -77,9 +77,31 @@ func (l *linter) resources(s *Statement) {
 			l.report(p.off, Error, "matches-nothing", hint, "%s matches nothing: %s", p.text, why)
 		} else {
 			l.nodeID(p, a)
+			l.sessionPrefix(s, p)
 		}
 	}
 	l.listOnly(s)
+}
+
+// sessionPrefix finds sessions that are told by the name that their ids begin with:
+// alice-* are also those of a user alice-b, and of role sessions named alice.
+func (l *linter) sessionPrefix(s *Statement, p *pattern) {
+	for i := 1; i < len(p.tokens)-1; i++ {
+		t := &p.tokens[i]
+		byName := t.kind == variable && t.text == "aws:username" && p.tokens[i+1].kind != variable
+		if !byName || !strings.HasSuffix(p.tokens[i-1].text, ":session/") || s.Deny || s.asksForOwner() {
+			continue
+		}
+		l.report(p.off, Warning, "session-prefix", `write "Resource": "*" and "Condition": {"StringLike": {"ssm:resourceTag/aws:ssmmessages:session-id": "${aws:userid}"}}`,
+			"%s takes in the sessions of other users whose names begin with the user's and a hyphen", p.text)
+	}
+}
+
+// asksForOwner reports whether a condition looks at whose session it is.
+func (s *Statement) asksForOwner() bool {
+	return slices.ContainsFunc(s.conditions, func(c condition) bool {
+		return strings.HasSuffix(c.key, "resourcetag/aws:ssmmessages:session-id")
+	})
 }
 
 // matchesNothing says why no resource has an ARN like this; empty if one may. It

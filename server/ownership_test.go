@@ -125,3 +125,25 @@ func TestSessionNameOfTheSampleRole(t *testing.T) {
 		}
 	}
 }
+
+// Users whose names begin with another's keep their sessions to themselves under the
+// policy of the sample world.
+func TestNamesThatBeginWithAnothers(t *testing.T) {
+	r := newRelayed(t)
+	r.node(channelNode, identity.Tags{"Team": "payments"})
+	users := map[string]identity.Credentials{}
+	for _, name := range []string{"a", "a-b"} {
+		users[name] = r.user(name, identity.Tags{"Team": "payments"}, shipped(t, "team-access.json"))
+		r.sessionOf(users[name], name+"-0a1b")
+	}
+	for name, c := range users {
+		for owner := range users {
+			for _, operation := range []string{"ResumeSession", "TerminateSession"} {
+				got := r.json(c, "AmazonSSM."+operation, map[string]string{"SessionId": owner + "-0a1b"})
+				if allowed := got.status == 200; allowed != (name == owner) {
+					t.Errorf("%s, %s of %s's session: got %d %s", name, operation, owner, got.status, got.body)
+				}
+			}
+		}
+	}
+}
