@@ -90,6 +90,14 @@ func Connect(ctx context.Context, o Options) (*API, error) {
 		agent:  o.UserAgent,
 		log:    o.Logger,
 	}
+	for _, base := range []*string{a.STS.Options().BaseEndpoint, a.SSM.Options().BaseEndpoint} {
+		if base == nil {
+			continue
+		}
+		if err := secure("the endpoint", *base); err != nil {
+			return nil, err
+		}
+	}
 	if base := a.SSM.Options().BaseEndpoint; base != nil {
 		a.endpoint = *base
 	}

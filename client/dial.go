@@ -20,6 +20,9 @@ const (
 // through the proxy that the environment names.
 func Dialer(trust *tls.Config, userAgent string) func(context.Context, string) (Link, error) {
 	return func(ctx context.Context, url string) (Link, error) {
+		if err := secure("the session's URL", url); err != nil {
+			return nil, err
+		}
 		conn, err := websocket.Dial(ctx, url, websocket.DialOptions{
 			Header:       http.Header{"User-Agent": {userAgent}},
 			TLS:          trust,

@@ -1,0 +1,36 @@
+package client
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// secure refuses a URL whose connections anybody on the way could read and change:
+// plain http and ws, but for this machine itself. what names the URL in the error.
+func secure(what, address string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return fmt.Errorf("%s %q is not a URL", what, address)
+	}
+	switch strings.ToLower(u.Scheme) {
+	case "https", "wss":
+		return nil
+	case "http", "ws":
+		if loopback(u.Hostname()) {
+			return nil
+		}
+		return fmt.Errorf("%s %s would not be encrypted: want https:// or wss:// for every host but this machine itself (localhost)", what, u.Redacted())
+	}
+	return fmt.Errorf("%s %q is no URL that can be called: want https:// or wss://", what, address)
+}
+
+// loopback reports whether a host cannot be but this machine.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
