@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -197,11 +198,27 @@ func (p program) activation(s settings) (agent.Activation, error) {
 		return agent.Activation{}, fmt.Errorf("reading activation_file: %w", err)
 	}
 	defer f.Close()
+	if err := private(f); err != nil {
+		return agent.Activation{}, fmt.Errorf("reading activation_file: %w", err)
+	}
 	a, err = readActivation(f)
 	if err != nil {
 		return a, fmt.Errorf("%s: %w", s.ActivationFile, err)
 	}
 	return a, nil
+}
+
+// private refuses a file that others may read: whoever has an activation's code makes
+// nodes that bear its tags. What is no file, such as a pipe, is its giver's affair.
+func private(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("%s holds a secret that others may read (mode %04o): chmod 600 %[1]s, and make a new activation if they may have", f.Name(), mode.Perm())
+	}
+	return nil
 }
 
 const maxActivation = 4 << 10

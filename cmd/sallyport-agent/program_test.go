@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -73,6 +74,21 @@ func TestActivation(t *testing.T) {
 		got, err := p.activation(tt.s)
 		if err != nil || got != tt.want {
 			t.Errorf("%s: got %v, %v, want %v", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+// An activation that others on the machine may have read is not used.
+func TestActivationIsPrivate(t *testing.T) {
+	p := program{env: func(string) string { return "" }}
+	for mode, ok := range map[fs.FileMode]bool{0o600: true, 0o400: true, 0o640: false, 0o604: false, 0o620: false} {
+		file := write(t, "a", "the-id the-code")
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := p.activation(settings{ActivationFile: file})
+		if ok != (err == nil) || !ok && !strings.Contains(err.Error(), "chmod 600 "+file) {
+			t.Errorf("mode %o: got %v", mode, err)
 		}
 	}
 }
