@@ -24,15 +24,14 @@ type counter struct {
 	n     int
 }
 
-// NewAttempts allows limit failures of a key per window, attempts under way counted
-// in. now is the clock.
+// NewAttempts allows limit failures of a key per window. now is the clock.
 func NewAttempts(limit int, window time.Duration, now func() time.Time) *Attempts {
 	return &Attempts{limit: limit, window: window, now: now, seed: maphash.MakeSeed()}
 }
 
-// Try counts an attempt on key and reports whether it may be made. Counting before the
-// outcome is known keeps many attempts at a time from slipping through together.
-func (a *Attempts) Try(key string) bool {
+// Failed counts a failure of key and reports whether it had fewer than the limit. What
+// succeeds is not counted, so that nobody's failures keep another from succeeding.
+func (a *Attempts) Failed(key string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.counterLocked(key)
@@ -41,15 +40,6 @@ func (a *Attempts) Try(key string) bool {
 	}
 	c.n++
 	return true
-}
-
-// Succeeded takes back an attempt that did not fail.
-func (a *Attempts) Succeeded(key string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if c := a.counterLocked(key); c.n > 0 {
-		c.n--
-	}
 }
 
 func (a *Attempts) counterLocked(key string) *counter {

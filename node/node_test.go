@@ -193,22 +193,19 @@ func TestAttempts(t *testing.T) {
 	now := noon
 	a := node.NewAttempts(3, time.Minute, func() time.Time { return now })
 	for range 3 {
-		if !a.Try("attacker") {
-			t.Fatal("refused before the limit")
+		if !a.Failed("attacker") {
+			t.Fatal("too many before the limit")
 		}
 	}
-	if a.Try("attacker") {
-		t.Error("allowed after the limit")
+	if a.Failed("attacker") {
+		t.Error("not too many after the limit")
 	}
-	for range 100 {
-		if !a.Try("fleet") {
-			t.Fatal("refused though none failed")
-		}
-		a.Succeeded("fleet")
+	if !a.Failed("other") {
+		t.Error("another's failures count")
 	}
 	now = now.Add(time.Minute)
-	if !a.Try("attacker") {
-		t.Error("refused in the next window")
+	if !a.Failed("attacker") {
+		t.Error("too many in the next window")
 	}
 }
 

@@ -24,8 +24,8 @@ func agentRegisterOperations() []*Operation {
 	}
 }
 
-// Limits of registering with a wrong code or id. A code has 160 random bits: what is
-// limited is the noise, and what a fault in making codes could cost.
+// How many wrong codes or ids are told so in a window; the others are throttled. What
+// keeps codes from being guessed is that they have 160 random bits.
 const (
 	failuresPerSource     = 20
 	failuresPerActivation = 60
@@ -42,20 +42,9 @@ func newRegistrations(now func() time.Time) registrations {
 	}
 }
 
-// try reports whether a source may try an activation now.
-func (r registrations) try(source, activation string) bool {
-	if !r.sources.Try(source) {
-		return false
-	}
-	if !r.activations.Try(activation) {
-		return false
-	}
-	return true
-}
-
-func (r registrations) succeeded(source, activation string) {
-	r.sources.Succeeded(source)
-	r.activations.Succeeded(activation)
+// failed counts a wrong code and reports whether there were not too many before.
+func (r registrations) failed(source, activation string) bool {
+	return r.sources.Failed(source) && r.activations.Failed(activation)
 }
 
 // sourceKey is what attempts of one source are counted under: an IPv4 address, or the
@@ -127,25 +116,24 @@ func errInvalidActivation() error {
 	return ssmError("InvalidActivation", "The activation code or the activation id is not valid.")
 }
 
-// activation returns the activation that a code belongs to.
+// activation returns the activation that a code belongs to. A right code passes whatever
+// failed before, or anyone behind the same address could keep machines from registering.
 func (c *Call) activation(ctx context.Context, id, code string) (node.Activation, error) {
 	if len(id) > 64 || len(code) > 256 {
 		return node.Activation{}, errInvalidActivation()
-	}
-	source := sourceKey(c.Origin.SourceIP)
-	if !c.Server.agents.registrations.try(source, id) {
-		return node.Activation{}, ssmError("ThrottlingException", "Too many registrations with a wrong code. Try again in a minute.")
 	}
 	a, err := c.Server.config.Nodes.Activation(ctx, id)
 	if err != nil && !errors.Is(err, node.ErrInvalidActivation) && !errors.Is(err, node.ErrNotFound) {
 		return a, err
 	}
-	if !a.CodeMatches(code) {
-		c.refused(ctx, wrongActivation, "a machine tried to register with a wrong activation code or id")
-		return node.Activation{}, errInvalidActivation()
+	if a.CodeMatches(code) {
+		return a, nil
 	}
-	c.Server.agents.registrations.succeeded(source, id)
-	return a, nil
+	c.refused(ctx, wrongActivation, "a machine tried to register with a wrong activation code or id")
+	if !c.Server.agents.registrations.failed(sourceKey(c.Origin.SourceIP), id) {
+		return node.Activation{}, ssmError("ThrottlingException", "Too many registrations with a wrong code. Try again in a minute.")
+	}
+	return node.Activation{}, errInvalidActivation()
 }
 
 // refused records a machine that failed to prove what it is, like a refused login.

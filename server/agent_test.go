@@ -164,8 +164,8 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// Guessing is slowed down, also for the right code, and one source does not use up
-// the attempts of another activation's machines.
+// Wrong codes are throttled and make no flood of records; a right code passes all the
+// same, or one machine could keep the others behind its address from registering.
 func TestGuessingActivationCodes(t *testing.T) {
 	h := newHarness(t)
 	m := newMachine(t)
@@ -179,15 +179,18 @@ func TestGuessingActivationCodes(t *testing.T) {
 	if throttled != failuresPerSource {
 		t.Errorf("%d of %d guesses were throttled", throttled, 2*failuresPerSource)
 	}
-	if got := h.register(m.registration(id, code)); got.code() != "ThrottlingException" {
+	if got := h.register(m.registration("unknown", code)); got.code() != "ThrottlingException" {
+		t.Errorf("another activation's id while throttled: got %s", got.body)
+	}
+	if got := h.register(m.registration(id, code)); got.code() != "" {
 		t.Errorf("right code while throttled: got %s", got.body)
 	}
 	if got := len(h.audited(audit.EventLogin)); got == 0 || got > 3 {
 		t.Errorf("%d records of the guesses, want one and no flood", got)
 	}
 	h.advance(failureWindow)
-	if got := h.register(m.registration(id, code)); got.code() != "" {
-		t.Errorf("right code a minute later: got %s", got.body)
+	if got := h.register(m.registration(id, "guess-again")); got.code() != "InvalidActivation" {
+		t.Errorf("wrong code a minute later: got %s", got.body)
 	}
 }
 
