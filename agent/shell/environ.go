@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"crypto/rand"
 	"os"
 	"strings"
 )
@@ -23,6 +24,13 @@ func environ(u User) []string {
 		"LANG=" + language(),
 	}
 }
+
+// markName is the environment variable that a session's processes are known by when
+// the session ends.
+const markName = "SALLYPORT_SESSION"
+
+// newMark returns an environment entry that no other session has.
+func newMark() string { return markName + "=" + rand.Text() }
 
 func path(u User) string {
 	if u.UID == 0 {

@@ -30,10 +30,12 @@ const (
 	pollEvery = 10 * time.Millisecond
 )
 
-// Process is a program of a session together with all that it starts and that stays
-// in its session. Close must be called.
+// Process is a program of a session together with all that it starts: what stays in
+// its session, and on Linux what leaves it but keeps its environment. Close must be
+// called.
 type Process struct {
 	cmd    *exec.Cmd
+	all    members
 	out    *os.File // the terminal's own side, or a plain command's output
 	errs   *os.File // a plain command's errors, where they are separate
 	exited chan struct{}
@@ -136,7 +138,7 @@ func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) 
 	if u.Switch {
 		attr.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
 	}
-	env := environ(u)
+	env := append(environ(u), newMark())
 	var err error
 	for _, dir := range []string{u.Home, "/"} {
 		c := &exec.Cmd{Path: cmd.Path, Args: cmd.Args, Env: env, Dir: dir, SysProcAttr: attr,
@@ -154,6 +156,7 @@ func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) 
 // newProcess watches cmd, which must have been started as the leader of a session.
 func newProcess(cmd *exec.Cmd, out, errs *os.File) *Process {
 	p := &Process{cmd: cmd, out: out, errs: errs, exited: make(chan struct{}), closed: make(chan struct{})}
+	p.all = newMembers(cmd.Process.Pid, cmd.Env[len(cmd.Env)-1]) // the mark
 	go p.watch()
 	return p
 }
@@ -223,7 +226,7 @@ func (p *Process) Signal(sig syscall.Signal) {
 	}
 }
 
-// Close ends every process of the session: a hang-up, and a kill of what is left
+// Close ends every process of the session, as Process says: a hang-up, and a kill of what is left
 // after two seconds. It returns when they are gone and pending Reads and Writes have
 // returned.
 func (p *Process) Close() {
@@ -241,25 +244,27 @@ func (p *Process) Close() {
 }
 
 func (p *Process) end() {
-	sid := p.cmd.Process.Pid
-	if signalSession(sid, syscall.SIGHUP) == 0 {
+	if p.all.signal(syscall.SIGHUP) == 0 {
 		return
 	}
-	signalSession(sid, syscall.SIGCONT) // a stopped program takes its hang-up only now
-	if awaitEmpty(sid, grace) {
+	p.all.signal(syscall.SIGCONT) // a stopped program takes its hang-up only now
+	if p.awaitEmpty(grace) {
 		return
 	}
-	for deadline := time.Now().Add(killFor); time.Now().Before(deadline); time.Sleep(pollEvery) {
-		if signalSession(sid, syscall.SIGKILL) == 0 {
-			return
+	// Only when none was found twice is there none: one that forks or executes just
+	// then is overlooked once.
+	empty := 0
+	for deadline := time.Now().Add(killFor); empty < 2 && time.Now().Before(deadline); time.Sleep(pollEvery) {
+		if empty++; p.all.signal(syscall.SIGKILL) > 0 {
+			empty = 0
 		}
 	}
 }
 
 // awaitEmpty reports whether the session emptied within d.
-func awaitEmpty(sid int, d time.Duration) bool {
+func (p *Process) awaitEmpty(d time.Duration) bool {
 	for deadline := time.Now().Add(d); time.Now().Before(deadline); time.Sleep(pollEvery) {
-		if signalSession(sid, 0) == 0 {
+		if p.all.signal(0) == 0 {
 			return true
 		}
 	}

@@ -81,7 +81,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	for _, name := range names {
 		switch name {
-		case "HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "PWD", "OLDPWD", "SHLVL", "_":
+		case "HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "PWD", "OLDPWD", "SHLVL", "_", markName:
 		case "LANG":
 			if strings.Contains(out, "evil") {
 				t.Error("LANG may name a file")
@@ -220,7 +220,7 @@ func TestCloseEndsAll(t *testing.T) {
 			sid := p.cmd.Process.Pid
 			began := time.Now()
 			p.Close()
-			if left := sessionMembers(sid); len(left) > 0 {
+			if left := p.all.pids(); len(left) > 0 {
 				t.Errorf("processes %v are left", left)
 			}
 			if took := time.Since(began); took > grace+killFor {
@@ -233,6 +233,64 @@ func TestCloseEndsAll(t *testing.T) {
 	}
 }
 
+// TestCloseEndsDeserters is the attack: programs that leave the session, by daemonising
+// for instance, end with it all the same, and those of other sessions do not.
+func TestCloseEndsDeserters(t *testing.T) {
+	other, err := Options{}.Interactive(self(t), "echo ready; sleep 100", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, other, "ready")
+	for name, command := range map[string]string{
+		"setsid":          "setsid -f sleep 100",
+		"double fork":     "(setsid sh -c 'sleep 100 & exec sleep 101' >/dev/null 2>&1 &)",
+		"resists":         `setsid -f sh -c 'trap "" HUP TERM; sleep 100; sleep 100; sleep 100'`,
+		"another name":    "setsid -f env FOO=bar sh -c 'cd /; exec sleep 100'",
+		"forks for ever":  `setsid -f sh -c 'trap "" HUP; while :; do setsid -f sleep 100; sleep 0.05; done'`,
+		"shell has ended": "setsid -f sleep 100; echo ready; exit",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, err := Options{}.Interactive(self(t), command+"; echo ready; sleep 100", Size{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, p, "ready")
+			await(t, func() bool { return deserters(p) > 0 })
+			p.Close()
+			if left := p.all.pids(); len(left) > 0 {
+				t.Errorf("processes %v are left", left)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if len(other.all.pids()) == 0 {
+			t.Error("another session has ended, too")
+		}
+		other.Close()
+	})
+}
+
+// deserters counts the processes that have left their session.
+func deserters(p *Process) int {
+	n := 0
+	for _, pid := range p.all.pids() {
+		if q, ok := readProcess(pid); ok && q.sid != p.all.sid {
+			n++
+		}
+	}
+	return n
+}
+
+func await(t *testing.T, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
 // TestCloseAfterExit checks that programs left behind by a shell that has ended go too.
 func TestCloseAfterExit(t *testing.T) {
 	p, err := Options{}.Interactive(self(t), "(trap '' HUP; sleep 100) & exit 5", Size{})
@@ -240,9 +298,8 @@ func TestCloseAfterExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.Exited()
-	sid := p.cmd.Process.Pid
 	p.Close()
-	if left := sessionMembers(sid); len(left) > 0 || p.Status() != 5 {
+	if left := p.all.pids(); len(left) > 0 || p.Status() != 5 {
 		t.Errorf("got status %d and processes %v, want 5 and none", p.Status(), left)
 	}
 }

@@ -2,6 +2,7 @@ package shell
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strconv"
 	"syscall"
@@ -40,20 +41,57 @@ func waitExit(pid int) int {
 	return 128 + int(c.child.status)
 }
 
-// signalSession sends sig to every living process of the session and returns how
-// many there were. Programs with job control spread over many process groups, so the
-// session's members are looked up rather than its groups.
-func signalSession(sid int, sig syscall.Signal) int {
+// members are the processes of a session: those that the kernel counts to it, and
+// those that left it (setsid, daemons) but carry its mark in their environment, which
+// every child inherits. A program that clears its environment or overwrites it in its
+// memory, besides leaving the session, is not found.
+type members struct {
+	sid   int
+	mark  []byte
+	since uint64 // when the leader started, in the kernel's ticks; others are younger
+}
+
+// maxEnvironment bounds what is read of a process's environment.
+const maxEnvironment = 256 << 10
+
+func newMembers(sid int, mark string) members {
+	p, _ := readProcess(sid)
+	return members{sid: sid, mark: []byte(mark), since: p.started}
+}
+
+// signal sends sig to every living process of the session and returns how many there
+// were. Programs with job control spread over many process groups, so the session's
+// members are looked up rather than its groups.
+func (m members) signal(sig syscall.Signal) int {
 	n := 0
-	for _, pid := range sessionMembers(sid) {
-		if err := syscall.Kill(pid, sig); err == nil || err == syscall.EPERM {
+	for _, pid := range m.pids() {
+		if m.kill(pid, sig) {
 			n++
 		}
 	}
 	return n
 }
 
-func sessionMembers(sid int) []int {
+// kill sends sig to a process and reports whether it was there. The process is held by
+// a descriptor while it is looked at again: its number may be another's by now.
+func (m members) kill(pid int, sig syscall.Signal) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return false
+	}
+	if err != nil { // before Linux 5.3
+		err = syscall.Kill(pid, sig)
+		return err == nil || err == syscall.EPERM
+	}
+	defer unix.Close(fd)
+	if !m.has(pid) {
+		return false
+	}
+	err = unix.PidfdSendSignal(fd, unix.Signal(sig), nil, 0)
+	return err == nil || err == unix.EPERM
+}
+
+func (m members) pids() []int {
 	d, err := os.Open("/proc")
 	if err != nil {
 		return nil
@@ -66,23 +104,63 @@ func sessionMembers(sid int) []int {
 	var pids []int
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err == nil && inSession(pid, sid) {
+		if err == nil && m.has(pid) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// inSession reports whether pid is a living process of the session. The line is
-// "pid (name) state ppid pgrp session …"; the name may hold anything.
-func inSession(pid, sid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// has reports whether pid is a living process of the session.
+func (m members) has(pid int) bool {
+	p, ok := readProcess(pid)
+	switch {
+	case !ok || p.dead:
+		return false
+	case p.sid == m.sid:
+		return true
+	}
+	return p.started >= m.since && m.marks(pid)
+}
+
+// marks reports whether the process carries the session's mark.
+func (m members) marks(pid int) bool {
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
 		return false
 	}
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(f) < 4 || f[0][0] == 'Z' || f[0][0] == 'X' {
-		return false
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, maxEnvironment)) // an error means that it has ended
+	for entry := range bytes.SplitSeq(b, []byte{0}) {
+		if bytes.Equal(entry, m.mark) {
+			return true
+		}
 	}
-	return string(f[3]) == strconv.Itoa(sid)
+	return false
+}
+
+// process is what the kernel says of one.
+type process struct {
+	sid     int
+	started uint64 // in ticks since the machine started
+	dead    bool   // but not reaped
+}
+
+// readProcess reads /proc/PID/stat. The line is "pid (name) state ppid pgrp session …",
+// with the time of its start as the 22nd field; the name may hold anything.
+func readProcess(pid int) (process, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return process{}, false
+	}
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 20 {
+		return process{}, false
+	}
+	p := process{dead: f[0][0] == 'Z' || f[0][0] == 'X'}
+	if p.sid, err = strconv.Atoi(string(f[3])); err != nil {
+		return p, false
+	}
+	p.started, err = strconv.ParseUint(string(f[19]), 10, 64)
+	return p, err == nil
 }

@@ -25,10 +25,14 @@ func waitExit(pid int) int {
 	return ws.ExitStatus()
 }
 
-// signalSession sends sig to the process group of the session's leader and returns 1
-// if there was a process: without /proc a session's other groups are not known.
-func signalSession(sid int, sig syscall.Signal) int {
-	if syscall.Kill(-sid, sig) != nil {
+// members are the processes of a session: without /proc, those of its leader's group.
+type members struct{ sid int }
+
+func newMembers(sid int, _ string) members { return members{sid} }
+
+// signal sends sig to the processes and returns 1 if there was one.
+func (m members) signal(sig syscall.Signal) int {
+	if syscall.Kill(-m.sid, sig) != nil {
 		return 0
 	}
 	return 1
