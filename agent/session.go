@@ -28,7 +28,6 @@ const (
 
 	maxInput     = 1 << 20 // bytes of input that the program has not read
 	maxEnded     = 256     // ended sessions that are remembered
-	errorBanner  = "\n----------ERROR-------\n"
 	readBuffer   = 8 << 10 // a terminal gives at most 4,095 bytes at once
 	shutdownText = "the agent is shutting down"
 )
@@ -165,7 +164,7 @@ type outcome struct {
 }
 
 func failed(format string, args ...any) outcome {
-	return outcome{status: statusFailed, output: errorBanner + fmt.Sprintf(format, args...)}
+	return outcome{status: statusFailed, output: fmt.Sprintf(format, args...)}
 }
 
 // complete reports the end of a session until the server has acknowledged it.

@@ -225,9 +225,14 @@ func TestSessionOverTheChannels(t *testing.T) {
 	got = r.json(alice, "AmazonSSM.ResumeSession", map[string]any{"SessionId": started.SessionID})
 	var resumed sessionOutput
 	r.must(json.Unmarshal([]byte(got.body), &resumed))
-	if got.status != http.StatusOK || resumed.TokenValue != "" || !strings.Contains(got.body, `"TokenValue":""`) {
-		t.Errorf("ResumeSession of an ended session: got %d %s, want an empty token", got.status, got.body)
+	if got.status != http.StatusOK {
+		t.Fatalf("ResumeSession of an ended session: %d %s", got.status, got.body)
 	}
+	late := r.open(identity.Credentials{}, path+"?role=publish_subscribe", wire.Opening{TokenValue: resumed.TokenValue})
+	if m := r.read(late, wire.TypeChannelClosed); !strings.Contains(string(m.Payload), "erminated") {
+		t.Errorf("channel of an ended session: got %s, want the reason", m.Payload)
+	}
+	late.Abort()
 	if got := r.post(agent, path); got.status != http.StatusBadRequest || !strings.Contains(got.body, "Session is already terminated") {
 		t.Errorf("POST for an ended session: got %d %s", got.status, got.body)
 	}

@@ -213,8 +213,8 @@ type sessionInput struct {
 	SessionID string `json:"SessionId" check:"required,min=1,max=96,pattern=[ -~]*"`
 }
 
-// resumeSession gives a client that lost its connection a token for another. For a
-// session that has ended the token is empty.
+// resumeSession gives a client that lost its connection a token for another, which for
+// a session that ended lately tells why. For one that ended before, it is empty.
 func resumeSession(ctx context.Context, c *Call, in *sessionInput) (*sessionOutput, error) {
 	v, found, err := c.checkOwnedSession(ctx, in.SessionID)
 	if err != nil {

@@ -129,15 +129,19 @@ func (g *Gateway) startFailed(ctx context.Context, row Session, cause error) {
 	}
 }
 
-// Resume returns a token with which a client opens the data channel again; it is
-// empty where the session has ended, which AWS's client understands. One that is
-// ending may still hold what the client has not seen.
+// lateFor is how long after its end a session's client is still told why it ended.
+const lateFor = time.Hour
+
+// Resume returns a token with which a client opens the data channel again. One that is
+// ending may still hold what the client has not seen; where the session has ended
+// lately, the channel tells why and closes. Later the token is empty, which AWS's
+// client takes for a session that timed out.
 func (g *Gateway) Resume(ctx context.Context, id string) (clientToken string, err error) {
 	row, err := g.cfg.Store.Session(ctx, id)
 	if err != nil {
 		return "", fmt.Errorf("reading session: %w", err)
 	}
-	if !row.State.Active() {
+	if !row.State.Active() && g.now().Sub(row.Ended) > lateFor {
 		return "", nil
 	}
 	return g.newToken(roleClient, id), nil
@@ -285,6 +289,19 @@ func (s *live) admit(t token, node string) error {
 	return nil
 }
 
+// lateText tells a person the end reason of a session's row.
+func lateText(reason string) string {
+	switch reason {
+	case "":
+		return "The session has ended."
+	case ReasonRestart:
+		return "The session has ended: the server was restarted."
+	case ReasonMemberLost:
+		return "The session has ended: the server that relayed it was lost."
+	}
+	return "The session has ended: " + reason + "."
+}
+
 // tellLate tells a client that came after the end of its session, and after the
 // gateway had forgotten it.
 func (g *Gateway) tellLate(conn *websocket.Conn, id string, r role) {
@@ -294,12 +311,8 @@ func (g *Gateway) tellLate(conn *websocket.Conn, id string, r role) {
 	if err != nil || r != roleClient {
 		return
 	}
-	text := "The session has ended."
-	if row.EndReason != "" {
-		text = "The session has ended: " + row.EndReason + "."
-	}
 	conn.SetWriteDeadline(time.Now().Add(farewell))
-	conn.Write(websocket.Binary, channelClosed(row.NodeID, id, text, row.ExitStatus, g.now()).Encode())
+	conn.Write(websocket.Binary, channelClosed(row.NodeID, id, lateText(row.EndReason), row.ExitStatus, g.now()).Encode())
 	conn.SetReadDeadline(time.Now().Add(farewell))
 	for {
 		if _, _, err := conn.Read(); err != nil {

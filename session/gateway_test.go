@@ -59,8 +59,8 @@ func TestReportOfTheEndIsAcknowledgedTwiceAndAppliedOnce(t *testing.T) {
 	a.complete(id, "Failed", "\n----------ERROR-------\nno such shell", nil)
 	client.wantGoodbye("no such shell")
 	row := w.wantState(id, StateFailed)
-	if !strings.Contains(row.EndReason, "no such shell") {
-		t.Errorf("end reason: got %q", row.EndReason)
+	if got, want := row.EndReason, "failed: no such shell"; got != want { // without AWS's banner
+		t.Errorf("end reason: got %q, want %q", got, want)
 	}
 	eventually(t, "both acknowledgements", func() bool { return a.acked() == 2 })
 }
@@ -79,9 +79,6 @@ func TestTerminateEndsBothSides(t *testing.T) {
 	row := w.wantState(id, StateTerminated)
 	if row.EndReason != "terminated: by arn:aws:iam::111111111111:user/bob" {
 		t.Errorf("end reason: got %q", row.EndReason)
-	}
-	if token, err := w.g.Resume(t.Context(), id); token != "" || err != nil {
-		t.Errorf("resuming an ended session: got %q, %v; want no token", token, err)
 	}
 	if _, err := w.g.AgentToken(t.Context(), id, testNode); err == nil {
 		t.Error("an agent got a token for an ended session")

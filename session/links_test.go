@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,6 +229,33 @@ func TestLateClientIsToldWhyTheSessionEnded(t *testing.T) {
 			eventually(t, "forgetting", func() bool { return !forgotten || w.g.session(id) == nil })
 			w.client(id, token).wantGoodbye("no such user")
 		})
+	}
+}
+
+// A client that lost its link, and asks for another after the end, gets a channel that
+// does no more than tell it. It is not worth telling for ever.
+func TestResumingAnEndedSession(t *testing.T) {
+	var later atomic.Int64
+	w := newWorld(t, func(c *Config) {
+		c.Linger = time.Millisecond
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	a, id, _, client := w.pair()
+	if err := w.g.Terminate(t.Context(), id, Terminated("bob")); err != nil {
+		t.Fatal(err)
+	}
+	client.wantGoodbye("terminated by bob")
+	a.complete(id, "Success", "", nil)
+	w.wantState(id, StateTerminated)
+	eventually(t, "forgetting", func() bool { return w.g.session(id) == nil })
+	token, err := w.g.Resume(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.client(id, token).wantGoodbye("The session has ended: terminated: by bob.")
+	later.Store(int64(lateFor + time.Minute))
+	if token, err := w.g.Resume(t.Context(), id); token != "" || err != nil {
+		t.Errorf("resuming what ended long ago: got %q, %v; want no token", token, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,6 +110,7 @@ func (s *live) taskComplete(done wire.TaskComplete) {
 		s.log.Warn("end reported by another node", "by", done.InstanceID)
 		return
 	}
+	done.Output = plainReport(done.Output)
 	s.mu.Lock()
 	if s.complete == nil {
 		s.complete = &done
@@ -121,6 +123,11 @@ func (s *live) taskComplete(done wire.TaskComplete) {
 		cause.Detail = clip(done.Output)
 	}
 	s.end(cause)
+}
+
+// plainReport is what a node reports without the banner that AWS's agent puts first.
+func plainReport(text string) string {
+	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "----------ERROR-------"))
 }
 
 // clip shortens a text that a node sent, for rows and logs.
