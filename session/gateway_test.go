@@ -202,6 +202,24 @@ func TestAuditThatCannotBeWrittenPreventsTheSession(t *testing.T) {
 	}
 }
 
+// TestRowThatCannotBeWrittenPreventsTheSession: neither the agent nor the row that is
+// in the way hears of it, and the audit log does not leave the session open.
+func TestRowThatCannotBeWrittenPreventsTheSession(t *testing.T) {
+	w := newWorld(t)
+	a := w.agent(testNode)
+	old := Session{ID: NewID("alice"), NodeID: testNode, State: StateConnected, Member: "another"}
+	w.store.CreateSession(t.Context(), old)
+	_, err := w.g.Start(t.Context(), StartRequest{Session: Session{ID: old.ID, NodeID: testNode}, Options: Options{Record: true}})
+	if err == nil || a.started() != 0 || w.store.row(old.ID) != old {
+		t.Errorf("got %v, %d starts, row %v; want an error, none and %v", err, a.started(), w.store.row(old.ID), old)
+	}
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	if last := w.store.records[len(w.store.records)-1]; last.Event != audit.EventSessionEnd || last.Session != old.ID {
+		t.Errorf("last audit record: got %+v, want the session's end", last)
+	}
+}
+
 func TestNodeThatIsNotConnected(t *testing.T) {
 	w := newWorld(t)
 	id := NewID("alice")

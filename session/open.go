@@ -3,7 +3,9 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
 
 	"sallyport.dev/audit"
 	"sallyport.dev/recording"
@@ -21,9 +23,9 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	if err := s.openRecording(); err != nil {
 		return err
 	}
-	err := store(ctx, s.row)
+	err := s.writeUp(ctx, store)
 	if err == nil {
-		err = s.enterGateway(ctx)
+		err = s.enterGateway()
 	}
 	if err != nil {
 		s.abandon(err)
@@ -67,12 +69,23 @@ func (g *Gateway) adopt(ctx context.Context, s Session) error {
 	return nil
 }
 
-// enterGateway makes the session known: in the audit log, on its subject and here.
-func (s *live) enterGateway(ctx context.Context) error {
-	g := s.g
-	if err := g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, nil); err != nil {
-		return err
+// writeUp writes that the session begins, into its row and the audit log: both at once,
+// so that they share a flush of the disk. Nobody is told of the session before.
+func (s *live) writeUp(ctx context.Context, store func(context.Context, Session) error) error {
+	var stored error
+	var wg sync.WaitGroup
+	wg.Go(func() { stored = store(ctx, s.row) })
+	audited := s.g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, nil)
+	wg.Wait()
+	if stored != nil && audited == nil { // the log must not leave it open
+		s.g.audit(context.WithoutCancel(ctx), audit.EventSessionEnd, s.row, clip(stored.Error()), nil)
 	}
+	return errors.Join(stored, audited)
+}
+
+// enterGateway makes the session known, on its subject and here.
+func (s *live) enterGateway() error {
+	g := s.g
 	stop, err := g.cfg.Cluster.Serve(subjectOf(s.row.ID), func(ctx context.Context, data []byte) ([]byte, error) {
 		return s.serve(data), nil
 	})
