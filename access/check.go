@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -190,7 +191,7 @@ func (c *Checker) recordOf(q Query, d Decision, denied *DeniedError) audit.Recor
 		Principal: q.Principal.ARN, Action: q.Action,
 		Decision: d.Policy.Effect.String(), Reason: reasons(d.Policy),
 		SourceIP: q.Origin.SourceIP, UserAgent: q.Origin.UserAgent, RequestID: q.Origin.RequestID,
-		Session: q.Session, Node: q.Node, Document: q.Document, Details: q.Details,
+		Session: q.Session, Node: q.Node, Document: q.Document, Details: details(q),
 	}
 	for _, resource := range q.Resources {
 		r.Resources = append(r.Resources, resource.ARN)
@@ -199,6 +200,24 @@ func (c *Checker) recordOf(q Query, d Decision, denied *DeniedError) audit.Recor
 		r.Error, r.Reason = "AccessDenied", denied.Error()
 	}
 	return r
+}
+
+// details adds to the query's details who is behind the caller: which key signed and,
+// behind a role, who assumed it and which user is at the beginning of the chain.
+func details(q Query) map[string]string {
+	all := maps.Clone(q.Details)
+	if all == nil {
+		all = map[string]string{}
+	}
+	for key, value := range map[string]string{
+		"access_key_id": q.Principal.AccessKeyID, "source": q.Principal.Source, "root": q.Principal.RootARN,
+		"root_id": q.Principal.Root, "source_identity": q.Principal.SourceIdentity,
+	} {
+		if value != "" {
+			all[key] = value
+		}
+	}
+	return all
 }
 
 func reasons(d policy.Decision) string {

@@ -24,8 +24,9 @@ const (
 	// textLength bounds every text of a record, in bytes: much of it comes from
 	// callers, and the log is for ever.
 	textLength = 8 << 10
-	// resourceCount bounds the resources of a record.
-	resourceCount = 200
+	// resourceCount bounds the resources of a record: an activation may fix the ids of
+	// a thousand nodes.
+	resourceCount = 1000
 )
 
 // ErrClosed is returned by Append after Close.

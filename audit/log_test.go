@@ -267,7 +267,7 @@ func TestHostileTexts(t *testing.T) {
 	s := &memory{}
 	l := newLog(t, s, time.Now)
 	long := strings.Repeat("ü", textLength)
-	r := mustAppend(t, l, Record{UserAgent: "a\x00b\xffc", Reason: long, Resources: slices.Repeat([]string{"arn"}, 1000),
+	r := mustAppend(t, l, Record{UserAgent: "a\x00b\xffc", Reason: long, Resources: slices.Repeat([]string{"arn"}, resourceCount+800),
 		Details: map[string]string{"\xff": "\x00"}})
 	if r.UserAgent != "a\uFFFDb\uFFFDc" {
 		t.Errorf("user agent: got %q", r.UserAgent)

@@ -50,6 +50,8 @@ type Principal struct {
 	// Root is the unique id of the user who began the chain of roles; empty for users
 	// themselves and nodes.
 	Root string
+	// RootARN is the ARN of that user, for the audit log.
+	RootARN string
 	// SourceIdentity was set when the first role of a chain was assumed; empty for none.
 	SourceIdentity string
 	// SessionTags are the session tags alone; those whose keys are in Transitive pass

@@ -101,9 +101,11 @@ func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
 		if err != nil {
 			return Principal{}, err
 		}
-		if _, err := r.user(root); err != nil {
+		behind, err := r.user(root)
+		if err != nil {
 			return Principal{}, err
 		}
+		principal.RootARN = behind.ARN
 	}
 	principal.SessionName, principal.Root = c.SessionName, c.Root
 	principal.SessionTags, principal.Transitive = c.Tags, c.Transitive

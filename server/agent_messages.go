@@ -28,6 +28,7 @@ const pollHold = 18 * time.Second
 // agents is what the server keeps about agents between their calls.
 type agents struct {
 	registrations registrations
+	tokens        recently      // nodes whose role tokens were recorded
 	hold          time.Duration // of polls
 
 	mu     sync.Mutex
@@ -36,7 +37,7 @@ type agents struct {
 }
 
 func newAgents(now func() time.Time) *agents {
-	return &agents{registrations: newRegistrations(now), hold: pollHold, polls: map[string]chan struct{}{}}
+	return &agents{registrations: newRegistrations(now), tokens: newRecently(now, time.Hour, 1<<16), hold: pollHold, polls: map[string]chan struct{}{}}
 }
 
 // poll begins a poll of a node and ends the one before: a node polls once at a time,

@@ -180,10 +180,29 @@ func requestRoleToken(ctx context.Context, c *Call, in *wire.RequestManagedInsta
 	if err != nil {
 		return nil, err
 	}
+	if err := c.recordRoleToken(ctx, credentials); err != nil {
+		return nil, err
+	}
 	return &wire.RequestManagedInstanceRoleTokenResult{
 		AccessKeyID: credentials.AccessKeyID, SecretAccessKey: credentials.SecretAccessKey,
 		SessionToken: credentials.SessionToken, TokenExpirationDate: float64(expires.Unix()),
 	}, nil
+}
+
+// recordRoleToken records that a node got credentials, the first time in an hour: all
+// nodes renew theirs twice in it.
+func (c *Call) recordRoleToken(ctx context.Context, issued identity.Credentials) error {
+	if c.Server.agents.tokens.has(c.Principal.Name) {
+		return nil
+	}
+	err := c.record(ctx, audit.Record{
+		Event: audit.EventNode, Principal: c.Principal.ARN, Resources: []string{c.Principal.ARN}, Node: c.Principal.Name,
+		Reason: "credentials issued", Details: map[string]string{"issued_access_key_id": issued.AccessKeyID},
+	})
+	if err == nil {
+		c.Server.agents.tokens.note(c.Principal.Name)
+	}
+	return err
 }
 
 // updatePublicKey replaces a node's key. The request is signed with the old one.

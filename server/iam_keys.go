@@ -52,6 +52,8 @@ type accessKeyOutput struct {
 	} `xml:"AccessKey"`
 }
 
+func (out *accessKeyOutput) made() string { return out.AccessKey.AccessKeyID }
+
 // createAccessKey makes a key. Its answer is the only place where the secret ever
 // appears; the store gets it sealed.
 func createAccessKey(ctx context.Context, c *Call, in *createKeyInput) (*accessKeyOutput, error) {

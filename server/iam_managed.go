@@ -87,7 +87,7 @@ type policyOutput struct {
 type createPolicyInput struct {
 	PolicyName     string `json:"PolicyName" check:"required,min=1,max=128,pattern=[\\w+=,.@-]+"`
 	Path           string `json:"Path" check:"min=1,max=512,pattern=(/[A-Za-z0-9.,+@=_-]+)*/"`
-	PolicyDocument string `json:"PolicyDocument" check:"required,min=1,max=131072"`
+	PolicyDocument string `json:"PolicyDocument" check:"required,digest,min=1,max=131072"`
 	Description    string `json:"Description" check:"max=1000"`
 	Tags           []tag  `json:"Tags" check:"max=50"`
 }
@@ -228,7 +228,7 @@ type versionOutput struct {
 
 type createVersionInput struct {
 	policyInput
-	PolicyDocument string `json:"PolicyDocument" check:"required,min=1,max=131072"`
+	PolicyDocument string `json:"PolicyDocument" check:"required,digest,min=1,max=131072"`
 	SetAsDefault   bool   `json:"SetAsDefault"`
 }
 

@@ -81,7 +81,7 @@ type inlinePolicyInput struct {
 type putPolicyInput struct {
 	entityInput
 	PolicyName     string `json:"PolicyName" check:"required,min=1,max=128,pattern=[\\w+=,.@-]+"`
-	PolicyDocument string `json:"PolicyDocument" check:"required,min=1,max=131072"`
+	PolicyDocument string `json:"PolicyDocument" check:"required,digest,min=1,max=131072"`
 }
 
 func (k entityKind) putPolicy(ctx context.Context, c *Call, in *putPolicyInput) (*nothing, error) {

@@ -64,7 +64,7 @@ type rolesOutput struct {
 type createRoleInput struct {
 	entityInput
 	Path                     string `json:"Path" check:"min=1,max=512,pattern=/([\\x21-\\x7E]+/)?"`
-	AssumeRolePolicyDocument string `json:"AssumeRolePolicyDocument" check:"required,min=1,max=131072"`
+	AssumeRolePolicyDocument string `json:"AssumeRolePolicyDocument" check:"required,digest,min=1,max=131072"`
 	Description              string `json:"Description" check:"max=1000,pattern=[\\t\\n\\r\\x20-\\x7E\\xA1-\\xFF]*"`
 	MaxSessionDuration       int    `json:"MaxSessionDuration" check:"min=3600,max=43200"`
 	PermissionsBoundary      string `json:"PermissionsBoundary" check:"min=20,max=2048"`
@@ -166,7 +166,7 @@ func updateRoleDescription(ctx context.Context, c *Call, in *describeRoleInput) 
 
 type trustInput struct {
 	entityInput
-	PolicyDocument string `json:"PolicyDocument" check:"required,min=1,max=131072"`
+	PolicyDocument string `json:"PolicyDocument" check:"required,digest,min=1,max=131072"`
 }
 
 func updateAssumeRolePolicy(ctx context.Context, c *Call, in *trustInput) (*nothing, error) {

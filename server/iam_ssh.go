@@ -35,7 +35,7 @@ const maxSSHKeys = 5
 
 type uploadSSHKeyInput struct {
 	userRefInput
-	SSHPublicKeyBody string `json:"SSHPublicKeyBody" check:"required,min=1,max=16384"`
+	SSHPublicKeyBody string `json:"SSHPublicKeyBody" check:"required,digest,min=1,max=16384"`
 }
 
 type deleteSSHKeyInput struct {

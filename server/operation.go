@@ -32,9 +32,10 @@ import (
 // The tag check holds the rules of a member, keys those of a map's keys, each those
 // of the innermost elements of lists and maps: required, min=N, max=N (length of
 // strings in characters, entries of lists and maps, value of numbers), enum=A|B,
-// secret (the value is not quoted in errors), and, last because it may hold commas,
-// pattern=REGEXP, which must match the whole string. All violations are reported in
-// one error, worded as AWS words it (validate.go).
+// secret (the value is not quoted in errors, nor in the audit log), digest (in the audit
+// log by its hash), and, last because it may hold commas, pattern=REGEXP, which must
+// match the whole string. All violations are reported in one error, worded as AWS words
+// it (validate.go).
 //
 // Output shapes of JSON services are marshalled by encoding/json: use omitempty, or
 // omitzero for wire.Time. Those of Query services by encoding/xml: lists are
@@ -92,8 +93,10 @@ type Call struct {
 	// Node, Document and Session name what the call is about.
 	Node, Document, Session string
 
-	checked bool // the call was authorised or refused
-	quiet   bool // as Operation.quiet, for this call
+	input   any               // as decoded
+	details map[string]string // of the input, for the audit log; see detailsOf
+	checked bool              // the call was authorised or refused
+	quiet   bool              // as Operation.quiet, for this call
 }
 
 // SetContext adds values of a condition key common to all resources.
@@ -149,12 +152,22 @@ func (c *Call) Allows(ctx context.Context, action string, resources ...access.Re
 	return d.Allowed, err
 }
 
+// inputDetails are the details of decisions on the call. Reads that nobody records have
+// none.
+func (c *Call) inputDetails() map[string]string {
+	if c.details == nil && c.input != nil && !c.Operation.quiet {
+		c.details = detailsOf(c.Operation.shape, c.input)
+	}
+	return c.details
+}
+
 func (c *Call) query(action string, resources []access.Resource) access.Query {
 	return access.Query{
 		Principal: c.Principal, Action: action, Resources: resources,
 		Context: c.Context, Each: c.Each, Origin: c.Origin,
 		Node: c.Node, Document: c.Document, Session: c.Session,
-		Quiet: c.Operation.quiet || c.quiet,
+		Details: c.inputDetails(),
+		Quiet:   c.Operation.quiet || c.quiet,
 	}
 }
 
@@ -181,13 +194,15 @@ func op[In, Out any](service, name string,
 		input:   func() any { return new(In) },
 		shape:   shapeOf(reflect.TypeFor[In]()),
 		run: func(ctx context.Context, c *Call, in any) (any, error) {
+			c.input = in
 			out, err := run(ctx, c, in.(*In))
 			if err != nil {
 				return nil, err
 			}
-			return out, nil
+			return out, c.recordMade(ctx, out)
 		},
 		resources: func(ctx context.Context, c *Call, in any) ([]access.Resource, error) {
+			c.input = in
 			if resources == nil {
 				return []access.Resource{{ARN: "*"}}, nil
 			}

@@ -358,29 +358,32 @@ func nodeContains(n node.Node, text string) bool {
 // the many calls of one reading (pieces of a recording, the polls of a follower) make
 // one record.
 type recently struct {
-	now  func() time.Time
+	now   func() time.Time
+	lasts time.Duration
+	limit int // how much is remembered
+
 	mu   sync.Mutex
 	seen map[string]time.Time
 }
 
-const (
-	recentFor = 10 * time.Minute
-	maxRecent = 1024
-)
+// newRecently remembers so much for so long.
+func newRecently(now func() time.Time, lasts time.Duration, limit int) recently {
+	return recently{now: now, lasts: lasts, limit: limit, seen: map[string]time.Time{}}
+}
 
-// has reports whether what was noted within recentFor.
+// has reports whether what was noted a short while ago.
 func (r *recently) has(what string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at, ok := r.seen[what]
-	return ok && r.now().Sub(at) < recentFor
+	return ok && r.now().Sub(at) < r.lasts
 }
 
 // note remembers that what has just been recorded.
 func (r *recently) note(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.seen) >= maxRecent {
+	if len(r.seen) >= r.limit {
 		clear(r.seen)
 	}
 	r.seen[what] = r.now()

@@ -63,7 +63,7 @@ func New(c Config) (*Server, error) {
 		issuer:   identity.NewIssuer(c.Sealer),
 		logins:   newLogins(c.Audit, c.Now, c.Logger),
 		agents:   newAgents(c.Now),
-		recent:   recently{now: c.Now, seen: map[string]time.Time{}},
+		recent:   newRecently(c.Now, 10*time.Minute, 1024),
 		started:  c.Now(),
 		channels: http.NotFoundHandler(),
 	}

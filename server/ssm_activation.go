@@ -86,6 +86,8 @@ type createActivationOutput struct {
 	ActivationCode string `json:"ActivationCode"`
 }
 
+func (out *createActivationOutput) made() string { return out.ActivationID }
+
 func createActivation(ctx context.Context, c *Call, in *createActivationInput) (*createActivationOutput, error) {
 	a, err := in.activation(c.Origin.Time)
 	if err != nil {

@@ -466,7 +466,7 @@ func (c *Call) ownedBy(d aDocument, owner string) bool {
 
 type createDocumentInput struct {
 	Name           string          `json:"Name" check:"required,pattern=[a-zA-Z0-9_\\-.]{3,128}"`
-	Content        string          `json:"Content" check:"required,min=1"`
+	Content        string          `json:"Content" check:"required,digest,min=1"`
 	VersionName    string          `json:"VersionName" check:"pattern=[a-zA-Z0-9_\\-.]{1,128}"`
 	DocumentType   string          `json:"DocumentType" check:"enum=Command|Session"`
 	DocumentFormat string          `json:"DocumentFormat" check:"enum=YAML|JSON"`
@@ -555,7 +555,7 @@ func checkFormat(content, format string) error {
 
 type updateDocumentInput struct {
 	Name            string          `json:"Name" check:"required,pattern=[a-zA-Z0-9_\\-.]{3,128}"`
-	Content         string          `json:"Content" check:"required,min=1"`
+	Content         string          `json:"Content" check:"required,digest,min=1"`
 	VersionName     string          `json:"VersionName" check:"pattern=[a-zA-Z0-9_\\-.]{1,128}"`
 	DocumentVersion string          `json:"DocumentVersion" check:"pattern=[$]LATEST|[$]DEFAULT|[1-9][0-9]{0,8}"`
 	DocumentFormat  string          `json:"DocumentFormat" check:"enum=YAML|JSON"`

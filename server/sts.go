@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport.dev/access"
+	"sallyport.dev/audit"
 	"sallyport.dev/identity"
 	"sallyport.dev/policy"
 	"sallyport.dev/wire"
@@ -43,11 +44,33 @@ type stsCredentials struct {
 	Expiration      wire.Time `xml:"Expiration"`
 }
 
-func (c *Call) issue(claims identity.Claims, life time.Duration) (stsCredentials, error) {
+// issue gives out temporary credentials and records their key's id, by which what is
+// done with them is found in the audit log.
+func (c *Call) issue(ctx context.Context, claims identity.Claims, life time.Duration) (stsCredentials, error) {
 	claims.IssuedAt = c.Origin.Time
 	claims.ExpiresAt = c.Origin.Time.Add(life).Truncate(time.Second)
 	cred, err := c.Server.issuer.Issue(claims)
+	if err != nil {
+		return stsCredentials{}, err
+	}
+	details := map[string]string{
+		"issued_access_key_id": cred.AccessKeyID, "expires": cred.Expires.UTC().Format(time.RFC3339), "access_key_id": c.Principal.AccessKeyID,
+		"role_session_name": claims.SessionName, "source_identity": claims.SourceIdentity, "root_id": claims.Root,
+	}
+	maps.DeleteFunc(details, func(_, v string) bool { return v == "" })
+	err = c.record(ctx, audit.Record{
+		Event: audit.EventChange, Principal: c.Principal.ARN, Resources: []string{c.issuedTo(claims)},
+		Reason: "credentials issued", Details: details,
+	})
 	return stsCredentials{cred.AccessKeyID, cred.SecretAccessKey, cred.SessionToken, wire.Time{Time: cred.Expires}}, err
+}
+
+// issuedTo is the ARN of the principal that credentials are for.
+func (c *Call) issuedTo(claims identity.Claims) string {
+	if claims.Kind == identity.KindRole {
+		return c.Server.config.Realm.AssumedRole(claims.Name, claims.SessionName)
+	}
+	return c.Principal.ARN
 }
 
 const (
@@ -70,7 +93,7 @@ type getSessionTokenOutput struct {
 }
 
 // getSessionToken gives a user temporary credentials in place of long-lived keys.
-func getSessionToken(_ context.Context, c *Call, in *getSessionTokenInput) (*getSessionTokenOutput, error) {
+func getSessionToken(ctx context.Context, c *Call, in *getSessionTokenInput) (*getSessionTokenOutput, error) {
 	if c.Principal.Kind != identity.KindUser || c.Principal.Temporary() {
 		return nil, exception("AccessDenied", "Cannot call GetSessionToken with session credentials")
 	}
@@ -81,7 +104,7 @@ func getSessionToken(_ context.Context, c *Call, in *getSessionTokenInput) (*get
 	if in.DurationSeconds > 0 {
 		life = time.Duration(in.DurationSeconds) * time.Second
 	}
-	cred, err := c.issue(identity.Claims{Kind: identity.KindUser, Name: c.Principal.Name, ID: c.Principal.UserID}, life)
+	cred, err := c.issue(ctx, identity.Claims{Kind: identity.KindUser, Name: c.Principal.Name, ID: c.Principal.UserID}, life)
 	return &getSessionTokenOutput{cred}, err
 }
 
@@ -106,8 +129,8 @@ type assumeRoleInput struct {
 	RoleARN           string             `json:"RoleArn" check:"required,min=20,max=2048"`
 	RoleSessionName   string             `json:"RoleSessionName" check:"required,min=2,max=64,pattern=[\\w+=,.@-]*"`
 	DurationSeconds   int64              `json:"DurationSeconds" check:"min=900,max=43200"`
-	ExternalID        string             `json:"ExternalId" check:"min=2,max=1224,pattern=[\\w+=,.@:\\/-]*"`
-	Policy            string             `json:"Policy" check:"min=1,max=2048"`
+	ExternalID        string             `json:"ExternalId" check:"secret,min=2,max=1224,pattern=[\\w+=,.@:\\/-]*"`
+	Policy            string             `json:"Policy" check:"digest,min=1,max=2048"`
 	PolicyARNs        []policyDescriptor `json:"PolicyArns" check:"max=10"`
 	Tags              []stsTag           `json:"Tags" check:"max=50"`
 	TransitiveTagKeys []string           `json:"TransitiveTagKeys" check:"max=50" each:"min=1,max=128"`
@@ -158,7 +181,7 @@ func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleO
 	if err != nil {
 		return nil, err
 	}
-	cred, err := c.issue(claims, life)
+	cred, err := c.issue(ctx, claims, life)
 	return &assumeRoleOutput{
 		Credentials: cred,
 		AssumedRoleUser: assumedRoleUser{

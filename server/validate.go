@@ -45,7 +45,8 @@ type field struct {
 // rules are the constraints of one value.
 type rules struct {
 	required bool
-	secret   bool
+	secret   bool // neither quoted in errors nor in the audit log
+	digest   bool // in the audit log by its hash
 	min, max *int64
 	enum     []string
 	pattern  *regexp.Regexp
@@ -141,6 +142,8 @@ func (r *rules) add(name, value string) {
 		r.required = true
 	case "secret":
 		r.secret = true
+	case "digest":
+		r.digest = true
 	case "min":
 		r.min = bound(value)
 	case "max":
