@@ -90,6 +90,27 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 const sallyportActions = `
 DisableUser EnableUser ExplainAccess GetRecording GetSession GetStatus ListNodes ListSessions QueryAudit`
 
+// KnownAction reports whether an action (ssm:StartSession, in any case) is one that
+// policies may name, and if not, which one was probably meant; meant is empty if none
+// is near. Actions of services that are not listed count as known.
+func KnownAction(action string) (known bool, meant string) {
+	service, name, _ := strings.Cut(action, ":")
+	service = lower(service)
+	names, listed := knownActions()[service]
+	if !listed {
+		return true, ""
+	}
+	for _, n := range names {
+		if lower(n) == lower(name) {
+			return true, ""
+		}
+	}
+	if n := nearest(name, names); n != "" {
+		meant = service + ":" + n
+	}
+	return false, meant
+}
+
 // isKnownKey reports whether a condition key, in lower case, is one that requests
 // can have. Keys of services that are not listed count as known.
 func isKnownKey(key string) bool {

@@ -148,3 +148,23 @@ func TestLintManyFindings(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 }
+
+func TestKnownAction(t *testing.T) {
+	tests := []struct {
+		action string
+		known  bool
+		meant  string
+	}{
+		{"ssm:StartSession", true, ""},
+		{"SSM:startsession", true, ""},
+		{"ssm:StartSesion", false, "ssm:StartSession"},
+		{"sallyport:QueryAudits", false, "sallyport:QueryAudit"},
+		{"ssm:Frobnicate", false, ""},
+		{"s3:GetObjct", true, ""}, // not a service of ours
+	}
+	for _, tt := range tests {
+		if known, meant := KnownAction(tt.action); known != tt.known || meant != tt.meant {
+			t.Errorf("%s: got %t and %q, want %t and %q", tt.action, known, meant, tt.known, tt.meant)
+		}
+	}
+}
