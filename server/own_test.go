@@ -228,6 +228,46 @@ func TestExplainAccess(t *testing.T) {
 	}
 }
 
+// Principals are named as sessions and audit show them: a role's session is the role,
+// also where a user has the session's name.
+func TestExplainAccessNamesPrincipals(t *testing.T) {
+	h := newHarness(t)
+	h.node("i-05b7516a19f826be9", nil)
+	h.user("alice", nil)
+	h.user("deploy", nil)
+	h.role("Ops", trustAccount, allowAll)
+	h.role("deploy", trustAccount, allowAll)
+	admin := h.user("admin", nil, allowAll)
+	tests := []struct{ name, principal, decision string }{
+		{"alice", "arn:aws:iam::111111111111:user/alice", "ImplicitlyDenied"},
+		{"user/alice", "arn:aws:iam::111111111111:user/alice", "ImplicitlyDenied"},
+		{"assumed-role/Ops/alice", "arn:aws:sts::111111111111:assumed-role/Ops/alice", "Allowed"},
+		{"arn:aws:sts::111111111111:assumed-role/Ops/alice", "arn:aws:sts::111111111111:assumed-role/Ops/alice", "Allowed"},
+		{"Ops", "arn:aws:sts::111111111111:assumed-role/Ops/explain", "Allowed"},
+		{"role/Ops", "arn:aws:sts::111111111111:assumed-role/Ops/explain", "Allowed"},
+		{"role/deploy", "arn:aws:sts::111111111111:assumed-role/deploy/explain", "Allowed"},
+		{"user/deploy", "arn:aws:iam::111111111111:user/deploy", "ImplicitlyDenied"},
+		{"user/admin", "arn:aws:iam::111111111111:user/admin", "Allowed"},
+		{"deploy", "", ""}, // a user and a role
+		{"group/alice", "", ""},
+		{"arn:aws:iam::111111111111:group/alice", "", ""},
+		{"assumed-role/alice/Ops", "", ""},
+		{"user/Ops", "", ""},
+	}
+	for _, tt := range tests {
+		a := h.json(admin, "Sallyport.ExplainAccess", explainAccessInput{Principal: tt.name, Action: "ssm:StartSession", NodeID: "i-05b7516a19f826be9"})
+		if tt.principal == "" {
+			if a.code() != "ValidationException" {
+				t.Errorf("%s: got %d %s, want it refused", tt.name, a.status, a.body)
+			}
+			continue
+		}
+		if out := decodeInto[explainAccessOutput](t, a); out.Principal != tt.principal || out.Decision != tt.decision {
+			t.Errorf("%s: got %s %s, want %s %s", tt.name, out.Principal, out.Decision, tt.principal, tt.decision)
+		}
+	}
+}
+
 func TestGetStatusTellsTheRestByPolicy(t *testing.T) {
 	h := newHarness(t, func(c *Config) {
 		c.Member, c.Members = "m1", func() []Member { return []Member{{ID: "m1", Seen: time.Now()}} }

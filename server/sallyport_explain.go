@@ -86,9 +86,9 @@ func explainAccess(ctx context.Context, c *Call, in *explainAccessInput) (*expla
 }
 
 // explained finds the principal that is asked about, and checks that the caller may
-// ask: an ARN or a name of a user, else of a role; empty for the caller.
+// ask; empty is the caller, who may always.
 func (c *Call) explained(ctx context.Context, name string) (identity.Principal, error) {
-	if name == "" || name == c.Principal.ARN || c.Principal.Kind == identity.KindUser && name == c.Principal.Name {
+	if c.isCaller(name) {
 		return c.Principal, c.CheckOwn(ctx, access.Resource{ARN: c.Principal.ARN, Tags: c.Principal.Tags})
 	}
 	p, err := c.principalNamed(ctx, name)
@@ -103,37 +103,72 @@ func (c *Call) explained(ctx context.Context, name string) (identity.Principal, 
 		return p, checkErr
 	}
 	if err != nil {
-		return p, exception("ValidationException", "There is no user or role %q.", truncate(name, 200))
+		return p, exception("ValidationException", "There is no user or role %q. Name a user, a role, user/NAME, role/NAME, assumed-role/ROLE/SESSION, or an ARN of these.", truncate(name, 200))
 	}
-	return p, nil
+	return p, c.checkAmbiguous(ctx, name, p)
 }
 
-func (c *Call) principalNamed(ctx context.Context, name string) (identity.Principal, error) {
-	kind, rest := "", name
-	if strings.HasPrefix(name, "arn:") {
-		parts := strings.SplitN(name, ":", 6)
-		if len(parts) < 6 {
-			return identity.Principal{}, identity.ErrNotFound
-		}
-		kind, rest, _ = strings.Cut(parts[5], "/")
+// isCaller reports whether name is the caller, of whom more is known than of others:
+// the tags and the policy of the session.
+func (c *Call) isCaller(name string) bool {
+	me := c.Principal
+	return name == "" || name == me.ARN || name == resourceOf(me.ARN) ||
+		me.Kind == identity.KindUser && name == me.Name
+}
+
+// checkAmbiguous refuses a bare name that a user and a role have.
+func (c *Call) checkAmbiguous(ctx context.Context, name string, p identity.Principal) error {
+	if strings.Contains(name, "/") || p.Kind != identity.KindUser {
+		return nil
 	}
-	last := rest[strings.LastIndexByte(rest, '/')+1:]
+	_, err := c.Server.config.Identities.Role(ctx, name)
+	switch {
+	case errors.Is(err, identity.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return exception("ValidationException", "%q is a user and a role: say user/%[1]s or role/%[1]s.", name)
+}
+
+// resourceOf is what follows the account in an ARN; what is none stays as it is.
+func resourceOf(name string) string {
+	parts := strings.SplitN(name, ":", 6)
+	if len(parts) == 6 && parts[0] == "arn" {
+		return parts[5]
+	}
+	return name
+}
+
+// principalNamed finds a principal by an ARN, what follows the account in one, or the
+// name of a user or else a role.
+func (c *Call) principalNamed(ctx context.Context, name string) (identity.Principal, error) {
 	people, resolver := c.Server.config.Identities, c.Server.resolver
-	switch kind {
-	case "assumed-role":
+	kind, rest, typed := strings.Cut(resourceOf(name), "/")
+	last := rest[strings.LastIndexByte(rest, '/')+1:]
+	switch {
+	case !typed:
+		user, err := people.User(ctx, name)
+		if !errors.Is(err, identity.ErrNotFound) {
+			return resolver.UserPrincipal(user), err
+		}
+		role, err := people.Role(ctx, name)
+		return resolver.RolePrincipal(role, "explain"), err
+	case kind == "user":
+		user, err := people.User(ctx, last)
+		return resolver.UserPrincipal(user), err
+	case kind == "role":
+		role, err := people.Role(ctx, last)
+		return resolver.RolePrincipal(role, "explain"), err
+	case kind == "assumed-role":
 		roleName, session, _ := strings.Cut(rest, "/")
+		if session == "" {
+			session = "explain"
+		}
 		role, err := people.Role(ctx, roleName)
 		return resolver.RolePrincipal(role, session), err
-	case "role":
-		role, err := people.Role(ctx, last)
-		return resolver.RolePrincipal(role, "explain"), err
 	}
-	user, err := people.User(ctx, last)
-	if kind == "" && errors.Is(err, identity.ErrNotFound) {
-		role, err := people.Role(ctx, last)
-		return resolver.RolePrincipal(role, "explain"), err
-	}
-	return resolver.UserPrincipal(user), err
+	return identity.Principal{}, identity.ErrNotFound
 }
 
 func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Query, out *explainAccessOutput) (access.Explanation, error) {
