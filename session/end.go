@@ -253,11 +253,15 @@ func (s *live) writeDown(cause *Cause) {
 		s.log.Error("saving the end of the session", "error", err)
 	}
 	in, out := s.bytesIn.Load(), s.bytesOut.Load()
-	s.g.audit(ctx, audit.EventSessionEnd, s.row, cause.Error(), map[string]string{
+	details := map[string]string{
 		"bytes_in":  strconv.FormatInt(in, 10),
 		"bytes_out": strconv.FormatInt(out, 10),
 		"duration":  now.Sub(s.row.Started).Round(time.Millisecond).String(),
-	})
+	}
+	if cause.Exit != nil {
+		details["exit_status"] = strconv.Itoa(*cause.Exit)
+	}
+	s.g.audit(ctx, audit.EventSessionEnd, s.row, cause.Error(), details)
 	s.g.counters.end(cause.Reason, in, out)
 	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "bytes_in", in, "bytes_out", out)
 	s.mu.Lock()
