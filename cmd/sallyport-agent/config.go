@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -223,7 +224,8 @@ func private(f *os.File) error {
 
 const maxActivation = 4 << 10
 
-// readActivation reads JSON as create-activation prints it, or two lines. Errors do
+// readActivation reads JSON as create-activation or "sallyport activation create --json"
+// prints it, or two lines. Errors do
 // not show what was read.
 func readActivation(r io.Reader) (agent.Activation, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxActivation))
@@ -232,11 +234,13 @@ func readActivation(r io.Reader) (agent.Activation, error) {
 	}
 	text := strings.TrimSpace(string(b))
 	if strings.HasPrefix(text, "{") {
-		var v struct{ ActivationID, ActivationCode string }
-		if json.Unmarshal(b, &v) != nil || v.ActivationID == "" || v.ActivationCode == "" {
+		var v struct{ ID, Code, ActivationID, ActivationCode string }
+		err := json.Unmarshal(b, &v)
+		a := agent.Activation{ID: cmp.Or(v.ActivationID, v.ID), Code: cmp.Or(v.ActivationCode, v.Code)}
+		if err != nil || a.ID == "" || a.Code == "" {
 			return agent.Activation{}, errors.New("reading activation: want JSON with ActivationId and ActivationCode")
 		}
-		return agent.Activation{ID: v.ActivationID, Code: v.ActivationCode}, nil
+		return a, nil
 	}
 	words := strings.Fields(text)
 	if len(words) != 2 {

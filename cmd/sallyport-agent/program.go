@@ -69,6 +69,8 @@ Without a command it runs the agent. HTTPS_PROXY and NO_PROXY are followed.`,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return p.serve(cmd.Context(), f) },
 	}
+	root.Version = build.Version()
+	root.SetVersionTemplate(versionText())
 	f.register(root)
 	root.AddCommand(p.runCommand(&f), p.registerCommand(&f), p.statusCommand(&f), p.versionCommand())
 	return root
@@ -127,10 +129,14 @@ func (p program) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(p.out, "sallyport-agent %s (protocol %s)\n", build.Version(), agent.ProtocolVersion)
+			_, err := io.WriteString(p.out, versionText())
 			return err
 		},
 	}
+}
+
+func versionText() string {
+	return fmt.Sprintf("sallyport-agent %s (protocol %s)\n", build.Version(), agent.ProtocolVersion)
 }
 
 func (p program) serve(ctx context.Context, f flags) error {

@@ -65,6 +65,7 @@ func TestActivation(t *testing.T) {
 	}{
 		{name: "json", s: settings{ActivationFile: file}, want: want},
 		{name: "lines", s: settings{ActivationFile: lines}, want: want},
+		{name: "json of our own client", s: settings{ActivationFile: "-", named: true}, in: `{"code": "the-code", "id": "the-id"}`, want: want},
 		{name: "standard input", s: settings{ActivationFile: "-", named: true}, in: "the-id\r\nthe-code\r\n", want: want},
 		{name: "environment before configuration", s: settings{ActivationFile: file}, env: env, want: agent.Activation{ID: "env-id", Code: "env-code"}},
 		{name: "command line before environment", s: settings{ActivationFile: file, named: true}, env: env, want: want},
@@ -180,9 +181,11 @@ func TestErrors(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	status, out, _ := start(t, nil, "", "version")
-	if status != 0 || !strings.HasPrefix(out, "sallyport-agent ") {
-		t.Errorf("got status %d, %q", status, out)
+	for _, arg := range []string{"version", "--version"} {
+		status, out, _ := start(t, nil, "", arg)
+		if status != 0 || !strings.HasPrefix(out, "sallyport-agent ") || !strings.Contains(out, "(protocol ") {
+			t.Errorf("%s: got status %d, %q", arg, status, out)
+		}
 	}
 }
 
