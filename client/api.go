@@ -24,6 +24,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 )
 
 // Errors of an API.
@@ -113,7 +114,7 @@ func ssmEndpoint(url string) func(*ssm.Options) {
 }
 
 func loadOptions(o Options, httpClient aws.HTTPClient) []func(*config.LoadOptions) error {
-	options := []func(*config.LoadOptions) error{config.WithHTTPClient(httpClient)}
+	options := []func(*config.LoadOptions) error{config.WithHTTPClient(httpClient), config.WithLogger(sdkLogger(o.Logger))}
 	if o.Profile != "" {
 		options = append(options, config.WithSharedConfigProfile(o.Profile))
 	}
@@ -127,6 +128,16 @@ func loadOptions(o Options, httpClient aws.HTTPClient) []func(*config.LoadOption
 		options = append(options, config.WithAPIOptions([]func(*middlewareStack) error{userAgent(name, version)}))
 	}
 	return options
+}
+
+// sdkLogger takes what the SDK would write to standard error by itself, in the middle
+// of whatever is there.
+func sdkLogger(l *slog.Logger) logging.Logger {
+	return logging.LoggerFunc(func(class logging.Classification, format string, args ...any) {
+		if l != nil {
+			l.Debug("AWS SDK: "+fmt.Sprintf(format, args...), "class", string(class))
+		}
+	})
 }
 
 // newHTTPClient trusts the system's roots, SSL_CERT_FILE (which Go honours on some
