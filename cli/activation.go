@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ it can register a node. --output-file writes both to a new file that only you ca
 in the form that "sallyport-agent register --activation-file" takes.`,
 		Example: `  sallyport activation create --name web --tag Team=payments --limit 10 --expires 2h
   sallyport activation create --node-id i-060ee0879f3ec4eb7 --output-file node.activation`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.createActivation(cmd.Context(), flags)
 		},
@@ -57,7 +58,7 @@ in the form that "sallyport-agent register --activation-file" takes.`,
 	f.StringVar(&flags.role, "iam-role", "SallyportNode", "`role` of the nodes (AWS needs one that exists)")
 	f.Int32Var(&flags.limit, "limit", 1, "so many machines may register (1 to 1000)")
 	f.DurationVar(&flags.expires, "expires", 24*time.Hour, "valid for so long (at most 720h)")
-	f.StringArrayVar(&flags.tags, "tag", nil, "`KEY=VALUE` that the nodes get; may be repeated")
+	f.StringArrayVar(&flags.tags, "tag", nil, "`KEY=VALUE` that the nodes get; repeat it for each tag")
 	f.StringArrayVar(&flags.nodeIDs, "node-id", nil, "`id` that a node gets (Sallyport only); may be repeated")
 	f.StringVar(&flags.outputFile, "output-file", "", "write id and code to this new `file`, mode 0600")
 	return cmd
@@ -85,9 +86,9 @@ func (f activationFlags) input(now time.Time) (*ssm.CreateActivationInput, error
 		in.Description = &f.description
 	}
 	for _, t := range f.tags {
-		k, v, ok := strings.Cut(t, "=")
-		if !ok || k == "" {
-			return nil, usagef("--tag %q: want KEY=VALUE", t)
+		k, v, err := tagFlag(t)
+		if err != nil {
+			return nil, err
 		}
 		in.Tags = append(in.Tags, types.Tag{Key: &k, Value: &v})
 	}
@@ -100,7 +101,23 @@ func (f activationFlags) input(now time.Time) (*ssm.CreateActivationInput, error
 	return in, nil
 }
 
-// jsonActivation is the contract of "activation create --json" and of the file.
+// severalTags finds a second KEY= behind a comma, which a tag's value may not hold by
+// itself: a tag of several values (search,payments) has none.
+var severalTags = regexp.MustCompile(`,\s*([^\s,=]+)=`)
+
+// tagFlag reads KEY=VALUE.
+func tagFlag(t string) (key, value string, err error) {
+	key, value, ok := strings.Cut(t, "=")
+	if !ok || key == "" {
+		return "", "", usagef("--tag %q: want KEY=VALUE", t)
+	}
+	if second := severalTags.FindStringSubmatch(value); second != nil {
+		return "", "", usagef("--tag %q holds a second tag, %s: repeat --tag for each one", t, second[1])
+	}
+	return key, value, nil
+}
+
+// jsonActivation is the file that agents read, as "aws ssm create-activation" prints it.
 type jsonActivation struct {
 	ID   string `json:"ActivationId"`
 	Code string `json:"ActivationCode"`
@@ -135,7 +152,7 @@ func (p *program) createActivation(ctx context.Context, flags activationFlags) e
 	case file != nil:
 		return writeActivation(file, a)
 	case p.flags.json:
-		return p.writeJSON(a)
+		return p.writeJSON(map[string]string{"id": a.ID, "code": a.Code})
 	}
 	_, err = fmt.Fprintf(p.stdout, "id    %s\ncode  %s\n", client.CleanLine(a.ID), client.CleanLine(a.Code))
 	p.say("the code is not shown again")
@@ -158,7 +175,7 @@ func (p *program) newActivationListCommand() *cobra.Command {
 		Use:     "list",
 		Short:   "List activations",
 		Example: "  sallyport activation list --json",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := p.activations(cmd.Context())
 			if err != nil {
@@ -225,7 +242,7 @@ func (p *program) newActivationDeleteCommand() *cobra.Command {
 		Use:     "delete ID",
 		Short:   "Delete an activation; its nodes stay",
 		Example: "  sallyport activation delete 0a1b2c3d-4e5f-6789-abcd-ef0123456789",
-		Args:    cobra.ExactArgs(1),
+		Args:    between(1, 1, "want the ID of an activation"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
 				agreed, err := p.confirm("Delete activation " + args[0] + "?")

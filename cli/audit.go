@@ -41,7 +41,7 @@ A refusal's reason follows on a line of its own. With --json every record is one
 		Example: `  sallyport audit --decision ImplicitlyDenied --since 1h
   sallyport audit --principal user/alice --action 'ssm:*Session' --json
   sallyport audit --follow`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.audit(cmd.Context(), flags)
 		},
@@ -149,7 +149,7 @@ func (p *program) printRecord(r audit.Record) error {
 	}
 	line := fmt.Sprintf("%s  %-16s  %-28s  %s", clock(r.Time), client.CleanLine(verdictText(r)), client.CleanLine(what),
 		orDash(client.CleanLine(shortARN(r.Principal))))
-	for _, s := range []string{r.Node, r.Document, r.Session} {
+	for _, s := range []string{r.Node, r.Document, r.Session, detailText(r)} {
 		if s != "" {
 			line += "  " + client.CleanLine(s)
 		}
@@ -162,6 +162,26 @@ func (p *program) printRecord(r audit.Record) error {
 		return err
 	}
 	return nil
+}
+
+// detailText is what a person wants to know besides: how a session ended, and where a
+// refused login came from and with which key.
+func detailText(r audit.Record) string {
+	var parts []string
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	switch r.Event {
+	case audit.EventSessionEnd:
+		add("exit", r.Details["exit_status"])
+	case audit.EventLogin:
+		add("from", r.SourceIP)
+		add("key", r.Details["access_key_id"])
+		add("repeated", r.Details["repeated"])
+	}
+	return strings.Join(parts, " ")
 }
 
 func verdictText(r audit.Record) string {

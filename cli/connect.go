@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,8 +51,8 @@ Exit status: the remote one where the agent tells it, 1 if refused, 2 for wrong 
   sallyport connect frontend-1 -- journalctl -u nginx -n 20
   sallyport connect frontend-1 -- 'dmesg | tail'
   echo uptime | sallyport connect frontend-1`,
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: p.completeNodes,
+		Args:              atLeast(1, "name a node, as sallyport nodes shows them"),
+		ValidArgsFunction: p.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			terms, command := args, []string(nil)
 			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
@@ -69,6 +71,9 @@ Exit status: the remote one where the agent tells it, 1 if refused, 2 for wrong 
 func (p *program) connect(ctx context.Context, terms, command []string, flags connectFlags) error {
 	if len(terms) == 0 {
 		return usagef("no node is named")
+	}
+	if slices.Contains(terms, "") {
+		return usagef("the node's name is empty; sallyport nodes shows them")
 	}
 	in, err := startInput(command, flags)
 	if err != nil {
@@ -203,13 +208,22 @@ func (p *program) ended(end client.End) error {
 		return nil
 	case end.ExitStatus != nil:
 		if end.Output != "" {
-			p.say("%s", client.Clean(end.Output))
+			p.say("%s", client.Clean(words(end.Output)))
 		}
 		return &statusError{status: *end.ExitStatus & 0xff}
 	case end.Output != "":
-		return &statusError{status: statusNoAccess, err: errors.New(end.Output)}
+		return &statusError{status: statusNoAccess, err: errors.New(words(end.Output))}
 	}
 	return nil
+}
+
+// banner is a line that AWS's agent, and ours for its sake, puts above what went wrong.
+var banner = regexp.MustCompile(`(?m)^-{4,}ERROR-{4,}\s*$`)
+
+// words are what a message says to a person, without an agent's banner.
+func words(output string) string {
+	lines := strings.FieldsFunc(banner.ReplaceAllString(output, ""), func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.TrimSpace(strings.Join(lines, "\n"))
 }
 
 // leave ends a session that the person left, so that nothing goes on in it. It may

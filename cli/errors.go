@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"regexp"
 	"strings"
 
 	"github.com/aws/smithy-go"
@@ -18,11 +19,20 @@ func errorText(err error) string {
 	if errors.As(err, &api) {
 		return client.Clean(api.ErrorCode() + ": " + api.ErrorMessage())
 	}
+	if noCredentials(err) {
+		return "no credentials were found"
+	}
 	var operation *smithy.OperationError
 	if errors.As(err, &operation) && operation.Err != nil {
 		return client.Clean(operation.OperationName + ": " + innermost(operation.Err).Error())
 	}
 	return client.Clean(err.Error())
+}
+
+// noCredentials reports whether the SDK found no credentials: a machine's role, of which
+// the error then tells, is what it looks for last.
+func noCredentials(err error) bool {
+	return strings.Contains(err.Error(), "EC2 IMDS")
 }
 
 // innermost leaves out the SDK's layers about requests and attempts.
@@ -62,8 +72,10 @@ func (p *program) hintFor(err error) string {
 		return "trust the server's CA with --ca-bundle FILE or AWS_CA_BUNDLE"
 	case strings.Contains(text, "failed to get shared config profile"):
 		return "the profiles are in ~/.aws/config and ~/.aws/credentials, or where AWS_CONFIG_FILE says"
-	case strings.Contains(text, "get identity: get credentials"), strings.Contains(text, "no EC2 IMDS role found"):
-		return "no credentials were found; name a profile with --profile or AWS_PROFILE"
+	case noCredentials(err):
+		return "name a profile with --profile or AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+	case strings.Contains(text, "get identity: get credentials"):
+		return "does the profile have credentials? --profile or AWS_PROFILE names another"
 	case errors.As(err, &dial) && dial.Op == "dial" && p.endpoint() != "":
 		return "is the server running at " + p.endpoint() + "?"
 	}
@@ -81,15 +93,49 @@ func (p *program) hintForCode(err error) string {
 	case "UnrecognizedClientException", "InvalidClientTokenId":
 		return "the server does not know this access key; is the profile right?"
 	case "InvalidSignatureException", "SignatureDoesNotMatch":
+		if region := rightRegion.FindStringSubmatch(api.ErrorMessage()); region != nil {
+			return "give --region " + region[1] + ", or set AWS_REGION"
+		}
 		return "is the secret access key right, and this machine's clock?"
 	case "TargetNotConnected":
 		return "sallyport nodes shows which nodes are connected"
 	case "AccessDeniedException", "AccessDenied":
-		if p.endpoint() != "" {
-			return "sallyport why ACTION NODE shows each policy and what it says"
+		if why := whyCommand(api.ErrorMessage()); why != "" && p.endpoint() != "" {
+			return why + " shows each policy and what it says"
 		}
 	}
 	return ""
+}
+
+// isDenied reports whether the service refused what was asked for.
+func isDenied(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && (api.ErrorCode() == "AccessDeniedException" || api.ErrorCode() == "AccessDenied")
+}
+
+var (
+	deniedAction   = regexp.MustCompile(`is not authorized to perform: ([a-z0-9-]+:[A-Za-z0-9]+)`)
+	deniedResource = regexp.MustCompile(`is not authorized to perform: \S+ on resource: (arn:[!-~]+|\*)`)
+	rightRegion    = regexp.MustCompile(`The region is '([a-z0-9-]+)'`)
+	nodeResource   = regexp.MustCompile(`:(?:managed-)?instance/(.+)$`)
+)
+
+// whyCommand is the command line that explains a refusal, read from the message;
+// empty if that does not name the action.
+func whyCommand(message string) string {
+	action := deniedAction.FindStringSubmatch(message)
+	if action == nil || action[1] == "sallyport:ExplainAccess" {
+		return ""
+	}
+	why := "sallyport why " + strings.TrimPrefix(action[1], "ssm:")
+	resource := deniedResource.FindStringSubmatch(message)
+	switch {
+	case resource == nil || resource[1] == "*":
+		return why
+	case nodeResource.MatchString(resource[1]):
+		return why + " " + shellQuote(nodeResource.FindStringSubmatch(resource[1])[1])
+	}
+	return why + " --resource " + shellQuote(resource[1])
 }
 
 // endpoint is where calls go to; empty for AWS, or if nothing was set up yet.

@@ -29,11 +29,14 @@ you may connect to are shown; --all shows the others too, and why not.`,
 		Example: `  sallyport nodes
   sallyport nodes Team=payments front
   sallyport nodes --all --json`,
-		ValidArgsFunction: p.completeNodes,
+		ValidArgsFunction: p.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			nodes, err := p.nodes(cmd.Context(), args)
 			if err != nil {
 				return err
+			}
+			if len(nodes) == 0 && len(args) > 0 {
+				p.say("no node that you may see matches %s", client.CleanLine(strings.Join(args, " ")))
 			}
 			return p.printNodes(nodes, all)
 		},

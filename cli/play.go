@@ -32,15 +32,15 @@ func (p *program) newPlayCommand() *cobra.Command {
 		Use:   "play [SESSION | FILE]",
 		Short: "Play back a recorded session",
 		Long: `Play back a recorded session, from the server or from an asciicast file (- is standard
-input); without an argument the newest one. On a terminal: space pauses, . steps while paused, the arrows left and right jump
-five seconds, q quits.
+input); without an argument your newest one. On a terminal: space pauses, . steps while
+paused, the arrows left and right jump five seconds, q quits.
 
 Sequences that would ask your terminal something, or set its title or clipboard, are
 left out. --cast writes the recording as it is.`,
 		Example: `  sallyport play
   sallyport play --speed 4 --max-idle 1s --from 2m alice-0a1b2c3d4e5f67890
   sallyport play --text alice-0a1b2c3d4e5f67890 | less`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              between(0, 1, "want one SESSION or FILE"),
 		ValidArgsFunction: p.completeRecordings,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.play(cmd.Context(), strings.Join(args, ""), flags)
@@ -100,10 +100,10 @@ func parseOffset(s string) (time.Duration, error) {
 		return d, nil
 	}
 	var total int
-	for part := range strings.SplitSeq(s, ":") {
+	for i, part := range strings.Split(s, ":") {
 		n, err := strconv.Atoi(part)
-		if err != nil || n < 0 || n > 1<<20 || total > 1<<20 {
-			return 0, usagef("--from %q: want 90s, 2m or 1:30", s)
+		if err != nil || n < 0 || n > 1<<20 || total > 1<<20 || i > 0 && (n > 59 || len(part) != 2) || i > 2 {
+			return 0, usagef("--from %q: want 90s, 2m, 1:30 or 1:00:00", s)
 		}
 		total = total*60 + n
 	}
@@ -138,9 +138,13 @@ func (p *program) openRecording(ctx context.Context, what string) (*os.File, err
 	return spool(func(w io.Writer) error { return fetch(ctx, api, what, w) })
 }
 
-// newestRecording is the id of the session whose recording is the newest.
+// newestRecording is the id of the caller's session whose recording is the newest.
 func (p *program) newestRecording(ctx context.Context) (string, error) {
-	sessions, err := p.sessions(ctx, sessionFlags{limit: 100})
+	me, err := p.whoami(ctx)
+	if err != nil {
+		return "", err
+	}
+	sessions, err := p.sessions(ctx, sessionFlags{owner: me.Principal, limit: 100})
 	if err != nil {
 		return "", err
 	}
@@ -149,7 +153,7 @@ func (p *program) newestRecording(ctx context.Context) (string, error) {
 			return s.SessionID, nil
 		}
 	}
-	return "", errors.New("there is no recorded session")
+	return "", fmt.Errorf("there is no recorded session of yours (%s); sallyport sessions lists those that you may see", me.Principal)
 }
 
 // spool lets fill write a temporary file, mode 0600, and returns it at its start.

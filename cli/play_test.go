@@ -222,7 +222,7 @@ func TestParseOffset(t *testing.T) {
 			t.Errorf("parseOffset(%q): got %v, %v, want %v", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"x", "-5s", "1:-2", "99999999999999"} {
+	for _, in := range []string{"x", "-5s", "1:-2", "99999999999999", "1:99", "1:60:00", "1:5", "1:00:00:00", ":30"} {
 		if _, err := parseOffset(in); err == nil {
 			t.Errorf("parseOffset(%q): no error", in)
 		}
@@ -264,6 +264,64 @@ func TestShellLine(t *testing.T) {
 	for _, tt := range tests {
 		if got := shellLine(tt.words); got != tt.want {
 			t.Errorf("shellLine(%q): got %q, want %q", tt.words, got, tt.want)
+		}
+	}
+}
+
+// What an agent puts around its reasons is not shown to people.
+func TestWords(t *testing.T) {
+	tests := []struct{ output, want string }{
+		{"terminated by bob", "terminated by bob"},
+		{"\n----------ERROR-------\nno such shell", "no such shell"},
+		{"Setting up failed\r\n\r\n----------ERROR-------\r\nno such shell\r\n", "Setting up failed\nno such shell"},
+		{"a line of ---------- is let alone", "a line of ---------- is let alone"},
+	}
+	for _, tt := range tests {
+		if got := words(tt.output); got != tt.want {
+			t.Errorf("words(%q): got %q, want %q", tt.output, got, tt.want)
+		}
+	}
+}
+
+func TestWhyArguments(t *testing.T) {
+	tests := []struct{ args, want string }{
+		{"sallyport:QueryAudit", " sallyport:QueryAudit "},
+		{"QueryAudit", " sallyport:QueryAudit "},
+		{"connect backend-1", " ssm:StartSession backend-1"},
+		{"alice QueryAudit", "alice sallyport:QueryAudit "},
+		{"alice connect backend-1", "alice ssm:StartSession backend-1"},
+		{"alice startsession backend-1", "alice ssm:startsession backend-1"},
+		{"StartSesion backend-1", `"StartSesion" is no action; did you mean StartSession?`},
+		{"alice ssm:StartSesion backend-1", `"ssm:StartSesion" is no action; did you mean ssm:StartSession?`},
+		{"alice s3:GetObject backend-1", "alice s3:GetObject backend-1"}, // not ours to know
+	}
+	for _, tt := range tests {
+		principal, action, node, err := whyArguments(strings.Fields(tt.args))
+		got := principal + " " + action + " " + node
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("why %s: got %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
+
+// The hint behind a refusal is a command that works, and nothing a server's words could
+// smuggle into a shell.
+func TestWhyCommand(t *testing.T) {
+	const refused = "User: arn:aws:iam::1:user/a is not authorized to perform: "
+	tests := []struct{ message, want string }{
+		{refused + "sallyport:QueryAudit on resource: * because", "sallyport why sallyport:QueryAudit"},
+		{refused + "ssm:StartSession on resource: arn:aws:ec2:us-east-1:1:instance/i-05b7516a19f826be9 because", "sallyport why StartSession i-05b7516a19f826be9"},
+		{refused + "ssm:TerminateSession on resource: arn:aws:ssm:us-east-1:1:session/a because", "sallyport why TerminateSession --resource arn:aws:ssm:us-east-1:1:session/a"},
+		{refused + "ssm:TerminateSession on resource: arn:$(reboot) because", "sallyport why TerminateSession --resource 'arn:$(reboot)'"},
+		{refused + "sallyport:ExplainAccess on resource: *", ""},
+		{"no", ""},
+	}
+	for _, tt := range tests {
+		if got := whyCommand(tt.message); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.message, got, tt.want)
 		}
 	}
 }

@@ -36,7 +36,7 @@ The kind is identity (also when left out), boundary, session or grant. An elemen
 A line that cannot be read is reported on standard error with its number; the others
 are answered all the same, and the exit status is 1.`,
 		Example: "  sallyport policy eval < requests.jsonl",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e := evaluator{in: bufio.NewReaderSize(cmd.InOrStdin(), 64<<10), out: bufio.NewWriter(cmd.OutOrStdout()), errs: cmd.ErrOrStderr()}
 			return e.run()

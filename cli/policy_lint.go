@@ -29,7 +29,7 @@ cannot be read, 2 for a wrong command line. With --json the findings are one JSO
 objects with file, line, column, severity, rule, message and hint.`,
 		Example: `  sallyport policy lint access.json
   sallyport policy lint --tags Name,Team,Environment policies/*.json`,
-		Args: cobra.MinimumNArgs(1),
+		Args: atLeast(1, "want FILE..."),
 		RunE: func(cmd *cobra.Command, args []string) error { return lintFiles(cmd, args, opts) },
 	}
 	cmd.Flags().StringSliceVar(&opts.NodeTagKeys, "tags", nil, "tag `KEY`s that nodes bear; others are reported")

@@ -161,7 +161,7 @@ func TestPolicyLint(t *testing.T) {
 		{"tags that are borne", []string{"--tags", "Name,Team", clean}, "", "", 0},
 		{"unreadable file", []string{missing, wide}, "allows-everything", "missing.json: no such file", 1},
 		{"folder", []string{t.TempDir()}, "", "is a directory", 1},
-		{"no file", nil, "", "requires at least 1 arg", 2},
+		{"no file", nil, "", "want FILE...", 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -26,6 +26,9 @@ credential_process, AWS_ENDPOINT_URL. Without an endpoint it talks to AWS.`,
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(flagError)
+	root.Version = p.version
+	root.SetVersionTemplate("sallyport {{.Version}}\n")
 	f := root.PersistentFlags()
 	f.StringVar(&p.flags.profile, "profile", "", "profile of the AWS configuration files")
 	f.StringVar(&p.flags.region, "region", "", "region to sign for")
@@ -47,6 +50,7 @@ credential_process, AWS_ENDPOINT_URL. Without an endpoint it talks to AWS.`,
 		newPolicyCommand(),
 		p.newVersionCommand(),
 	)
+	root.RegisterFlagCompletionFunc("profile", completeProfiles)
 	markRun(root)
 	return root
 }
@@ -79,7 +83,7 @@ func (p *program) newVersionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  sallyport version",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.flags.json {
 				return p.writeJSON(map[string]string{"version": p.version})

@@ -70,10 +70,10 @@ var answers = map[string]string{
 		{"NodeId":"i-0123456789abcdef0","Name":"frontend-2","State":"notconnected","Tags":{"Name":"frontend-2","Evil":"\u001b]0;x\u0007"},"MayConnect":true},
 		{"NodeId":"i-0eeeeeeeeeeeeeeee","Name":"frontend","NameReported":true,"State":"connected","Tags":{"Odd":"\u009b\u202ex"},"MayConnect":true},
 		{"NodeId":"i-0fffffffffffffff0","Name":"lonely","NameReported":true,"State":"connected","MayConnect":true}]}`,
-	"Sallyport.ListSessions": `{"Sessions":[{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"Terminated","Started":1795168800,"Ended":1795168860.5,"EndReason":"exit","ExitStatus":3,"Recorded":true}]}`,
+	"Sallyport.ListSessions": `{"Sessions":[{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"Terminated","Started":1795168800,"Ended":1795168860.5,"EndReason":"exit","ExitStatus":3}]}`,
 	"Sallyport.GetRecording": `{"Data":"eyJ2ZXJzaW9uIjoyLCJ3aWR0aCI6ODAsImhlaWdodCI6MjR9ClswLjUsIm8iLCJoaVxyXG4iXQo=","NextOffset":57,"Done":true}`,
-	"Sallyport.GetStatus":    `{"Version":"v1","Member":"m1","Account":"111111111111","Region":"us-east-1","Principal":"arn:aws:iam::111111111111:user/alice","UserId":"AIDA","Nodes":3,"NodesConnected":2,"ActiveSessions":1}`,
-	"Sallyport.QueryAudit":   `{"Records":[{"time":"2026-11-20T09:00:00Z","event":"decision","principal":"arn:aws:iam::111111111111:user/alice","action":"ssm:StartSession","decision":"ImplicitlyDenied","reason":"no policy\u001b[2J allows it","node":"i-05b7516a19f826be9"},
+	"Sallyport.GetStatus":    `{"Version":"v1","Member":"m1","Account":"111111111111","Region":"us-east-1","Principal":"arn:aws:iam::111111111111:user/alice","UserId":"AIDA","Started":1795168800,"Nodes":3,"NodesConnected":2,"ActiveSessions":1}`,
+	"Sallyport.QueryAudit": `{"Records":[{"time":"2026-11-20T09:00:00Z","event":"decision","principal":"arn:aws:iam::111111111111:user/alice","action":"ssm:StartSession","decision":"ImplicitlyDenied","reason":"no policy\u001b[2J allows it","node":"i-05b7516a19f826be9"},
 		{"time":"2026-11-20T09:00:00Z","event":"login","decision":"Refused","reason":"region x\n2026-11-20 11:10:00  Allowed  iam:AttachUserPolicy  admin\u202e","node":"n\n2026-11-20 11:10:00  Allowed  forged"}],"NextToken":"t"}`,
 	"Sallyport.ExplainAccess": `{"Principal":"arn:aws:iam::111111111111:user/alice","Action":"ssm:StartSession","Decision":"ImplicitlyDenied","Message":"User: alice is not authorized","Resources":[
 		{"Resource":"arn:aws:ec2:us-east-1:111111111111:instance/i-05b7516a19f826be9","Decision":"ImplicitlyDenied","Sources":["inline policy team of group frontend","managed policy quiet"],"Statements":[
@@ -81,11 +81,26 @@ var answers = map[string]string{
 			{"Element":"Action","Policy":["ssm:*"],"Request":["ssm:StartSession"],"Held":true},
 			{"Element":"Condition","Operator":"StringEquals","Key":"ssm:resourceTag/Team","Policy":["payments"],"Request":["search"]}]},
 		{"Source":"inline policy team of group frontend","Kind":"identity-based policy","Statement":2,"Effect":"Allow","Checks":[{"Element":"Action","Policy":["iam:*"],"Request":["ssm:StartSession"]}]}]}]}`,
-	"AmazonSSM.CreateActivation":    `{"ActivationId":"0a1b2c3d-4e5f-6789-abcd-ef0123456789","ActivationCode":"01234567890123456789"}`,
-	"AmazonSSM.TerminateSession":    `{"SessionId":"alice-0a"}`,
-	"AmazonSSM.DeleteActivation":    `{}`,
-	"Sallyport.DisableUser":         `{}`,
-	"AmazonSSM.DescribeActivations": `{"ActivationList":[{"ActivationId":"0a1b2c3d-4e5f-6789-abcd-ef0123456789","DefaultInstanceName":"web","RegistrationLimit":10,"RegistrationsCount":2,"Expired":true,"Tags":[{"Key":"Team","Value":"payments"}]}]}`,
+	"AmazonSSM.CreateActivation": `{"ActivationId":"0a1b2c3d-4e5f-6789-abcd-ef0123456789","ActivationCode":"01234567890123456789"}`,
+	"AmazonSSM.TerminateSession": `{"SessionId":"alice-0a"}`,
+
+	"Sallyport.DisableUser refused":      `!AccessDeniedException User: alice is not authorized to perform: sallyport:DisableUser on resource: arn:aws:iam::111111111111:user/refused because no identity-based policy allows it`,
+	"AmazonSSM.DeleteActivation refused": `!AccessDeniedException User: alice is not authorized to perform: ssm:DeleteActivation on resource: * because no identity-based policy allows it`,
+	"Sallyport.GetSession alice-0a":      `{"Session":{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","State":"Connected","Started":1795168800}}`,
+	"Sallyport.GetSession past-0b":       `{"Session":{"SessionId":"past-0b","NodeId":"i-060ee0879f3ec4eb7","State":"Terminated","Started":1795168800,"Ended":1795168860}}`,
+	"Sallyport.GetSession nope-1":        `!DoesNotExistException There is no session "nope-1".`,
+
+	"Sallyport.ListSessions arn:aws:iam::111111111111:user/bob":                                   `{"Sessions":[]}`,
+	"Sallyport.ListSessions arn:aws:iam::111111111111:user/alice":                                 `{"Sessions":[{"SessionId":"alice-0a","Recorded":true,"Owner":"arn:aws:iam::111111111111:user/alice"}]}`,
+	"Sallyport.ListSessions arn:aws:sts::111111111111:assumed-role/Ops/alice i-060ee0879f3ec4eb7": `{"Sessions":[{"SessionId":"Ops-0c","NodeId":"i-060ee0879f3ec4eb7"}]}`,
+	"Sallyport.QueryAudit i-060ee0879f3ec4eb7": `{"Records":[
+		{"time":"2026-11-20T09:00:00Z","event":"session.end","principal":"arn:aws:iam::111111111111:user/alice","node":"i-060ee0879f3ec4eb7","session":"alice-0a","reason":"exit","details":{"exit_status":"3"}},
+		{"time":"2026-11-20T09:01:00Z","event":"login","decision":"Refused","error":"InvalidSignatureException","source_ip":"192.0.2.7","details":{"access_key_id":"AKIDEXAMPLE"}}],"NextToken":"t"}`,
+	"Sallyport.ExplainAccess assumed-role/Ops/alice": `{"Principal":"arn:aws:sts::111111111111:assumed-role/Ops/alice","Action":"sallyport:QueryAudit","Decision":"Allowed","Resources":[]}`,
+	"AmazonSSM.DeleteActivation":                     `{}`,
+	"Sallyport.DisableUser":                          `{}`,
+	"Sallyport.EnableUser":                           `{}`,
+	"AmazonSSM.DescribeActivations":                  `{"ActivationList":[{"ActivationId":"0a1b2c3d-4e5f-6789-abcd-ef0123456789","DefaultInstanceName":"web","RegistrationLimit":10,"RegistrationsCount":2,"Expired":true,"Tags":[{"Key":"Team","Value":"payments"}]}]}`,
 }
 
 // canned answers from the table, and refuses the rest; nothing without a signature.
@@ -109,13 +124,29 @@ func canned(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"SessionId":"alice-0a","TokenValue":"t","StreamUrl":"ws://%s/stream/%s"}`, r.Host, name)
 		return
 	}
-	answer, ok := answers[target]
+	answer, ok := answers[target+" "+about(body)]
+	if !ok {
+		answer, ok = answers[target]
+	}
+	if strings.HasPrefix(answer, "!") {
+		code, message, _ := strings.Cut(answer[1:], " ")
+		refuse(w, code, message)
+		return
+	}
 	if !ok {
 		refuse(w, "AccessDeniedException", "User: alice is not authorized to perform: "+target+"\x1b[2J\nbecause no policy allows it")
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.Write([]byte(answer))
+}
+
+// about is what a request selects by: one string that tells requests apart for which
+// there are several answers.
+func about(body []byte) string {
+	var in struct{ SessionID, Owner, NodeID, Principal, UserName, ActivationID string }
+	json.Unmarshal(body, &in)
+	return strings.Trim(strings.Join([]string{in.SessionID, in.Owner, in.NodeID, in.Principal, in.UserName, in.ActivationID}, " "), " ")
 }
 
 func refuse(w http.ResponseWriter, code, message string) {

@@ -28,13 +28,16 @@ func (p *program) newSessionsCommand() *cobra.Command {
 		Use:   "sessions",
 		Short: "List sessions, newest first",
 		Example: `  sallyport sessions --active
-  sallyport sessions --node i-060ee0879f3ec4eb7 --since 2d
+  sallyport sessions --node frontend-1 --owner user/alice --since 2d
   sallyport sessions --json`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sessions, err := p.sessions(cmd.Context(), flags)
 			if err != nil {
 				return err
+			}
+			if len(sessions) == 0 && flags != (sessionFlags{limit: flags.limit}) {
+				p.say("no session that you may see matches")
 			}
 			return p.printSessions(sessions)
 		},
@@ -42,12 +45,13 @@ func (p *program) newSessionsCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&flags.active, "active", false, "only sessions that go on")
 	f.BoolVar(&flags.history, "history", false, "only sessions that have ended")
-	f.StringVar(&flags.node, "node", "", "only sessions on the node with this `id`")
-	f.StringVar(&flags.owner, "owner", "", "only sessions of the principal with this `ARN`")
+	f.StringVar(&flags.node, "node", "", "only sessions on the node with this `id or name`")
+	f.StringVar(&flags.owner, "owner", "", "only sessions of this `principal`: an ARN, as sessions shows it, or a user's name")
 	f.StringVar(&flags.since, "since", "", "only sessions started since this `time`, or so long ago (2h, 3d)")
 	f.StringVar(&flags.until, "until", "", "only sessions started before this `time`")
 	f.IntVar(&flags.limit, "limit", 50, "at most so many")
 	cmd.MarkFlagsMutuallyExclusive("active", "history")
+	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
 	return cmd
 }
 
@@ -65,6 +69,12 @@ func (p *program) sessions(ctx context.Context, flags sessionFlags) ([]client.Se
 	}
 	api, err := p.api(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if flags.node, err = p.nodeFilter(ctx, flags.node); err != nil {
+		return nil, err
+	}
+	if flags.owner, err = p.ownerFilter(ctx, flags.owner); err != nil {
 		return nil, err
 	}
 	in := client.ListSessionsInput{State: flags.state(), NodeID: flags.node, Owner: flags.owner,
@@ -243,7 +253,7 @@ func (p *program) newTerminateCommand() *cobra.Command {
 		Short: "End sessions, for both sides at once",
 		Example: `  sallyport terminate alice-0a1b2c3d4e5f67890
   sallyport terminate --yes $(sallyport sessions --active --json | jq -r '.[].id')`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              atLeast(1, "want SESSION..., as sallyport sessions --active shows them"),
 		ValidArgsFunction: p.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.terminate(cmd.Context(), args, yes)
@@ -273,15 +283,33 @@ func (p *program) terminate(ctx context.Context, ids []string, yes bool) error {
 	}
 	failed := false
 	for _, id := range ids {
-		if err := api.TerminateSession(ctx, id); err != nil {
+		did, err := terminateSession(ctx, api, id)
+		if err != nil {
 			failed = true
 			p.report(err)
 			continue
 		}
-		p.say("ended session %s", client.Clean(id))
+		p.say("%s %s", did, client.CleanLine(id))
 	}
 	if failed {
 		return &statusError{status: statusRefused}
 	}
 	return nil
+}
+
+// terminateSession ends a session and says what was done. The operation itself, as
+// AWS has it, accepts any id, so the session is looked up first; who may not do that,
+// or asks AWS, is told no more than that the request was accepted.
+func terminateSession(ctx context.Context, api *client.API, id string) (did string, err error) {
+	did = "ended session"
+	session, err := api.GetSession(ctx, id)
+	switch {
+	case isDenied(err), errors.Is(err, client.ErrNotSallyport):
+		did = "the request was accepted to end session"
+	case err != nil:
+		return "", err
+	case !session.Ended.IsZero():
+		return "already over: session", nil
+	}
+	return did, api.TerminateSession(ctx, id)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -17,7 +18,7 @@ func (p *program) newStatusCommand() *cobra.Command {
 		Use:     "status",
 		Short:   "Show the server, and who you are to it",
 		Example: "  sallyport status --profile alice",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.status(cmd.Context()) },
 	}
 }
@@ -27,15 +28,12 @@ func (p *program) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := api.GetStatus(ctx)
-	if errors.Is(err, client.ErrNotSallyport) && api.Endpoint() == "" {
-		s, err = awsStatus(ctx, api)
-	}
+	s, err := p.whoami(ctx)
 	if err != nil {
 		return err
 	}
 	if p.flags.json {
-		return p.writeJSON(s)
+		return p.writeJSON(statusJSON(api.Endpoint(), s))
 	}
 	endpoint := api.Endpoint()
 	if endpoint == "" {
@@ -48,14 +46,74 @@ func (p *program) status(ctx context.Context) error {
 		{"you are", s.Principal},
 		{"user id", s.UserID},
 	}
-	if s.Member != "" {
+	if s.Version != "" {
+		rows = append(rows, []string{"server", s.Version + sinceText(s)})
+	}
+	if !s.Started.IsZero() { // who may not see the deployment is told no numbers
 		rows = append(rows,
-			[]string{"server", s.Version + ", since " + clock(s.Started.Time)},
-			[]string{"member", fmt.Sprintf("%s (of %d)", s.Member, max(len(s.Members), 1))},
+			[]string{"members", membersText(s)},
 			[]string{"nodes", fmt.Sprintf("%d, %d connected", s.Nodes, s.NodesConnected)},
 			[]string{"sessions", fmt.Sprintf("%d active", s.ActiveSessions)})
 	}
 	return p.writeTable(rows)
+}
+
+func sinceText(s *client.GetStatusOutput) string {
+	if s.Started.IsZero() {
+		return ""
+	}
+	return ", since " + clock(s.Started.Time)
+}
+
+func membersText(s *client.GetStatusOutput) string {
+	if s.Member == "" {
+		return "1"
+	}
+	return fmt.Sprintf("%d, this is %s", max(len(s.Members), 1), s.Member)
+}
+
+// jsonStatus is the contract of "status --json". What is about the deployment is left
+// out for who may not see it.
+type jsonStatus struct {
+	Endpoint       string       `json:"endpoint,omitempty"` // none for AWS
+	Account        string       `json:"account"`
+	Region         string       `json:"region"`
+	Principal      string       `json:"principal"`
+	UserID         string       `json:"user_id"`
+	Version        string       `json:"version,omitempty"`
+	Started        *time.Time   `json:"started,omitempty"`
+	Member         string       `json:"member,omitempty"`
+	Members        []jsonMember `json:"members,omitempty"`
+	Nodes          *int         `json:"nodes,omitempty"`
+	NodesConnected *int         `json:"nodes_connected,omitempty"`
+	ActiveSessions *int         `json:"active_sessions,omitempty"`
+}
+
+type jsonMember struct {
+	ID   string     `json:"id"`
+	URL  string     `json:"url,omitempty"`
+	Seen *time.Time `json:"seen,omitempty"`
+}
+
+func statusJSON(endpoint string, s *client.GetStatusOutput) jsonStatus {
+	j := jsonStatus{Endpoint: endpoint, Account: s.Account, Region: s.Region, Principal: s.Principal, UserID: s.UserID,
+		Version: s.Version, Started: moment(s.Started), Member: s.Member}
+	for _, m := range s.Members {
+		j.Members = append(j.Members, jsonMember{m.ID, m.URL, moment(m.Seen)})
+	}
+	if !s.Started.IsZero() {
+		j.Nodes, j.NodesConnected, j.ActiveSessions = &s.Nodes, &s.NodesConnected, &s.ActiveSessions
+	}
+	return j
+}
+
+// moment is a time as JSON shows it: RFC 3339 in UTC, nil for none.
+func moment(t client.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	u := t.UTC()
+	return &u
 }
 
 func awsStatus(ctx context.Context, api *client.API) (*client.GetStatusOutput, error) {
@@ -86,7 +144,7 @@ one again. Everything else about users is done with aws iam.`,
 		Use:     "disable NAME",
 		Short:   "Refuse a user's keys and end the user's sessions",
 		Example: "  sallyport user disable alice",
-		Args:    cobra.ExactArgs(1),
+		Args:    between(1, 1, "want the NAME of a user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.disableUser(cmd.Context(), args[0], yes)
 		},
@@ -96,7 +154,7 @@ one again. Everything else about users is done with aws iam.`,
 		Use:     "enable NAME",
 		Short:   "Let a disabled user in again",
 		Example: "  sallyport user enable alice",
-		Args:    cobra.ExactArgs(1),
+		Args:    between(1, 1, "want the NAME of a user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := p.api(cmd.Context())
 			if err != nil {
@@ -105,6 +163,7 @@ one again. Everything else about users is done with aws iam.`,
 			return api.EnableUser(cmd.Context(), args[0])
 		},
 	}
+	enable.Flags().BoolP("yes", "y", false, "accepted as for disable; enabling never asks")
 	cmd.AddCommand(disable, enable)
 	return cmd
 }

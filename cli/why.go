@@ -32,7 +32,6 @@ values, and what would make it pass.
 PRINCIPAL is a user's or a role's name, an ARN, or what sessions and audit show of one:
 user/alice, role/Operators, assumed-role/Operators/alice.
 ACTION is connect, an operation of ssm such as StartSession, or service:Operation.
-With PRINCIPAL, give NODE too, or --resource.
 Exit status 0 if it is allowed, 1 if not.`,
 		Example: `  sallyport why connect backend-1
   sallyport why alice connect backend-1 --document AWS-StartSSHSession
@@ -49,25 +48,18 @@ Exit status 0 if it is allowed, 1 if not.`,
 	return cmd
 }
 
-// whyArguments are [PRINCIPAL] ACTION [NODE]; with a resource there is no NODE.
-func whyArguments(args []string, resource bool) (principal, action, node string, err error) {
-	if resource {
-		if len(args) == 3 {
-			return "", "", "", usagef("%q: give a node or --resource", args[2])
-		}
-		args = append(args[:len(args):len(args)], "")
-		if len(args) == 2 {
-			args = append([]string{""}, args...)
-		}
+// whyArguments are [PRINCIPAL] ACTION [NODE]: of two, the first is the principal if it is
+// no action and the second is one.
+func whyArguments(args []string) (principal, action, node string, err error) {
+	action, err = fullAction(args[0])
+	if len(args) == 1 || len(args) == 2 && err == nil {
+		return "", action, strings.Join(args[1:], ""), err
 	}
-	switch len(args) {
-	case 1:
-		args = []string{"", args[0], ""}
-	case 2:
-		args = []string{"", args[0], args[1]}
+	second, secondErr := fullAction(args[1])
+	if len(args) == 3 || secondErr == nil {
+		return args[0], second, strings.Join(args[2:], ""), secondErr
 	}
-	action, err = fullAction(args[1])
-	return args[0], action, args[2], err
+	return "", "", "", err
 }
 
 // fullAction makes service:Operation of what people type, which must be an action that
@@ -103,9 +95,12 @@ func unknownAction(a, meant string) error {
 }
 
 func (p *program) why(ctx context.Context, in client.ExplainAccessInput, args []string) error {
-	principal, action, node, err := whyArguments(args, in.Resource != "")
+	principal, action, node, err := whyArguments(args)
 	if err != nil {
 		return err
+	}
+	if node != "" && in.Resource != "" {
+		return usagef("%q: give a node or --resource", node)
 	}
 	in.Principal, in.Action = principal, action
 	if in.NodeID, err = p.nodeFilter(ctx, node); err != nil {
