@@ -433,6 +433,49 @@ func TestOutputCannotBeChangedAfterItWasRecorded(t *testing.T) {
 	}
 }
 
+// AWS's plugin shows a payload whatever its type is. A node cannot use that to show
+// what is not recorded: what has no place in the session arrives empty, in its turn.
+func TestNothingIsShownThatIsNotRecorded(t *testing.T) {
+	for _, test := range []struct {
+		sessionType string
+		payloadType wire.PayloadType
+		payload     string
+		want        string
+	}{
+		{"Standard_Stream", wire.PayloadError, "unseen", ""},
+		{"Standard_Stream", wire.PayloadParameter, "unseen", ""},
+		{"Standard_Stream", wire.PayloadEncChallengeRequest, "unseen", ""},
+		{"Standard_Stream", wire.PayloadFlag, "unseen", ""},
+		{"Standard_Stream", wire.PayloadSize, "unseen", ""},
+		{"Standard_Stream", wire.PayloadExitCode, "EXIT_CODE: 3", ""},
+		{"Standard_Stream", 99, "unseen", ""},
+		{"NonInteractiveCommands", wire.PayloadExitCode, "unseen", ""},
+		{"NonInteractiveCommands", wire.PayloadExitCode, "EXIT_CODE: 3", "EXIT_CODE: 3"},
+		{"NonInteractiveCommands", wire.PayloadStdErr, "seen", "seen"},
+	} {
+		t.Run(fmt.Sprint(test.sessionType, test.payloadType, test.payload), func(t *testing.T) {
+			w := newWorld(t)
+			_, _, agent, client := w.pair(func(r *StartRequest) { r.Session.SessionType = test.sessionType })
+			agent.conn.Write(websocket.Binary, wire.NewStream(wire.TypeOutputStreamData, 0, test.payloadType, time.Now(), []byte(test.payload)).Encode())
+			agent.conn.Write(websocket.Binary, wire.NewStream(wire.TypeOutputStreamData, 1, wire.PayloadOutput, time.Now(), []byte("seen")).Encode())
+			eventually(t, "both messages", func() bool { client.mu.Lock(); defer client.mu.Unlock(); return len(client.frames) >= 2 })
+			client.mu.Lock()
+			defer client.mu.Unlock()
+			var got []string
+			for _, data := range client.frames[:2] {
+				m, err := wire.Decode(data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, fmt.Sprint(m.SequenceNumber, " ", string(m.Payload)))
+			}
+			if diff := cmp.Diff([]string{"0 " + test.want, "1 seen"}, got); diff != "" {
+				t.Errorf("client got (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestOversizeMessageEndsTheLinkNotTheSession(t *testing.T) {
 	w := newWorld(t)
 	_, id, agent, client := w.pair()

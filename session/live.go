@@ -44,6 +44,7 @@ type live struct {
 	bytesIn         atomic.Int64
 	bytesOut        atomic.Int64
 	unflushed       atomic.Bool // the recording holds what is not written out
+	strange         atomic.Bool // a message that does not belong here was logged
 	flushing        atomic.Bool
 	enterIn         sync.Mutex // held while messages of a client enter
 	enterOut        sync.Mutex // held while messages of an agent enter

@@ -69,7 +69,7 @@ func (s *live) enterTurnLocked(f *flow, data []byte) {
 		return
 	}
 	s.mu.Unlock()
-	ok := s.tap(f == &s.out, h, data)
+	data, ok := s.tap(f == &s.out, h, data)
 	s.mu.Lock()
 	if ok && !s.closed {
 		f.push(data)

@@ -3,14 +3,15 @@ package session
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"time"
 
 	"sallyport.dev/wire"
 )
 
-// tap counts a message that enters and takes down what is to be recorded. It reports
-// whether the message may pass.
-func (s *live) tap(fromAgent bool, h wire.Header, data []byte) bool {
+// tap counts a message that enters and takes down what is to be recorded. It returns
+// what may pass, if anything.
+func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, ok bool) {
 	if fromAgent {
 		s.bytesOut.Add(int64(len(h.Payload)))
 	} else {
@@ -21,20 +22,48 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) bool {
 		s.active.Store(now.UnixNano())
 	}
 	if s.rec == nil {
-		return true
+		return data, true
 	}
 	// What is recorded must be what the receiver takes, and receivers drop a payload
 	// that does not match its digest.
-	if _, err := wire.Decode(data); err != nil {
+	m, err := wire.Decode(data)
+	if err != nil {
 		s.log.Warn("message with a bad digest", "error", err)
-		return false
+		return nil, false
+	}
+	if !s.speaks(fromAgent, h) {
+		if s.strange.CompareAndSwap(false, true) {
+			s.log.Warn("messages without a place in the session are emptied", "from_agent", fromAgent, "payload_type", h.PayloadType)
+		}
+		// Its number is needed, and nothing else of it.
+		m.PayloadType, m.Payload = wire.PayloadOutput, nil
+		return m.Encode(), true
 	}
 	if err := s.record(fromAgent, h, now); err != nil {
 		s.end(recordingLost(err))
-		return false
+		return nil, false
 	}
-	return true
+	return data, true
 }
+
+// speaks reports whether a message may be in a recorded session. AWS's plugin shows
+// the payload of any stream message, whatever its type, so that a node could show
+// what is not recorded.
+func (s *live) speaks(fromAgent bool, h wire.Header) bool {
+	switch h.PayloadType {
+	case wire.PayloadOutput:
+		return true
+	case wire.PayloadStdErr, wire.PayloadHandshakeRequest, wire.PayloadHandshakeComplete:
+		return fromAgent
+	case wire.PayloadExitCode:
+		return fromAgent && s.row.SessionType == "NonInteractiveCommands" && exitCode.Match(h.Payload)
+	case wire.PayloadSize, wire.PayloadFlag, wire.PayloadHandshakeResponse:
+		return !fromAgent
+	}
+	return false
+}
+
+var exitCode = regexp.MustCompile(`^EXIT_CODE: -?[0-9]{1,10}$`)
 
 func recordingLost(err error) *Cause {
 	return &Cause{
