@@ -109,7 +109,11 @@ type Sessions struct {
 // LoadConfig reads and checks an HCL file.
 func LoadConfig(path string) (Config, error) {
 	var c Config
-	if err := hclsimple.DecodeFile(path, nil, &c); err != nil {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	if err := hclsimple.Decode(path, text, nil, &c); err != nil {
 		return Config{}, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if err := c.Check(); err != nil {

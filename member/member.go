@@ -47,6 +47,7 @@ type Member struct {
 	listeners  []*listener
 	failed     chan error
 	running    sync.WaitGroup // of the listeners
+	started    bool           // the audit log says so, and is to say when it stops
 }
 
 // listener is one address that the member answers on.
@@ -95,8 +96,16 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.listen(serverTLS, registry); err != nil {
 		return err
 	}
+	// After the addresses are ours, before the first call on them.
 	_, err = m.Audit.Append(ctx, audit.Record{Event: audit.EventServer, Action: "start", Reason: "version " + build.Version()})
-	return err
+	if err != nil {
+		return err
+	}
+	m.started = true
+	for _, l := range m.listeners {
+		m.running.Go(func() { m.serve(l) })
+	}
+	return nil
 }
 
 func (m *Member) gatewayConfig() session.Config {
@@ -161,6 +170,9 @@ func (m *Member) tls() (serve, peers *tls.Config, err error) {
 		serve = authority.ServerConfig(m.names(), m.cfg.Now)
 		peers.RootCAs = authority.Pool()
 	}
+	// Go begins connections with small records for the sake of web pages. What is sent
+	// here is small messages, each in one record anyway, or a flood.
+	serve.DynamicRecordSizingDisabled = true
 	if t.ClusterCAFile != "" {
 		if peers.RootCAs, err = readPool(t.ClusterCAFile); err != nil {
 			return nil, nil, fmt.Errorf("tls.cluster_ca_file: %w", err)
@@ -209,7 +221,7 @@ func (m *Member) join(ctx context.Context) (*cluster.Cluster, error) {
 	return cluster.Start(ctx, c)
 }
 
-// listen opens every address before it serves on any.
+// listen opens every address; none is served yet.
 func (m *Member) listen(serverTLS *tls.Config, registry *prometheus.Registry) error {
 	admin := http.NewServeMux()
 	admin.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -230,9 +242,6 @@ func (m *Member) listen(serverTLS *tls.Config, registry *prometheus.Registry) er
 		if err := m.open(l.name, l.addr, l.handler, l.tls); err != nil {
 			return err
 		}
-	}
-	for _, l := range m.listeners {
-		m.running.Go(func() { m.serve(l) })
 	}
 	return nil
 }
@@ -333,6 +342,8 @@ func (m *Member) Close(ctx context.Context) error {
 	m.running.Wait()
 	if m.api != nil {
 		m.api.Close()
+	}
+	if m.started {
 		_, err := m.Audit.Append(context.WithoutCancel(ctx), audit.Record{Event: audit.EventServer, Action: "stop"})
 		errs = append(errs, err)
 	}
