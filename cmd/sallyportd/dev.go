@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,7 +42,8 @@ func newDev() *cobra.Command {
 		Short: "Run a whole system on this machine: server, sample world and nodes",
 		Long: `Run a whole system on this machine: the server with its state in a folder, a
 sample world of users, roles and policies, and nodes whose shells run as you.
-Everything listens on loopback. Ctrl-C ends it; the folder is kept and used again.`,
+It listens on loopback only, unless --tls names another address. Ctrl-C ends it; the
+folder is kept and used again.`,
 		Example: `  sallyportd dev
   sallyportd dev --dir /tmp/try --nodes 5
   sallyportd dev --tls 127.0.0.1:8443    # let other agents join, AWS's too`,
@@ -57,7 +58,7 @@ Everything listens on loopback. Ctrl-C ends it; the folder is kept and used agai
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "./sallyport-dev", "folder for state, keys and recordings; kept between runs")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8480", "loopback address for plain HTTP")
-	f.StringVar(&o.tls, "tls", "", "address of a second, TLS listener under the dev CA (DIR/ca.crt); none by default")
+	f.StringVar(&o.tls, "tls", "", "`HOST:PORT` of a second, TLS listener under the dev CA (DIR/ca.crt), on any address; none by default")
 	f.IntVar(&o.nodes, "nodes", len(sampleNodes), "number of nodes to run, 0 to 100")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the server and the nodes do")
 	return cmd
@@ -67,12 +68,33 @@ func (o devOptions) check() error {
 	if o.nodes < 0 || o.nodes > maxNodes {
 		return fmt.Errorf("--nodes: %d is not between 0 and %d", o.nodes, maxNodes)
 	}
-	if o.tls != "" {
-		if _, _, err := net.SplitHostPort(o.tls); err != nil {
-			return fmt.Errorf("--tls: %q is not HOST:PORT", o.tls)
+	if o.listen == "" {
+		return errors.New("--listen: an address is needed")
+	}
+	_, err := o.config(o.dir)
+	return err
+}
+
+// config is the configuration of the dev server; errors name the flag.
+func (o devOptions) config(dir string) (member.Config, error) {
+	cfg := member.Config{
+		Account:     devAccount,
+		Region:      devRegion,
+		DataDir:     dir,
+		Member:      "dev",
+		Listen:      o.tls,
+		ListenPlain: o.listen,
+	}
+	err := cfg.Check()
+	if err == nil {
+		return cfg, nil
+	}
+	for key, flag := range map[string]string{"listen_plain": "--listen", "listen": "--tls", "data_dir": "--dir"} {
+		if text, ok := strings.CutPrefix(err.Error(), key+": "); ok {
+			return cfg, fmt.Errorf("%s: %s", flag, text)
 		}
 	}
-	return nil
+	return cfg, err
 }
 
 // runDev runs the dev system until the context ends, then takes it down: nodes
@@ -135,21 +157,16 @@ func devLogger(verbose bool, errOut io.Writer) *slog.Logger {
 }
 
 func startDevMember(ctx context.Context, o devOptions, dir string, logger *slog.Logger) (*member.Member, error) {
-	cfg := member.Config{
-		Account:     devAccount,
-		Region:      devRegion,
-		DataDir:     dir,
-		Member:      "dev",
-		ListenPlain: o.listen,
-		Logger:      logger,
-	}
-	if o.tls != "" {
-		cfg.Listen = o.tls
-	}
-	if err := cfg.Check(); err != nil {
+	cfg, err := o.config(dir)
+	if err != nil {
 		return nil, usageError{err}
 	}
-	return member.Start(ctx, cfg)
+	cfg.Logger = logger
+	m, err := member.Start(ctx, cfg)
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = hintedError{err, "another sallyportd dev may be running: end it, or give another address with --listen (or --tls)"}
+	}
+	return m, err
 }
 
 func closeMember(m *member.Member, logger *slog.Logger) {

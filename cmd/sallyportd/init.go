@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/template"
 	"time"
@@ -80,12 +81,12 @@ func runInit(ctx context.Context, o initOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.dataDir, 0o700); err != nil {
-		return err
-	}
 	cfg, err := o.checked(text)
 	if err != nil {
 		return usageError{err}
+	}
+	if err := os.MkdirAll(o.dataDir, 0o700); err != nil {
+		return err
 	}
 	authority, err := ca.LoadOrCreate(o.dataDir, "Sallyport CA of account "+o.account, time.Now())
 	if err != nil {
@@ -112,7 +113,13 @@ start with: sallyportd server --config %s
 	return nil
 }
 
+// userName is what IAM allows.
+var userName = regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{1,64}$`)
+
 func (o *initOptions) complete() (err error) {
+	if !userName.MatchString(o.admin) {
+		return usageError{fmt.Errorf("--admin: %q is not 1 to 64 letters, digits and _+=,.@-", o.admin)}
+	}
 	if o.dataDir, err = filepath.Abs(o.dataDir); err != nil {
 		return err
 	}

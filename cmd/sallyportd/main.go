@@ -33,6 +33,9 @@ func run() int {
 		return 0
 	}
 	fmt.Fprintf(os.Stderr, "sallyportd: %v\n", err)
+	if hint := (hintedError{}); errors.As(err, &hint) {
+		fmt.Fprintf(os.Stderr, "hint: %s\n", hint.hint)
+	}
 	var usage usageError
 	if errors.As(err, &usage) {
 		return 2
@@ -42,6 +45,16 @@ func run() int {
 
 // usageError is a mistake on the command line; it exits with status 2.
 type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// hintedError is an error with what to do about it.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e hintedError) Unwrap() error { return e.error }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -41,6 +43,9 @@ cleanly: people are told, recordings and audit are written out.`,
 
 func runServer(ctx context.Context, path string, check bool, out, errOut io.Writer) error {
 	cfg, err := member.LoadConfig(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = hintedError{err, "'sallyportd init' makes one; --config names it"}
+	}
 	if err != nil {
 		return usageError{err}
 	}
