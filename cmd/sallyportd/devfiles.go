@@ -71,8 +71,12 @@ func (d devFiles) writeEnv() error {
 	} {
 		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 	}
-	fmt.Fprintf(&b, "case \":$PATH:\" in\n*:%s:*) ;;\n*) export PATH=%s:\"$PATH\" ;;\nesac\n",
-		shellQuote(d.path("bin")), shellQuote(d.path("bin")))
+	// Our folder comes first, also when another dev server's was put before it since.
+	b.WriteString(strings.ReplaceAll(`PATH=:${PATH}:
+case $PATH in *:BIN:*) PATH=${PATH%%:BIN:*}:${PATH#*:BIN:} ;; esac
+PATH=${PATH#:} PATH=${PATH%:}
+export PATH=BIN${PATH:+:"$PATH"}
+`, "BIN", shellQuote(d.path("bin"))))
 	return writeFile(d.path("env"), b.String(), 0o600)
 }
 
