@@ -152,7 +152,10 @@ func (p *program) createActivation(ctx context.Context, flags activationFlags) e
 	case file != nil:
 		return writeActivation(file, a)
 	case p.flags.json:
-		return p.writeJSON(map[string]string{"id": a.ID, "code": a.Code})
+		return p.writeJSON(struct {
+			ID   string `json:"id"`
+			Code string `json:"code"`
+		}{a.ID, a.Code})
 	}
 	_, err = fmt.Fprintf(p.stdout, "id    %s\ncode  %s\n", client.CleanLine(a.ID), client.CleanLine(a.Code))
 	p.say("the code is not shown again")

@@ -283,6 +283,41 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Every policy is shown once for each resource that decided, and a refusal once.
+func TestExplanation(t *testing.T) {
+	statement := func(source, sid string, n int) client.ExplainedStatement {
+		return client.ExplainedStatement{Source: source, Kind: "identity-based policy", Sid: sid, Statement: n, Effect: "Allow",
+			Checks: []client.ExplainedCheck{{Element: "Resource", Policy: []string{"x"}, Request: []string{"y"}}}}
+	}
+	denied := client.ExplainedResource{Resource: "node", Decision: "ImplicitlyDenied", Message: "no",
+		Statements: []client.ExplainedStatement{statement("a", "One", 1), statement("b", "Two", 1), statement("a", "Three", 2)}}
+	same, let := denied, client.ExplainedResource{Resource: "document", Decision: "Allowed", Sources: []string{"a"}}
+	same.Resource = "other"
+	got := explanation(&client.ExplainAccessOutput{Principal: "p", Action: "ssm:StartSession", NodeID: "i-1", Decision: "ImplicitlyDenied", Message: "no",
+		Resources: []client.ExplainedResource{denied, let, same}})
+	const want = `p may not ssm:StartSession on i-1 (ImplicitlyDenied)
+  no
+
+node: ImplicitlyDenied
+  a (identity-based policy)
+    statement 1 "One" (Allow) does not apply
+      Resource: the policy says "x", the request has "y"
+    statement 2 "Three" (Allow) does not apply
+      Resource: the policy says "x", the request has "y"
+  b (identity-based policy)
+    statement 1 "Two" (Allow) does not apply
+      Resource: the policy says "x", the request has "y"
+
+document: Allowed
+
+other: ImplicitlyDenied
+  every policy says the same as above
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestWhyArguments(t *testing.T) {
 	tests := []struct{ args, want string }{
 		{"sallyport:QueryAudit", " sallyport:QueryAudit "},

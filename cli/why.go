@@ -138,11 +138,18 @@ func explanation(out *client.ExplainAccessOutput) string {
 	if out.Message != "" {
 		fmt.Fprintf(&b, "  %s\n", client.CleanLine(out.Message))
 	}
+	said := map[string]bool{}
 	for _, r := range out.Resources {
 		fmt.Fprintf(&b, "\n%s: %s\n", client.CleanLine(r.Resource), client.CleanLine(r.Decision))
-		if out.Decision == allowed || r.Decision != allowed {
-			explainResource(&b, r)
+		if out.Decision != allowed && r.Decision == allowed {
+			continue
 		}
+		text := resourceText(r)
+		if said[text] {
+			text = "  every policy says the same as above\n"
+		}
+		said[text] = true
+		b.WriteString(text)
 	}
 	return b.String()
 }
@@ -154,8 +161,9 @@ func onNode(out *client.ExplainAccessOutput) string {
 	return " on " + client.CleanLine(out.NodeID)
 }
 
-// explainResource shows each policy once, with all that it says.
-func explainResource(b *strings.Builder, r client.ExplainedResource) {
+// resourceText shows each policy once, with all that it says.
+func resourceText(r client.ExplainedResource) string {
+	b := &strings.Builder{}
 	if len(r.Sources) == 0 && len(r.Statements) == 0 {
 		b.WriteString("  no policy applies to this principal\n")
 	}
@@ -178,6 +186,7 @@ func explainResource(b *strings.Builder, r client.ExplainedResource) {
 			fmt.Fprintf(b, "  %s\n    has no statement about it\n", client.CleanLine(s))
 		}
 	}
+	return b.String()
 }
 
 func explainStatement(b *strings.Builder, s client.ExplainedStatement, decision string) {
