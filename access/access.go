@@ -45,6 +45,9 @@ type Query struct {
 	// Quiet leaves an allowed decision out of the audit log: for high-volume reads of
 	// agents and for the filtering of listings. Refusals are always recorded.
 	Quiet bool
+	// Ending marks an action that only ends access: where the audit log cannot take
+	// that it was allowed, it goes ahead and the server's log tells.
+	Ending bool
 	// NoAudit is for questions that are not attempts (why, simulate, may-I columns).
 	NoAudit bool
 }

@@ -51,6 +51,7 @@ type Checker struct {
 	config     Config
 	cache      cache
 	everything *policy.Document // allows all
+	refusals   refusals
 }
 
 // New returns a Checker.
@@ -92,8 +93,12 @@ func (c *Checker) settle(ctx context.Context, q Query, d Decision, denied *Denie
 	if !d.Allowed && denied == nil {
 		denied = &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: d.Resource, Decision: d.Policy, Because: d.Because}
 	}
-	if err := c.record(ctx, q, d, denied); err != nil {
+	err := c.record(ctx, q, d, denied)
+	if err != nil && (denied != nil || !q.Ending) {
 		return Decision{}, err
+	}
+	if err != nil {
+		c.emergency(q, err)
 	}
 	if denied != nil {
 		return d, denied
@@ -177,12 +182,45 @@ func (c *Checker) record(ctx context.Context, q Query, d Decision, denied *Denie
 	if q.NoAudit || q.Quiet && d.Allowed {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	if _, err := c.config.Audit.Append(ctx, c.recordOf(q, d, denied)); err != nil {
+	r := c.recordOf(q, d, denied)
+	c.recordCounted(ctx, c.refusals.due(c.config.Now(), false))
+	if denied != nil && !c.refusals.note(q.Principal.RootID(), r) {
+		return nil
+	}
+	if err := c.append(ctx, r); err != nil {
 		return fmt.Errorf("recording the decision on %s: %w", q.Action, err)
 	}
 	return nil
+}
+
+func (c *Checker) append(ctx context.Context, r audit.Record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	_, err := c.config.Audit.Append(ctx, r)
+	return err
+}
+
+// recordCounted records what was counted of refusals, which happened whether or not
+// that succeeds.
+func (c *Checker) recordCounted(ctx context.Context, due []audit.Record) {
+	for _, r := range due {
+		if err := c.append(ctx, r); err != nil {
+			c.config.Logger.Error("recording refusals", "principal", r.Principal, "repeated", r.Details["repeated"], "error", err)
+		}
+	}
+}
+
+// Flush records the refusals that have been counted so far.
+func (c *Checker) Flush(ctx context.Context) {
+	c.recordCounted(ctx, c.refusals.due(c.config.Now(), true))
+}
+
+// emergency writes to the log what the audit log could not take of an action that goes
+// ahead all the same.
+func (c *Checker) emergency(q Query, cause error) {
+	r := c.recordOf(q, Decision{Policy: policy.Decision{Effect: policy.Allowed}}, nil)
+	c.config.Logger.Error("not in the audit log: allowed because it only ends access", "principal", r.Principal, "action", r.Action,
+		"resources", r.Resources, "session", r.Session, "source_ip", r.SourceIP, "request", r.RequestID, "details", r.Details, "error", cause)
 }
 
 func (c *Checker) recordOf(q Query, d Decision, denied *DeniedError) audit.Record {

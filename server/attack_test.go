@@ -365,14 +365,15 @@ func TestWithoutAuditNothingIsAllowed(t *testing.T) {
 	h := newHarness(t, func(c *Config) { c.Audit = failingAuditor{} })
 	admin := h.user("admin", nil, allowAll)
 	h.user("bob", nil)
-	got := h.json(admin, "Sallyport.DisableUser", userInput{UserName: "bob"})
+	h.must(h.store.UpdateUser(context.Background(), "bob", func(u *identity.User) error { u.Disabled = true; return nil }))
+	got := h.json(admin, "Sallyport.EnableUser", userInput{UserName: "bob"})
 	if got.code() != "InternalServerError" || got.status != 500 || strings.Contains(got.body, "disk") {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
 	bob, err := h.store.User(context.Background(), "bob")
 	h.must(err)
-	if bob.Disabled {
-		t.Error("the user was disabled all the same")
+	if !bob.Disabled {
+		t.Error("the user was enabled all the same")
 	}
 	if !strings.Contains(h.logs.String(), "disk is full") {
 		t.Error("the cause is not in the log")

@@ -57,12 +57,12 @@ type relayed struct {
 	routing *alone
 }
 
-func newRelayed(t *testing.T) *relayed {
+func newRelayed(t *testing.T, changes ...func(*Config)) *relayed {
 	t.Helper()
 	r := &relayed{routing: &alone{
 		handlers: map[string]func(context.Context, []byte) ([]byte, error){}, members: []session.Member{{ID: "m1"}},
 	}}
-	r.harness = newHarness(t, func(c *Config) {
+	r.harness = newHarness(t, append(changes, func(c *Config) {
 		var err error
 		r.gateway, err = session.New(t.Context(), session.Config{
 			Store: c.Sessions, Nodes: c.Nodes, Cluster: r.routing, Key: c.Sealer.(*seal.Key), Audit: c.Audit,
@@ -72,7 +72,7 @@ func newRelayed(t *testing.T) *relayed {
 			t.Fatal(err)
 		}
 		c.Gateway = r.gateway
-	})
+	})...)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

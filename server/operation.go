@@ -59,6 +59,7 @@ type Operation struct {
 	resources func(context.Context, *Call, any) ([]access.Resource, error)
 	run       func(context.Context, *Call, any) (any, error)
 	quiet     bool // allowed calls are not audited (reads that agents and listings repeat)
+	ending    bool // it only ends access; see access.Query
 	selfCheck bool // run authorises by itself, through Call.Check
 }
 
@@ -168,6 +169,7 @@ func (c *Call) query(action string, resources []access.Resource) access.Query {
 		Node: c.Node, Document: c.Document, Session: c.Session,
 		Details: c.inputDetails(),
 		Quiet:   c.Operation.quiet || c.quiet,
+		Ending:  c.Operation.ending,
 	}
 }
 
@@ -217,6 +219,10 @@ func op[In, Out any](service, name string,
 
 // quietly leaves allowed calls out of the audit log.
 func quietly(o *Operation) { o.quiet = true }
+
+// toEnd marks an operation that only ends access, which a failing audit log does not
+// keep from doing so.
+func toEnd(o *Operation) { o.ending = true }
 
 // forAgents marks an operation that only nodes call. Its resources function must
 // return the ARN of the node that is concerned (nil: the caller), and the server

@@ -25,7 +25,7 @@ func ownOperations() []*Operation {
 		op("sallyport", "QueryAudit", nil, queryAudit, checksItself),
 		op("sallyport", "ExplainAccess", nil, explainAccess, checksItself),
 		op("sallyport", "GetStatus", nil, getStatus, forEveryone, quietly),
-		op("sallyport", "DisableUser", nil, disableUser, checksItself),
+		op("sallyport", "DisableUser", nil, disableUser, checksItself, toEnd),
 		op("sallyport", "EnableUser", nil, enableUser, checksItself),
 	}
 }

@@ -84,6 +84,7 @@ func regions(home string) []string {
 func (s *Server) Close() {
 	s.agents.close()
 	s.logins.flush(context.Background())
+	s.checker.Flush(context.Background())
 }
 
 // Checker returns the server's checker, for what decides outside of operations.

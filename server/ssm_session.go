@@ -20,7 +20,7 @@ func ssmSessionOperations() []*Operation {
 	return []*Operation{
 		op("ssm", "StartSession", nil, startSession, checksItself),
 		op("ssm", "ResumeSession", nil, resumeSession, checksItself),
-		op("ssm", "TerminateSession", nil, terminateSession, checksItself),
+		op("ssm", "TerminateSession", nil, terminateSession, checksItself, toEnd),
 		op("ssm", "DescribeSessions", nil, describeSessions, quietly),
 		op("ssm", "GetConnectionStatus", onConnectionTarget, getConnectionStatus, quietly),
 	}

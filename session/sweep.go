@@ -108,12 +108,11 @@ func (g *Gateway) failRow(ctx context.Context, row Session, reason string) error
 		return nil
 	}
 	g.log.Info("session ended", "session", row.ID, "node", row.NodeID, "reason", reason)
-	if err := g.audit(ctx, audit.EventSessionEnd, row, reason, nil); err != nil {
-		return err
-	}
 	if g.control(row.NodeID) != nil {
 		g.sendClosed(ctx, row.NodeID, row.ID)
 	}
+	// Over it is, whether or not that can be audited; the log has the error.
+	_ = g.audit(ctx, audit.EventSessionEnd, row, reason, nil)
 	return nil
 }
 
