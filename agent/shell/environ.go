@@ -32,6 +32,16 @@ const markName = "SALLYPORT_SESSION"
 // newMark returns an environment entry that no other session has.
 func newMark() string { return markName + "=" + rand.Text() }
 
+// markOf returns the mark in an environment, empty if there is none.
+func markOf(env []string) string {
+	for _, entry := range env {
+		if strings.HasPrefix(entry, markName+"=") {
+			return entry
+		}
+	}
+	return ""
+}
+
 func path(u User) string {
 	if u.UID == 0 {
 		return rootPath

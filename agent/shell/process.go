@@ -138,7 +138,10 @@ func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) 
 	if u.Switch {
 		attr.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
 	}
-	env := append(environ(u), newMark())
+	env := environ(u)
+	if !u.Detached {
+		env = append(env, newMark())
+	}
 	var err error
 	for _, dir := range []string{u.Home, "/"} {
 		c := &exec.Cmd{Path: cmd.Path, Args: cmd.Args, Env: env, Dir: dir, SysProcAttr: attr,
@@ -156,7 +159,7 @@ func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) 
 // newProcess watches cmd, which must have been started as the leader of a session.
 func newProcess(cmd *exec.Cmd, out, errs *os.File) *Process {
 	p := &Process{cmd: cmd, out: out, errs: errs, exited: make(chan struct{}), closed: make(chan struct{})}
-	p.all = newMembers(cmd.Process.Pid, cmd.Env[len(cmd.Env)-1]) // the mark
+	p.all = newMembers(cmd.Process.Pid, markOf(cmd.Env))
 	go p.watch()
 	return p
 }

@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"os"
@@ -269,6 +270,35 @@ func TestCloseEndsDeserters(t *testing.T) {
 		}
 		other.Close()
 	})
+}
+
+// Where the node allows it, a program that left the session outlives it, and one that
+// did not leave does not.
+func TestKeepDetached(t *testing.T) {
+	o := Options{RunAsSelf: true, KeepDetached: true}
+	u, err := o.Resolve(t.Context(), RunAs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := o.Interactive(u, "setsid -f sh -c 'echo $$; exec sleep 20'; sleep 100", Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(p).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	if left := p.all.pids(); len(left) > 0 {
+		t.Errorf("processes %v of the session are left", left)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("the program that left the session has ended with it: %v", err)
+	}
 }
 
 // deserters counts the processes that have left their session.

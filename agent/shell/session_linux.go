@@ -120,7 +120,7 @@ func (m members) has(pid int) bool {
 	case p.sid == m.sid:
 		return true
 	}
-	return p.started >= m.since && m.marks(pid)
+	return len(m.mark) > 0 && p.started >= m.since && m.marks(pid)
 }
 
 // marks reports whether the process carries the session's mark.

@@ -24,6 +24,9 @@ type Options struct {
 	RunAsSelf bool
 	// SSMUserSudo gives ssm-user password-less sudo when the agent makes that user.
 	SSMUserSudo bool
+	// KeepDetached lets programs that leave their session (tmux, screen, daemons started
+	// by hand) outlive it. Otherwise they end with it, however it ends.
+	KeepDetached bool
 	// Program is run in place of the user's login shell: an absolute path.
 	Program string
 
@@ -47,6 +50,7 @@ type User struct {
 	Home     string
 	Shell    string
 	Switch   bool // the agent must take on this user's credentials
+	Detached bool // programs that leave the session may outlive it
 }
 
 // Errors of Resolve.
@@ -59,6 +63,12 @@ var (
 
 // Resolve decides which user a session runs as.
 func (o Options) Resolve(ctx context.Context, r RunAs) (User, error) {
+	u, err := o.resolve(ctx, r)
+	u.Detached = o.KeepDetached
+	return u, err
+}
+
+func (o Options) resolve(ctx context.Context, r RunAs) (User, error) {
 	self := uint32(os.Geteuid())
 	switch {
 	case r.Elevated:

@@ -42,6 +42,8 @@ type settings struct {
 	RunAsSelf bool
 	// SSMUserSudo lets ssm-user, when the agent makes it, use sudo without a password.
 	SSMUserSudo bool
+	// KeepDetached lets programs that leave their session (tmux, daemons) outlive it.
+	KeepDetached bool
 	// Shell is run in place of users' login shells.
 	Shell string
 	// MaxSessions is how many sessions may run at once (1000).
@@ -62,7 +64,7 @@ func (s *settings) keys() map[string]any {
 	return map[string]any{
 		"servers": &s.Servers, "region": &s.Region, "ca_file": &s.CAFile, "ca_sha256": &s.CASHA256,
 		"state_dir": &s.StateDir, "activation_file": &s.ActivationFile, "name": &s.Name,
-		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "shell": &s.Shell,
+		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "keep_detached": &s.KeepDetached, "shell": &s.Shell,
 		"max_sessions": &s.MaxSessions, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
 		"log_level": &s.LogLevel, "log_format": &s.LogFormat,
 	}
@@ -154,7 +156,7 @@ func (p program) config(s settings) (agent.Config, error) {
 	return agent.Config{
 		Servers: s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
 		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
-		Shell:  shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, Program: s.Shell},
+		Shell:  shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
 		Logger: log,
 	}, nil
 }
