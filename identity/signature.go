@@ -16,8 +16,10 @@ import (
 const (
 	algorithm  = "AWS4-HMAC-SHA256"
 	timeFormat = "20060102T150405Z"
-	// maxPresigned is the longest life of a presigned request.
-	maxPresigned = 7 * 24 * time.Hour
+	// maxPresigned is the longest life that a presigned request may ask for, as in AWS,
+	// and presignedLife how long it is good for at most: URLs end up in logs.
+	maxPresigned  = 7 * 24 * time.Hour
+	presignedLife = 15 * time.Minute
 	// maxSignedHeaders bounds the list of signed headers.
 	maxSignedHeaders = 100
 	// maxParameters bounds the query of a presigned request.
@@ -140,7 +142,7 @@ func parsePresigned(r *http.Request) (*signature, error) {
 		return nil, authError(Incomplete, "X-Amz-Expires must be a number of seconds between 1 and 604800.")
 	}
 	sig := &signature{
-		presigned: true, expires: time.Duration(seconds) * time.Second,
+		presigned: true, expires: min(time.Duration(seconds)*time.Second, presignedLife),
 		value: query["X-Amz-Signature"], token: query["X-Amz-Security-Token"],
 	}
 	if err := sig.fill(query["X-Amz-Credential"], query["X-Amz-SignedHeaders"], query["X-Amz-Date"]); err != nil {

@@ -79,7 +79,7 @@ func (s *Server) handle(w http.ResponseWriter, req *request) (o *Operation, out 
 		return nil, nil, err
 	}
 	o = s.table.operations[req.service.name][req.name]
-	call := &Call{Server: s, Operation: o, Origin: req.origin, Host: req.http.Host}
+	call := &Call{Server: s, Operation: o, Origin: req.origin, Host: req.http.Host, Presigned: identity.Presigned(req.http)}
 	if o == nil || o.Caller != CallerAnonymous {
 		if call.Principal, err = s.identify(req.http, req.body, req.origin, req.service.name); err != nil {
 			return o, nil, err
@@ -125,6 +125,10 @@ func decode(req *request, o *Operation) (any, error) {
 
 // authorize decides by the operation's kind of caller.
 func (c *Call) authorize(ctx context.Context, in any) error {
+	if c.Presigned && !c.Operation.quiet && c.Operation.Caller != CallerAnonymous {
+		return c.Server.checker.Refuse(ctx, c.query(c.Operation.Action, []access.Resource{{ARN: "*"}}),
+			"because a presigned request may only read")
+	}
 	switch c.Operation.Caller {
 	case CallerAnonymous:
 		return nil

@@ -82,6 +82,7 @@ type Call struct {
 	Principal identity.Principal
 	Origin    access.Origin
 	Host      string // host and port that the request came by, for URLs handed out
+	Presigned bool   // signed in the query: whoever has the URL sends it
 
 	// What follows is filled by an operation's resources function (or by run,
 	// before Check), for the decision and its audit record.

@@ -190,7 +190,8 @@ func TestExplainAccess(t *testing.T) {
 	h.node("i-05b7516a19f826be9", identity.Tags{"Team": "search", "Name": "backend-1"})
 	const byTeam = `{"Version":"2012-10-17","Statement":[{"Sid":"Team","Effect":"Allow","Action":"ssm:StartSession","Resource":"*",
 		"Condition":{"StringEquals":{"ssm:resourceTag/Team":"${aws:PrincipalTag/Team}"}}}]}`
-	alice := h.user("alice", identity.Tags{"Team": "payments"}, byTeam)
+	const mayList = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sallyport:ListNodes","Resource":"*"}]}`
+	alice := h.user("alice", identity.Tags{"Team": "payments"}, byTeam, mayList)
 	admin := h.user("admin", nil, allowAll)
 	ask := func(c identity.Credentials, principal, node string) answer {
 		return h.json(c, "Sallyport.ExplainAccess", explainAccessInput{Principal: principal, Action: "ssm:StartSession", NodeID: node})

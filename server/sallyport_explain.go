@@ -9,6 +9,7 @@ import (
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/policy"
+	"sallyport.dev/wire"
 )
 
 type explainAccessInput struct {
@@ -61,6 +62,10 @@ type explainedCheck struct {
 // explainAccess says why a principal may or may not do something. Everyone may ask
 // about themselves.
 func explainAccess(ctx context.Context, c *Call, in *explainAccessInput) (*explainAccessOutput, error) {
+	if c.Principal.IsNode() {
+		c.checked = true
+		return nil, c.Server.checker.Refuse(ctx, c.query(c.Operation.Action, []access.Resource{{ARN: c.Principal.ARN}}), "because nodes may not ask")
+	}
 	subject, err := c.explained(ctx, in.Principal)
 	if err != nil {
 		return nil, err
@@ -180,7 +185,7 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 	var n node.Node
 	if in.NodeID != "" {
 		var err error
-		if n, err = c.Server.nodeByTarget(ctx, in.NodeID); err != nil {
+		if n, err = c.visibleNode(ctx, in.NodeID); err != nil {
 			return access.Explanation{}, err
 		}
 		out.NodeID = n.ID
@@ -199,6 +204,27 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 		q.Resources = []access.Resource{{ARN: "*"}}
 	}
 	return checker.Explain(ctx, q)
+}
+
+// visibleNode finds a node that the caller may list or connect to. To others every
+// target is a node without tags, whether it exists or not: the explanation would tell
+// them which nodes there are, and their tags.
+func (c *Call) visibleNode(ctx context.Context, target string) (node.Node, error) {
+	n, err := c.Server.nodeByTarget(ctx, target)
+	if unknown := (*wire.Exception)(nil); err != nil && !errors.As(err, &unknown) {
+		return n, err
+	}
+	for _, action := range []string{"sallyport:ListNodes", "ssm:DescribeInstanceInformation"} {
+		if may, listErr := c.Allows(ctx, action, access.Resource{ARN: "*"}); may || listErr != nil {
+			return n, errors.Join(err, listErr)
+		}
+	}
+	if err == nil {
+		if may, _, mayErr := c.mayConnect(ctx, n); may || mayErr != nil {
+			return n, mayErr
+		}
+	}
+	return node.Node{ID: target}, nil
 }
 
 // explainResource writes the explanation of one resource as the API shows it.

@@ -153,6 +153,9 @@ type assumeRoleOutput struct {
 
 // assumeRole gives temporary credentials of a role to whom its trust policy allows.
 func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleOutput, error) {
+	if err := c.checkChain(ctx, in); err != nil {
+		return nil, err
+	}
 	tags, err := c.sessionTags(in)
 	if err != nil {
 		return nil, err
@@ -190,6 +193,22 @@ func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleO
 		},
 		PackedPolicySize: packed, SourceIdentity: claims.SourceIdentity,
 	}, err
+}
+
+// checkChain refuses what no chain of roles may do: begin with a machine, which has no
+// person behind it, or go on under another source identity.
+func (c *Call) checkChain(ctx context.Context, in *assumeRoleInput) error {
+	have, because := c.Principal.SourceIdentity, ""
+	switch {
+	case c.Principal.IsNode():
+		because = "because nodes assume no roles"
+	case have != "" && in.SourceIdentity != "" && in.SourceIdentity != have:
+		because = "because the source identity of a session cannot be changed"
+	default:
+		return nil
+	}
+	c.checked = true
+	return c.Server.checker.Refuse(ctx, c.query("sts:AssumeRole", []access.Resource{{ARN: in.RoleARN}}), because)
 }
 
 // checkAssume finds the role and authorises assuming it with the given session. A
