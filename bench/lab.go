@@ -70,16 +70,27 @@ func (l *lab) pickInt(full, quick int) int {
 	return full
 }
 
-// program returns the path of one of the product's programs, building all on first
-// use.
+// program returns the path of one of the product's programs, building all as they are
+// released on first use.
 func (l *lab) program(name string) (string, error) {
 	l.built.Do(func() {
-		out, err := exec.Command("go", "build", "-o", l.path("bin")+"/", "sallyport.dev/cmd/...").CombinedOutput()
-		if err != nil {
-			l.buildOf = fmt.Errorf("building the programs: %w\n%s", err, out)
-		}
+		l.buildOf = l.build()
 	})
 	return l.path("bin", name), l.buildOf
+}
+
+// build runs scripts/build of the module, wherever the run was started in it.
+func (l *lab) build() error {
+	mod, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sallyport.dev").Output()
+	if err != nil {
+		return fmt.Errorf("finding the module: %w", err)
+	}
+	script := filepath.Join(strings.TrimSpace(string(mod)), "scripts", "build")
+	out, err := exec.Command(script, l.path("bin")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("building the programs: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // started is a process that this run has started.
