@@ -142,6 +142,7 @@ func (l *lab) shellMemory(ctx context.Context, ssh sshUse) ([]figure, error) {
 	if err := people.ask("join", s.access, nil); err != nil {
 		return nil, err
 	}
+	time.Sleep(3 * time.Second) // the agent gives back what starting took
 	idle, err := smaps(s.agent.cmd.Process.Pid, "Rss")
 	if err != nil {
 		return nil, err
