@@ -243,11 +243,11 @@ func TestCloseEndsDeserters(t *testing.T) {
 	}
 	expect(t, other, "ready")
 	for name, command := range map[string]string{
-		"setsid":          "setsid -f sleep 100",
-		"double fork":     "(setsid sh -c 'sleep 100 & exec sleep 101' >/dev/null 2>&1 &)",
-		"resists":         `setsid -f sh -c 'trap "" HUP TERM; sleep 100; sleep 100; sleep 100'`,
-		"another name":    "setsid -f env FOO=bar sh -c 'cd /; exec sleep 100'",
-		"forks for ever":  `setsid -f sh -c 'trap "" HUP; while :; do setsid -f sleep 100; sleep 0.05; done'`,
+		"setsid":         "setsid -f sleep 100",
+		"double fork":    "(setsid sh -c 'sleep 100 & exec sleep 101' >/dev/null 2>&1 &)",
+		"resists":        `setsid -f sh -c 'trap "" HUP TERM; sleep 100; sleep 100; sleep 100'`,
+		"another name":   "setsid -f env FOO=bar sh -c 'cd /; exec sleep 100'",
+		"forks for ever": `setsid -f sh -c 'trap "" HUP; while :; do setsid -f sleep 100; sleep 0.05; done'`,
 		// Without the trap the child may not have left yet when the shell ends, and go
 		// with the terminal.
 		"shell has ended": "trap '' HUP; setsid -f sleep 100; echo ready; exit",
