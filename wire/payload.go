@@ -85,9 +85,11 @@ type RequestedAction struct {
 }
 
 // SessionTypeParameters are the parameters of an ActionSessionType request.
+// Bulk is ours: see BulkOffer.
 type SessionTypeParameters struct {
 	SessionType string          `json:"SessionType"`
 	Properties  json.RawMessage `json:"Properties"`
+	Bulk        *BulkOffer      `json:"Bulk,omitempty"`
 }
 
 // HandshakeResponse answers a HandshakeRequest, one processed action per request.
@@ -122,8 +124,10 @@ type ControlTask struct {
 }
 
 // StartSession is the Content of an interactive_shell task: everything the agent
-// needs to run one session. DataChannelToken is ours: an agent that knows it opens
-// the data channel without first asking for a token; AWS's agent ignores it.
+// needs to run one session. DataChannelToken and what follows it are ours: an agent
+// that knows the token opens the data channel without first asking for one; AWS's
+// agent ignores them. RunAsRoot says that policy lets the session run as root, where
+// RunAsUser names it.
 type StartSession struct {
 	SessionID        string                     `json:"SessionId"`
 	DocumentName     string                     `json:"DocumentName"`
@@ -132,6 +136,10 @@ type StartSession struct {
 	RunAsUser        string                     `json:"RunAsUser"`
 	SessionOwner     string                     `json:"SessionOwner"`
 	DataChannelToken string                     `json:"DataChannelToken,omitempty"`
+	RunAsRoot        bool                       `json:"RunAsRoot,omitempty"`
+	Bulk             *Bulk                      `json:"Bulk,omitempty"`
+	Forward          *ForwardRules              `json:"Forward,omitempty"`
+	Exec             *Exec                      `json:"Exec,omitempty"`
 }
 
 // TaskComplete reports the end of a session on the control channel
