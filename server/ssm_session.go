@@ -2,13 +2,10 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
 	"sallyport.dev/access"
-	"sallyport.dev/document"
-	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
 	"sallyport.dev/wire"
@@ -31,6 +28,7 @@ type startSessionInput struct {
 	DocumentName string              `json:"DocumentName" check:"pattern=[a-zA-Z0-9_\\-.:/]{3,128}"`
 	Reason       string              `json:"Reason" check:"min=1,max=256,pattern=.{1,256}"`
 	Parameters   map[string][]string `json:"Parameters" keys:"min=1,max=255" each:"min=1,max=65535"`
+	RunAs        string              `json:"RunAs" check:"min=1,max=32,pattern=[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?"` // ours: a login of the node
 }
 
 // sessionOutput is what a client needs to open the data channel. All members are
@@ -57,156 +55,18 @@ func (c *Call) gateway() (*session.Gateway, error) {
 	return c.Server.config.Gateway, nil
 }
 
-// startSession authorises the node and the document, in that order of refusals: who
-// may not use a target learns nothing about it.
 func startSession(ctx context.Context, c *Call, in *startSessionInput) (*sessionOutput, error) {
-	n, known, err := c.checkStart(ctx, in)
+	started, err := c.start(ctx, StartInput{
+		Target: in.Target, Document: in.DocumentName, Reason: in.Reason, RunAs: in.RunAs, Parameters: in.Parameters,
+	})
 	if err != nil {
 		return nil, err
 	}
-	g, err := c.gateway()
-	if err != nil {
-		return nil, err
-	}
-	req, err := c.startRequest(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	if !known {
-		return nil, notConnected(in.Target)
-	}
-	req.Session.NodeID, req.Options.NodeName = n.ID, n.DisplayName()
-	token, err := g.Start(ctx, *req)
-	switch {
-	case errors.Is(err, session.ErrNotConnected):
-		return nil, notConnected(in.Target)
-	case errors.Is(err, session.ErrRecording):
-		return nil, exception("InternalServerError", "The session cannot be recorded, so it was not started. The server's log tells the cause.")
-	case err != nil:
-		return nil, err
-	}
-	return c.sessionOutput(req.Session.ID, token), c.checkStillThere(ctx, g, req.Session.ID)
-}
-
-// checkStillThere ends a session whose owner was disabled or deleted while it began:
-// who did that may have looked for sessions before this one was stored.
-func (c *Call) checkStillThere(ctx context.Context, g *session.Gateway, id string) error {
-	err := c.Server.resolver.Check(ctx, c.Principal)
-	if err == nil {
-		return nil
-	}
-	return errors.Join(err, g.Terminate(context.WithoutCancel(ctx), id, ended("its owner is not there any more")))
+	return c.sessionOutput(started.SessionID, started.Token), nil
 }
 
 func notConnected(target string) error {
 	return ssmError("TargetNotConnected", "%s is not connected.", target)
-}
-
-// checkStart authorises starting a session and audits the decision. A node that does
-// not exist is authorised by its ARN alone.
-func (c *Call) checkStart(ctx context.Context, in *startSessionInput) (n node.Node, known bool, err error) {
-	name, err := c.Server.documentName(in.DocumentName)
-	if err != nil {
-		return n, false, err
-	}
-	n, err = c.Server.config.Nodes.Node(ctx, in.Target)
-	if err != nil && !errors.Is(err, node.ErrNotFound) {
-		return n, false, err
-	}
-	if known = err == nil; !known {
-		n = node.Node{ID: in.Target}
-	}
-	c.checked = true
-	c.Node, c.Document = n.ID, orElse(name, defaultDocument)
-	_, err = c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), c.Server.startOf(n, name))
-	return n, known, err
-}
-
-// startRequest makes the session out of its document, parameters and caller.
-func (c *Call) startRequest(ctx context.Context, in *startSessionInput) (*session.StartRequest, error) {
-	d, err := c.sessionDocument(ctx, in.DocumentName)
-	if err != nil {
-		return nil, err
-	}
-	params, err := d.Fill(in.Parameters)
-	if bad := (*document.ParameterError)(nil); errors.As(err, &bad) {
-		return nil, ssmError("InvalidParameters", "%s", sentence(bad))
-	}
-	if err != nil {
-		return nil, err
-	}
-	record := d.SessionType != document.Port
-	if record && d.Inputs.KMSKeyID != "" {
-		return nil, ssmError("InvalidDocument", "Sessions with document %s are encrypted between client and node (kmsKeyId), so they cannot be recorded.", d.Name)
-	}
-	s := c.newSession(in, d)
-	c.Session = s.ID
-	return &session.StartRequest{
-		Session: s,
-		Start:   c.startMessage(s, d, params),
-		Options: session.Options{Record: record, RecordInput: c.Server.config.RecordInput},
-	}, nil
-}
-
-// sessionDocument finds the document of a session, with the preferences of the
-// deployment where it has none of its own.
-func (c *Call) sessionDocument(ctx context.Context, name string) (*document.Document, error) {
-	d, err := c.findDocument(ctx, orElse(name, defaultDocument), "")
-	if err != nil {
-		return nil, err
-	}
-	if d.parsed.Type != document.TypeSession {
-		return nil, ssmError("InvalidDocument", "Document %s is of type %s; sessions need one of type Session.", d.stored.Name, d.parsed.Type)
-	}
-	if d.parsed.SessionType == document.StandardStream {
-		return d.parsed, nil
-	}
-	prefs, err := c.findDocument(ctx, defaultDocument, "")
-	if err != nil {
-		return nil, err
-	}
-	return d.parsed.WithPreferences(prefs.parsed), nil
-}
-
-// newSession is the row of a session that the caller starts.
-func (c *Call) newSession(in *startSessionInput, d *document.Document) session.Session {
-	return session.Session{
-		ID:          session.NewID(c.Principal.SessionIDPrefix()),
-		Target:      in.Target,
-		Document:    d.Name,
-		SessionType: d.SessionType,
-		Owner:       c.Principal.ARN,
-		OwnerID:     c.Principal.UserID,
-		OwnerName:   c.Principal.Name,
-		RootID:      c.Principal.RootID(),
-		Reason:      in.Reason,
-		SourceIP:    c.Origin.SourceIP,
-		RunAs:       runAs(c.Principal, d),
-		MaxDuration: d.MaxDuration(),
-		IdleTimeout: d.IdleTimeout(),
-	}
-}
-
-// runAsTag is the principal tag that names the OS user of the principal's sessions.
-const runAsTag = "SSMSessionRunAs"
-
-// runAs is the OS user that a session asks for: empty for the node's default.
-func runAs(p identity.Principal, d *document.Document) string {
-	if !d.Inputs.RunAsEnabled {
-		return ""
-	}
-	if values := p.Tags.Values(runAsTag); len(values) > 0 && values[0] != "" {
-		return values[0]
-	}
-	return d.Inputs.RunAsDefaultUser
-}
-
-// startMessage is what the agent is told.
-func (c *Call) startMessage(s session.Session, d *document.Document, params map[string]json.RawMessage) wire.StartSession {
-	return wire.StartSession{
-		SessionID: s.ID, DocumentName: d.Name, DocumentContent: d.Content(),
-		Parameters: params, RunAsUser: s.RunAs, SessionOwner: s.Owner,
-	}
 }
 
 type sessionInput struct {
