@@ -74,6 +74,9 @@ type ChannelConfig struct {
 	Resume func(ctx context.Context, sessionID string) (Stream, error)
 	// Handlers by session type. A type without one is refused in the handshake.
 	Handlers map[string]Handler
+	// Direct, if set, takes everything from the first payload on, in place of Handlers:
+	// sessions with an Exec have no handshake (docs/protocol.md §28).
+	Direct Handler
 	// Notify, if set, is told what a person should know: that the link is lost or back,
 	// and the agent's message. The text is not cleaned of control characters.
 	Notify func(text string)
@@ -209,6 +212,9 @@ func (d *DataChannel) Run(ctx context.Context) (End, error) {
 	wake := context.AfterFunc(ctx, d.halt)
 	defer wake()
 
+	if err := d.startDirect(); err != nil {
+		return End{}, err
+	}
 	var crew, deliverer crew
 	deliverer.run(cancel, func() { d.deliver(cancel) })
 	crew.run(cancel, func() { d.keep(ctx) })
@@ -222,6 +228,14 @@ func (d *DataChannel) Run(ctx context.Context) (End, error) {
 	// or with the process; leaving must not wait for it.
 	deliverer.waitFor(handlerPatience)
 	return d.result(ctx, err)
+}
+
+// startDirect hands the channel to a handler that waits for no handshake.
+func (d *DataChannel) startDirect() error {
+	if d.cfg.Direct == nil {
+		return nil
+	}
+	return d.start(d.cfg.Direct, nil)
 }
 
 // result is what Run returns: the first cause of the end.
@@ -786,6 +800,9 @@ func (d *DataChannel) pingDueLocked(now time.Time) bool {
 
 // handle processes one message in order (docs/protocol.md §15).
 func (d *DataChannel) handle(m *wire.Message) error {
+	if d.cfg.Direct != nil {
+		return d.handler.Take(m.PayloadType, m.Payload)
+	}
 	switch m.PayloadType {
 	case wire.PayloadHandshakeRequest:
 		return d.answerHandshake(m.Payload)

@@ -242,7 +242,7 @@ func (g *Gateway) ServeData(w http.ResponseWriter, r *http.Request, id, node str
 	}
 }
 
-func (g *Gateway) runData(conn *websocket.Conn, id, node string) {
+func (g *Gateway) runData(conn conn, id, node string) {
 	defer conn.Close()
 	want := roleClient
 	if node != "" {
@@ -304,7 +304,7 @@ func lateText(reason string) string {
 
 // tellLate tells a client that came after the end of its session, and after the
 // gateway had forgotten it.
-func (g *Gateway) tellLate(conn *websocket.Conn, id string, r role) {
+func (g *Gateway) tellLate(conn conn, id string, r role) {
 	ctx, cancel := context.WithTimeout(g.ctx, storeTimeout)
 	defer cancel()
 	row, err := g.cfg.Store.Session(ctx, id)

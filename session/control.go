@@ -85,7 +85,7 @@ func (g *Gateway) runControl(conn *websocket.Conn, node string, silence time.Dur
 }
 
 // readOpening reads the opening message of any channel, within its own deadline.
-func (g *Gateway) readOpening(conn *websocket.Conn) (wire.Opening, error) {
+func (g *Gateway) readOpening(conn conn) (wire.Opening, error) {
 	select {
 	case g.waiting <- struct{}{}:
 		defer func() { <-g.waiting }()

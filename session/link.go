@@ -13,7 +13,7 @@ import (
 
 // link is one end's connection.
 type link struct {
-	conn    *websocket.Conn
+	conn    conn
 	role    role
 	id      string // ClientId of the opening message: the same process comes back
 	gone    bool   // replaced, failed or closed; guarded by the session's mu
@@ -28,7 +28,7 @@ type link struct {
 }
 
 // attach makes conn the end's link and serves it until it is lost.
-func (s *live) attach(conn *websocket.Conn, r role, opening wire.Opening) {
+func (s *live) attach(conn conn, r role, opening wire.Opening) {
 	l := &link{conn: conn, role: r, id: opening.ClientID, pinged: s.g.now(), since: s.g.now(), repeat: -1, ended: make(chan struct{})}
 	old, late := s.enterLink(l)
 	if late {
