@@ -10,11 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -64,6 +65,7 @@ type API struct {
 	signer   *v4.Signer
 	agent    string
 	log      *slog.Logger
+	skew     atomic.Int64 // of this machine's clock to the server's, in nanoseconds; 0: not known
 }
 
 // Connect loads the configuration. It makes no call yet.
@@ -189,6 +191,54 @@ func (a *API) Endpoint() string { return a.endpoint }
 // Region returns the region that requests are signed for.
 func (a *API) Region() string { return a.cfg.Region }
 
+// Skew returns how far the clock of the last answer was ahead of this machine's, to the
+// second; ok is false while there was none.
+func (a *API) Skew() (skew time.Duration, ok bool) {
+	d := a.skew.Load()
+	return time.Duration(d).Round(time.Second), d != 0
+}
+
+// noteClock takes the Date of an answer.
+func (a *API) noteClock(date string) {
+	if t, err := http.ParseTime(date); err == nil {
+		a.skew.Store(int64(time.Until(t)) | 1) // never 0
+	}
+}
+
+// StartInput is what StartSession takes, RunAs besides what AWS has.
+type StartInput struct {
+	Target     string              `json:"Target"`
+	Document   string              `json:"DocumentName,omitempty"`
+	Reason     string              `json:"Reason,omitempty"`
+	Parameters map[string][]string `json:"Parameters,omitempty"`
+	// RunAs is the user on the node; the one that the server chooses unless given.
+	// AWS ignores it.
+	RunAs string `json:"RunAs,omitempty"`
+}
+
+// Start starts a session and returns what its data channel needs.
+func (a *API) Start(ctx context.Context, in StartInput) (Stream, error) {
+	if in.RunAs == "" || a.endpoint == "" {
+		return a.StartSession(ctx, in.input())
+	}
+	out, err := callService[Stream](ctx, a, "ssm", "AmazonSSM.StartSession", in)
+	if err != nil {
+		return Stream{}, err
+	}
+	return *out, nil
+}
+
+func (in StartInput) input() *ssm.StartSessionInput {
+	out := &ssm.StartSessionInput{Target: &in.Target, Parameters: in.Parameters}
+	if in.Document != "" {
+		out.DocumentName = &in.Document
+	}
+	if in.Reason != "" {
+		out.Reason = &in.Reason
+	}
+	return out
+}
+
 // StartSession starts a session and returns what its data channel needs.
 func (a *API) StartSession(ctx context.Context, in *ssm.StartSessionInput) (Stream, error) {
 	out, err := a.SSM.StartSession(ctx, in)
@@ -227,16 +277,22 @@ func call[Out any](ctx context.Context, a *API, operation string, in any) (*Out,
 	if a.endpoint == "" {
 		return nil, fmt.Errorf("%s: %w", operation, ErrNotSallyport)
 	}
+	return callService[Out](ctx, a, "sallyport", "Sallyport."+operation, in)
+}
+
+// callService makes one call of JSON 1.1; target is as X-Amz-Target has it.
+func callService[Out any](ctx context.Context, a *API, service, target string, in any) (*Out, error) {
+	_, operation, _ := strings.Cut(target, ".")
 	body, err := json.Marshal(in)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", operation, err)
 	}
-	status, answer, err := a.post(ctx, operation, body)
-	if err != nil {
-		return nil, &smithy.OperationError{ServiceID: "sallyport", OperationName: operation, Err: err}
+	status, answer, err := a.post(ctx, service, target, body)
+	if err == nil && status != http.StatusOK {
+		err = answerError(status, answer)
 	}
-	if status != http.StatusOK {
-		return nil, &smithy.OperationError{ServiceID: "sallyport", OperationName: operation, Err: answerError(status, answer)}
+	if err != nil {
+		return nil, &smithy.OperationError{ServiceID: service, OperationName: operation, Err: err}
 	}
 	out := new(Out)
 	if err := json.Unmarshal(answer, out); err != nil {
@@ -245,40 +301,24 @@ func call[Out any](ctx context.Context, a *API, operation string, in any) (*Out,
 	return out, nil
 }
 
-// post signs and sends one request; the answer is read up to maxAnswer.
-func (a *API) post(ctx context.Context, operation string, body []byte) (int, []byte, error) {
+// post signs and sends one request of JSON 1.1.
+func (a *API) post(ctx context.Context, service, target string, body []byte) (int, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.endpoint, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	req.Header.Set("X-Amz-Target", "Sallyport."+operation)
+	req.Header.Set("X-Amz-Target", target)
 	req.Header.Set("User-Agent", a.agent)
 	if req.URL.Path == "" {
 		req.URL.Path = "/"
 	}
-	credentials, err := a.cfg.Credentials.Retrieve(ctx)
-	if err != nil {
-		return 0, nil, fmt.Errorf("getting credentials: %w", err)
-	}
 	sum := sha256.Sum256(body)
-	if err := a.signer.SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), "sallyport", a.cfg.Region, time.Now()); err != nil {
-		return 0, nil, fmt.Errorf("signing: %w", err)
-	}
-	a.log.Debug("calling", "operation", operation, "endpoint", a.endpoint)
-	res, err := a.http.Do(req)
-	if err != nil {
+	if err := a.sign(ctx, req, hex.EncodeToString(sum[:]), service); err != nil {
 		return 0, nil, err
 	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(answer) > maxAnswer {
-		return 0, nil, fmt.Errorf("answer exceeds %d bytes", maxAnswer)
-	}
-	return res.StatusCode, answer, nil
+	a.log.Debug("calling", "operation", target, "endpoint", a.endpoint)
+	return a.send(req)
 }
 
 // answerError turns an error answer into a smithy.APIError with AWS's code and
@@ -299,8 +339,14 @@ func answerError(status int, answer []byte) error {
 	case "UnknownOperationException", "UnknownService", "InvalidAction":
 		return fmt.Errorf("%w (%s: %s)", ErrNotSallyport, code, body.Message)
 	}
+	if wrongService.MatchString(body.Message) { // AWS at a configured endpoint
+		return fmt.Errorf("%w (%s: %s)", ErrNotSallyport, code, body.Message)
+	}
 	return &smithy.GenericAPIError{Code: code, Message: body.Message}
 }
+
+// wrongService is how AWS words that a request was signed for another service.
+var wrongService = regexp.MustCompile(`(?i)credential should be scoped to correct service`)
 
 // permanent reports whether trying again cannot help: the service refused, and not
 // because it is busy or because credentials that may be renewed have expired.

@@ -23,6 +23,9 @@ const (
 	// 1.1.70 and switches its own keep-alive off above 1.2.331.0 (docs/protocol.md §17).
 	Version = "1.2.700.0"
 
+	// maxPayload bounds what is put into one stream message, in bytes.
+	maxPayload = 32 << 10
+
 	tick            = 100 * time.Millisecond
 	pingEvery       = 20 * time.Second
 	probeAfter      = 2 * time.Second // a message unacknowledged for so long is reason to ping
@@ -84,6 +87,14 @@ type ChannelConfig struct {
 	// DefaultResumeFor.
 	ResumeFor time.Duration
 	Logger    *slog.Logger
+
+	closing func() // called when the server has closed the channel, if set
+}
+
+// negotiator is a Handler that has a say in the handshake: agree gets the agent's version
+// and what it offers, and returns the action's result, or nil.
+type negotiator interface {
+	agree(version string, p wire.SessionTypeParameters) (result any, err error)
 }
 
 // End is how a session ended: by the other side.
@@ -581,6 +592,9 @@ func (d *DataChannel) close(payload []byte) {
 	defer d.mu.Unlock()
 	d.closed = &End{Output: c.Output, ExitStatus: c.ExitStatus}
 	d.changed.Broadcast()
+	if d.cfg.closing != nil {
+		d.cfg.closing()
+	}
 }
 
 // arrive keeps a stream message for the handler, waiting for room if it must.
@@ -730,6 +744,37 @@ func (d *DataChannel) trySend(pt wire.PayloadType, payload []byte, always bool) 
 	return true
 }
 
+// drain waits until the agent has acknowledged everything, at most for patience.
+func (d *DataChannel) drain(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	wake := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.changed.Broadcast()
+	})
+	defer wake()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.out.queue) > 0 && !d.stop && ctx.Err() == nil {
+		d.changed.Wait()
+	}
+}
+
+// lastSent returns the number of the last stream message.
+func (d *DataChannel) lastSent() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.out.next - 1
+}
+
+// isAcknowledged reports whether everything up to a message has been acknowledged.
+func (d *DataChannel) isAcknowledged(seq int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.out.queue) == 0 || d.out.queue[0].seq > seq
+}
+
 // keep resends what is overdue, pings, and closes a link that does not answer.
 func (d *DataChannel) keep(ctx context.Context) {
 	ticker := time.NewTicker(tick)
@@ -851,7 +896,7 @@ func (d *DataChannel) answerHandshake(payload []byte) error {
 	}
 	res := wire.HandshakeResponse{ClientVersion: Version}
 	for _, a := range req.RequestedClientActions {
-		p := d.processAction(a)
+		p := d.processAction(req.AgentVersion, a)
 		if p.Error != "" {
 			res.Errors = append(res.Errors, p.Error)
 		}
@@ -868,7 +913,7 @@ func (d *DataChannel) answerHandshake(payload []byte) error {
 	return nil
 }
 
-func (d *DataChannel) processAction(a wire.RequestedAction) wire.ProcessedAction {
+func (d *DataChannel) processAction(version string, a wire.RequestedAction) wire.ProcessedAction {
 	p := wire.ProcessedAction{ActionType: a.ActionType, ActionStatus: wire.ActionFailed}
 	switch a.ActionType {
 	case wire.ActionSessionType:
@@ -877,8 +922,13 @@ func (d *DataChannel) processAction(a wire.RequestedAction) wire.ProcessedAction
 			p.Error = "unreadable parameters of the session type"
 			return p
 		}
-		if _, ok := d.cfg.Handlers[params.SessionType]; !ok {
+		h, ok := d.cfg.Handlers[params.SessionType]
+		if !ok {
 			p.Error = fmt.Sprintf("session type %q is not supported by this client", params.SessionType)
+			return p
+		}
+		if err := agree(&p, h, version, params); err != nil {
+			p.Error = err.Error()
 			return p
 		}
 		d.handshake.sessionType, d.handshake.properties = params.SessionType, params.Properties
@@ -891,6 +941,20 @@ func (d *DataChannel) processAction(a wire.RequestedAction) wire.ProcessedAction
 		p.Error = fmt.Sprintf("handshake action %q is not known to this client", a.ActionType)
 	}
 	return p
+}
+
+// agree lets h have its say on the session.
+func agree(p *wire.ProcessedAction, h Handler, version string, params wire.SessionTypeParameters) error {
+	n, ok := h.(negotiator)
+	if !ok {
+		return nil
+	}
+	result, err := n.agree(version, params)
+	if err != nil || result == nil {
+		return err
+	}
+	p.ActionResult, err = json.Marshal(result)
+	return err
 }
 
 func (d *DataChannel) completeHandshake(payload []byte) error {

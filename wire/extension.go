@@ -19,7 +19,20 @@ type BulkOffer struct {
 	Certificate string `json:"Certificate"`
 }
 
-// BulkAnswer is the client's part, as the ActionResult of the SessionType action.
+// PortAnswer is what our client says to our agent in the handshake of a Port session,
+// as the ActionResult of the SessionType action. Where the agent offered Streams
+// (StreamsVersion) and the client answers with the same, the session's bytes are those
+// of our own multiplexer, whatever the document's type; else they are as AWS has it.
+type PortAnswer struct {
+	Streams int         `json:"Streams,omitempty"`
+	Bulk    *BulkAnswer `json:"Bulk,omitempty"`
+}
+
+// StreamsVersion is the version of our multiplexer (docs/protocol.md §28).
+const StreamsVersion = 1
+
+// BulkAnswer is the client's part of the agreement on bulk connections, in its
+// PortAnswer.
 type BulkAnswer struct {
 	Certificate string `json:"Certificate"`
 }

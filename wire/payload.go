@@ -85,10 +85,11 @@ type RequestedAction struct {
 }
 
 // SessionTypeParameters are the parameters of an ActionSessionType request.
-// Bulk is ours: see BulkOffer.
+// Streams and Bulk are ours: see PortAnswer and BulkOffer.
 type SessionTypeParameters struct {
 	SessionType string          `json:"SessionType"`
 	Properties  json.RawMessage `json:"Properties"`
+	Streams     int             `json:"Streams,omitempty"`
 	Bulk        *BulkOffer      `json:"Bulk,omitempty"`
 }
 

@@ -1,0 +1,108 @@
+package client
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"sallyport.dev/wire"
+)
+
+// localPortForwarding is the type of Port documents that forward a port; without it,
+// the session carries one connection, as for SSH.
+const localPortForwarding = "LocalPortForwarding"
+
+// ForwardProperties are the properties of a Port document, as the agent gives them.
+type ForwardProperties struct {
+	Host                string `json:"host"`
+	PortNumber          string `json:"portNumber"`
+	UnixSocket          string `json:"unixSocket"` // on the node
+	Type                string `json:"type"`
+	LocalPortNumber     string `json:"localPortNumber"`
+	LocalUnixSocket     string `json:"localUnixSocket"`
+	LocalConnectionType string `json:"localConnectionType"`
+}
+
+// Single reports whether the session carries one connection, as standard input and
+// output of ssh's ProxyCommand do.
+func (p ForwardProperties) Single() bool { return p.Type != localPortForwarding }
+
+// forwardTerms are what the ends have agreed on.
+type forwardTerms struct {
+	properties ForwardProperties
+	agent      string // its version
+	streams    bool   // our multiplexer
+	bulk       bool
+}
+
+// Version gates of AWS's agents (docs/protocol.md §17): above these they multiplex, and
+// do without keep-alives.
+var (
+	multiplexes      = [4]int{3, 0, 196, 0}
+	withoutKeepAlive = [4]int{3, 1, 1511, 0}
+)
+
+// newer reports whether a dotted version of four parts is above v.
+func newer(version string, v [4]int) bool {
+	parts := strings.Split(version, ".")
+	if len(parts) != len(v) {
+		return false
+	}
+	for i, p := range parts {
+		n, err := strconv.Atoi(p)
+		if err != nil {
+			return false
+		}
+		if n != v[i] {
+			return n > v[i]
+		}
+	}
+	return false
+}
+
+// portHandler handles the Port session of a forward.
+type portHandler Forward
+
+// agree implements negotiator.
+func (h *portHandler) agree(version string, p wire.SessionTypeParameters) (any, error) {
+	h.terms.agent = version
+	if p.Streams != wire.StreamsVersion {
+		return nil, nil
+	}
+	h.terms.streams = true
+	answer := wire.PortAnswer{Streams: wire.StreamsVersion}
+	if p.Bulk != nil && h.cfg.Bulk != nil {
+		bulk, err := h.cfg.Bulk.Answer(*p.Bulk)
+		if err != nil {
+			return nil, fmt.Errorf("bulk connections: %w", err)
+		}
+		answer.Bulk, h.terms.bulk = &bulk, true
+	}
+	return answer, nil
+}
+
+// Start implements Handler.
+func (h *portHandler) Start(properties json.RawMessage) error {
+	if err := json.Unmarshal(properties, &h.terms.properties); err != nil {
+		return fmt.Errorf("decoding the session's properties: %w", err)
+	}
+	f := (*Forward)(h)
+	switch p := h.terms.properties; {
+	case h.terms.streams:
+		h.way = newMuxWay(f, true)
+	case p.Single():
+		h.way = newSingleWay(f, false)
+	case newer(h.terms.agent, multiplexes):
+		h.way = newMuxWay(f, false)
+	default:
+		h.way = newSingleWay(f, true)
+	}
+	close(h.ready)
+	return nil
+}
+
+// Take implements Handler.
+func (h *portHandler) Take(pt wire.PayloadType, payload []byte) error {
+	return h.way.take(pt, payload)
+}
