@@ -15,6 +15,7 @@ const (
 	WrongScope    Failure = "wrong scope"     // signed for another service, region or day
 	ExpiredToken  Failure = "expired token"   // temporary credentials are over
 	InvalidToken  Failure = "invalid token"   // the session token is not ours, or of another key
+	NameNeeded    Failure = "name needed"     // an SSH key of several users, none of whom is named
 	RefusedByHash Failure = "payload hash"    // X-Amz-Content-Sha256 is not that of the body
 )
 

@@ -118,6 +118,8 @@ type Page struct {
 // ErrConflict (deleting what is still in use: members, keys, policies,
 // attachments, versions) or ErrLimit, wrapped with what was being done.
 type Store interface {
+	SSHStore
+
 	CreateUser(ctx context.Context, u User) error
 	User(ctx context.Context, name string) (User, error)
 	UserByID(ctx context.Context, id string) (User, error)

@@ -18,6 +18,7 @@ import (
 	"sallyport.dev/internal/arn"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
+	"sallyport.dev/wire"
 )
 
 // Config is what a Server is made of. All but the fields marked optional are needed.
@@ -37,6 +38,8 @@ type Config struct {
 	Logger     *slog.Logger
 	Now        func() time.Time // optional: time.Now
 
+	// SSH says where people find the SSH front door; optional.
+	SSH SSHGateway
 	// RecordInput records what people type as well as what they see.
 	RecordInput bool
 	// RequireDocumentAccess checks the default session document even where the
@@ -45,6 +48,9 @@ type Config struct {
 	// TrustedProxies are networks whose X-Forwarded-For and X-Forwarded-Proto count;
 	// none by default.
 	TrustedProxies []netip.Prefix
+	// Forward are rules for the addresses that Port sessions may reach; optional. Nodes
+	// are told of them.
+	Forward *wire.ForwardRules
 	// ClockSkew is the greatest difference between a signature's clock and ours;
 	// 0 is 5 minutes.
 	ClockSkew time.Duration

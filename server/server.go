@@ -26,6 +26,7 @@ type Server struct {
 	verifier *identity.Verifier
 	resolver *identity.Resolver
 	issuer   *identity.Issuer
+	ssh      *identity.SSH
 	logins   *logins
 	metrics  *metrics
 	agents   *agents
@@ -67,6 +68,7 @@ func New(c Config) (*Server, error) {
 		started:  c.Now(),
 		channels: http.NotFoundHandler(),
 	}
+	s.ssh = identity.NewSSH(identity.SSHConfig{Store: c.Identities, Resolver: s.resolver, Sealer: c.Sealer, Now: c.Now})
 	if c.Gateway != nil {
 		s.channels = newChannels(s, c.PeerTLS)
 		s.nodeRemoved = c.Gateway.RemoveNode

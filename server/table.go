@@ -8,6 +8,7 @@ func operations() []*Operation {
 	return slices.Concat(
 		stsOperations(),
 		ownOperations(),
+		sshOperations(),
 		iamOperations(),
 		ssmOperations(),
 		ec2Operations(),
