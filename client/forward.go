@@ -103,13 +103,13 @@ type opener interface {
 type Forward struct {
 	cfg     ForwardConfig
 	channel *DataChannel
-	terms   forwardTerms  // of the handshake; fixed before ready is closed
-	way     opener        // set before ready is closed
-	ready   chan struct{} // closed when connections can be opened
-	over    chan struct{} // closed when Run is about to return
+	terms   forwardTerms    // of the handshake; fixed before ready is closed
+	way     opener          // set before ready is closed
+	ready   chan struct{}   // closed when connections can be opened
+	over    chan struct{}   // closed when Run is about to return
 	ctx     context.Context // of Run, which everything of the forward lives in; set by it
-	number  atomic.Uint64 // of the last connection
-	open    atomic.Int64  // connections that are open
+	number  atomic.Uint64   // of the last connection
+	open    atomic.Int64    // connections that are open
 }
 
 // NewForward prepares a forward; Run opens it. The handlers of cfg are not used.
@@ -169,7 +169,7 @@ func (f *Forward) watch(ctx, inner context.Context, stop context.CancelCauseFunc
 	case <-ctx.Done():
 	}
 	if f.isReady() {
-		f.channel.trySend(wire.PayloadFlag, flag(wire.FlagTerminateSession), true)
+		f.channel.trySend(wire.PayloadFlag, flagPayload(wire.FlagTerminateSession), true)
 		f.channel.drain(inner, goodbye)
 	}
 	stop(context.Cause(ctx))
@@ -201,7 +201,7 @@ func (f *Forward) isReady() bool {
 	}
 }
 
-func flag(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
+func flagPayload(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
 
 // await waits until the forward is ready.
 func (f *Forward) await(ctx context.Context) error {

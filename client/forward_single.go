@@ -105,7 +105,7 @@ func (w *singleWay) done(c *singleConn) {
 	}
 	w.mu.Lock()
 	if w.err == nil {
-		w.f.channel.trySend(wire.PayloadFlag, flag(end), true)
+		w.f.channel.trySend(wire.PayloadFlag, flagPayload(end), true)
 		w.parting = w.f.channel.lastSent()
 	}
 	w.current = nil
