@@ -77,7 +77,7 @@ func (s *Store) GroupsWithSSHKeys(ctx context.Context) ([]identity.GroupSSHKey, 
 		JOIN users ON users.id = m.user_id
 		JOIN ssh_keys k ON k.user_id = users.id
 		WHERE k.active = $1 AND users.disabled = $2
-		ORDER BY g.key, k.id`, true, false)
+		ORDER BY g.key, users.key, k.id`, true, false)
 	return all, wrap("listing SSH keys of groups", err)
 }
 
