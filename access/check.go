@@ -74,18 +74,25 @@ func (c *Checker) Check(ctx context.Context, q Query) (Decision, error) {
 
 // check decides by the first of the alternatives that allows, else by the last one.
 func (c *Checker) check(ctx context.Context, alternatives ...Query) (Decision, error) {
-	var d Decision
-	var q Query
+	d, q, err := c.first(ctx, alternatives...)
+	if err != nil {
+		return Decision{}, err
+	}
+	return c.settle(ctx, q, d, nil)
+}
+
+// first returns the decision on the first of the alternatives that allows, else on the
+// last one, and which one that was.
+func (c *Checker) first(ctx context.Context, alternatives ...Query) (d Decision, q Query, err error) {
 	for _, q = range alternatives {
-		var err error
 		if d, err = c.decide(ctx, q); err != nil {
-			return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
+			return Decision{}, q, fmt.Errorf("deciding %s: %w", q.Action, err)
 		}
 		if d.Allowed {
 			break
 		}
 	}
-	return c.settle(ctx, q, d, nil)
+	return d, q, nil
 }
 
 // settle records a decision and turns a refusal into an error.

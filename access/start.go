@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"fmt"
 	"maps"
 )
 
@@ -14,7 +15,20 @@ type Start struct {
 	Named bool
 	// RequireDocument makes an unnamed document count as if it were named.
 	RequireDocument bool
+	// Remote is where a Port session leads; nil for others.
+	Remote *Remote
+	// Login is the OS user that the session runs as, DefaultLogin for the node's
+	// default, and empty where it runs as none (Port sessions).
+	Login string
+	// Because refuses what policies allow: "because …".
+	Because string
 }
+
+// DefaultLogin stands for the login that a node gives sessions that ask for none. It
+// is no login itself.
+const DefaultLogin = "-"
+
+const keyRunAsUser = "sallyport:RunAsUser"
 
 const documentCheck = "ssm:SessionDocumentAccessCheck"
 
@@ -32,17 +46,60 @@ const documentCheck = "ssm:SessionDocumentAccessCheck"
 // evaluated with the key true, as if the document had been named, so that a user
 // whose statements all demand the check may use the default document exactly if they
 // allow it.
+//
+// A Port session to a host by its name is refused to who has a policy with the key
+// sallyport:RemoteAddress: what the name stands for is known on the node only.
 func (c *Checker) CheckStart(ctx context.Context, q Query, s Start) (Decision, error) {
-	return c.check(ctx, s.queries(q)...)
+	d, q, err := c.first(ctx, s.queries(q)...)
+	if err != nil {
+		return Decision{}, err
+	}
+	if d.Allowed {
+		because, err := c.refusal(ctx, q, s)
+		if err != nil {
+			return Decision{}, err
+		}
+		if because != "" {
+			d = Decision{Resource: firstARN(q), Because: because}
+		}
+	}
+	return c.settle(ctx, q, d, nil)
 }
 
 // ExplainStart is Explain for starting a session.
 func (c *Checker) ExplainStart(ctx context.Context, q Query, s Start) (Explanation, error) {
-	return c.explain(ctx, s.queries(q)...)
+	e, err := c.explain(ctx, s.queries(q)...)
+	if err != nil || !e.Allowed {
+		return e, err
+	}
+	because, err := c.refusal(ctx, q, s)
+	if err != nil || because == "" {
+		return e, err
+	}
+	e.Decision = Decision{Resource: e.Resource, Because: because}
+	e.Denied = &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: e.Resource, Because: because}
+	return e, nil
+}
+
+// refusal says why a session may not start although policies allow it; empty if there
+// is no such reason.
+func (c *Checker) refusal(ctx context.Context, q Query, s Start) (because string, err error) {
+	if s.Because != "" || s.Remote == nil || s.Remote.Address.IsValid() {
+		return s.Because, nil
+	}
+	set, err := c.policies(ctx, q.Principal, nil)
+	if err != nil {
+		return "", fmt.Errorf("deciding %s: %w", q.Action, err)
+	}
+	if !set.Uses(keyRemoteAddress) {
+		return "", nil
+	}
+	return "because a policy asks for " + keyRemoteAddress + ", which " + s.Remote.Host + " has only once it is resolved: give its address instead", nil
 }
 
 // queries returns the alternatives of which one must allow.
 func (s Start) queries(q Query) []Query {
+	q.Context = s.context(q.Context)
 	document := s.Document
 	document.Tags = s.Node.Tags
 	both := with(q, "true", s.Node, document)
@@ -50,6 +107,21 @@ func (s Start) queries(q Query) []Query {
 		return []Query{both}
 	}
 	return []Query{with(q, "false", s.Node), both}
+}
+
+// context adds the keys of where the session leads and whom it runs as.
+func (s Start) context(given map[string][]string) map[string][]string {
+	keys := maps.Clone(given)
+	if keys == nil {
+		keys = map[string][]string{}
+	}
+	if s.Remote != nil {
+		maps.Copy(keys, s.Remote.Context())
+	}
+	if s.Login != "" {
+		keys[keyRunAsUser] = []string{s.Login}
+	}
+	return keys
 }
 
 func with(q Query, check string, resources ...Resource) Query {

@@ -222,6 +222,26 @@ func (d *Document) WithPreferences(prefs *Document) *Document {
 	return &out
 }
 
+// WithRunAs returns d with run-as switched on, for a session that has a login although
+// the document asks for none.
+func (d *Document) WithRunAs() *Document {
+	if d.Inputs.RunAsEnabled {
+		return d
+	}
+	out := *d
+	out.root = d.root.clone()
+	inputs := out.root.field("inputs")
+	if inputs == nil {
+		inputs = newObject()
+		out.root.set("inputs", inputs)
+	}
+	enabled := &node{}
+	enabled.setBool(true)
+	inputs.set("runAsEnabled", enabled)
+	out.Inputs.RunAsEnabled = true
+	return &out
+}
+
 // Platforms lists the platforms that d is for, in AWS's words: Linux, MacOS, Windows.
 func (d *Document) Platforms() []string {
 	all := map[string]string{"linux": "Linux", "macos": "MacOS", "windows": "Windows"}

@@ -263,16 +263,19 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// A value is pasted once: placeholders in it stay text.
+// A value is pasted once: placeholders in it stay text. From callers they are refused,
+// as other agents may replace one parameter after the other.
 func TestResolveDoesNotRecurse(t *testing.T) {
 	d := parse(t, `{"schemaVersion":"1.0","sessionType":"InteractiveCommands","parameters":{
 		"a":{"type":"String"},"b":{"type":"String","default":"secret"}},
 		"properties":{"linux":{"commands":"echo {{ a }}"}}}`)
-	values, err := d.Fill(map[string][]string{"a": {"{{ b }} $$x $y"}})
-	if err != nil {
-		t.Fatal(err)
+	if _, err := d.Fill(map[string][]string{"a": {"{{ b }} $$x $y"}}); err == nil || !strings.Contains(err.Error(), "values hold no placeholders") {
+		t.Errorf("got %v, want the placeholder refused", err)
 	}
-	got, err := d.Resolve(values)
+	if _, err := d.Fill(map[string][]string{"a": {"docker ps --format '{{ .ID }} {{ json . }}'"}}); err != nil {
+		t.Errorf("a template that is none of ours: got %v", err)
+	}
+	got, err := d.Resolve(map[string]json.RawMessage{"a": json.RawMessage(`"{{ b }} $$x $y"`)})
 	if err != nil {
 		t.Fatal(err)
 	}

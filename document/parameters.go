@@ -286,12 +286,28 @@ func (d *Document) Fill(params map[string][]string) (map[string]json.RawMessage,
 			continue
 		}
 		v, err := p.value(given)
+		if err == nil {
+			err = d.checkReferences(given)
+		}
 		if err != nil {
 			return nil, &ParameterError{name, err.Error()}
 		}
 		values[name] = v
 	}
 	return values, nil
+}
+
+// checkReferences refuses values that hold placeholders of parameters: an agent that
+// replaces one parameter after the other would put a second value into the first.
+func (d *Document) checkReferences(given []string) error {
+	for _, v := range given {
+		for _, m := range placeholder.FindAllStringSubmatch(v, -1) {
+			if _, ok := d.Parameters[m[1]]; ok {
+				return fmt.Errorf("value %s refers to parameter %s; values hold no placeholders", short(v), m[1])
+			}
+		}
+	}
+	return nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {

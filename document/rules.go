@@ -193,7 +193,7 @@ func port(n *node, path string) error {
 		return err
 	}
 	p, err := strconv.Atoi(n.text)
-	if solePlaceholder(n.text) == "" && (err != nil || p < 1 || p > 65535) {
+	if solePlaceholder(n.text) == "" && (err != nil || p < 1 || p > 65535 || strconv.Itoa(p) != n.text) {
 		return n.fault(path, "must be a port from 1 to 65535 or a parameter")
 	}
 	return nil

@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // class orders the statements of a Set by what they are for.
 type class int
 
@@ -180,4 +182,25 @@ func matchResource(patterns []pattern, q *query) bool {
 		}
 	}
 	return false
+}
+
+// Uses reports whether a statement looks at a condition key, in a condition or as a
+// variable.
+func (s *Set) Uses(key string) bool {
+	key = lower(key)
+	return slices.ContainsFunc(s.statements, func(st *Statement) bool { return st.uses(key) })
+}
+
+func (s *Statement) uses(key string) bool {
+	return usedIn(s.resources, key) || slices.ContainsFunc(s.conditions, func(c condition) bool {
+		return c.key == key || slices.ContainsFunc(c.operands, func(o operand) bool { return o.pattern.uses(key) })
+	})
+}
+
+func usedIn(patterns []pattern, key string) bool {
+	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.uses(key) })
+}
+
+func (p *pattern) uses(key string) bool {
+	return slices.ContainsFunc(p.tokens, func(t token) bool { return t.kind == variable && t.text == key })
 }

@@ -95,6 +95,8 @@ type Call struct {
 	// Node, Document and Session name what the call is about.
 	Node, Document, Session string
 
+	shellFacts *shellFacts // once asked for
+
 	input   any               // as decoded
 	details map[string]string // of the input, for the audit log; see detailsOf
 	checked bool              // the call was authorised or refused

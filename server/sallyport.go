@@ -268,11 +268,39 @@ func (c *Call) listed(ctx context.Context, n node.Node) (listedNode, error) {
 func (c *Call) mayConnect(ctx context.Context, n node.Node) (bool, string, error) {
 	q := c.query("ssm:StartSession", nil)
 	q.NoAudit = true
-	_, err := c.Server.checker.CheckStart(ctx, q, c.Server.startOf(n, ""))
+	shell, err := c.shell(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	start := c.Server.startOf(n, "")
+	start.Login = shell.login
+	_, err = c.Server.checker.CheckStart(ctx, q, start)
+	if err == nil && shell.wrong != nil {
+		return false, shell.wrong.Error(), nil
+	}
 	if denied := (*access.DeniedError)(nil); errors.As(err, &denied) {
 		return false, denied.Error(), nil
 	}
 	return err == nil, "", err
+}
+
+// shellFacts are what the caller's shells have in common on all nodes.
+type shellFacts struct {
+	login string // as policies see it
+	wrong error  // why there can be none
+}
+
+// shell works out the caller's shell once for a listing.
+func (c *Call) shell(ctx context.Context) (*shellFacts, error) {
+	if c.shellFacts != nil {
+		return c.shellFacts, nil
+	}
+	p, wrong, err := c.plan(ctx, c.Principal, node.Node{}, StartInput{})
+	if err != nil {
+		return nil, err
+	}
+	c.shellFacts = &shellFacts{p.loginKey(), wrong}
+	return c.shellFacts, nil
 }
 
 // defaultDocument is what StartSession runs where the caller names no document.

@@ -18,6 +18,9 @@ type explainAccessInput struct {
 	NodeID    string `json:"NodeId" check:"max=256"`
 	Document  string `json:"Document" check:"max=256"`
 	Resource  string `json:"Resource" check:"max=2048"`
+	// Parameters of the document, and the login asked for, as StartSession takes them.
+	Parameters map[string][]string `json:"Parameters" keys:"min=1,max=255" each:"min=1,max=65535"`
+	RunAs      string              `json:"RunAs" check:"max=32"`
 }
 
 type explainAccessOutput struct {
@@ -190,7 +193,7 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 		}
 		out.NodeID = n.ID
 		if strings.EqualFold(in.Action, "ssm:StartSession") {
-			return checker.ExplainStart(ctx, q, c.Server.startOf(n, document))
+			return c.explainStart(ctx, in, q, n)
 		}
 		q.Resources = append(q.Resources, c.Server.nodeResource(n))
 	}
@@ -203,7 +206,32 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 	if len(q.Resources) == 0 {
 		q.Resources = []access.Resource{{ARN: "*"}}
 	}
+	if in.RunAs != "" {
+		q.Context = map[string][]string{"sallyport:RunAsUser": {in.RunAs}}
+	}
 	return checker.Explain(ctx, q)
+}
+
+// explainStart explains starting a session, which for a login that is not the
+// principal's own takes a second action.
+func (c *Call) explainStart(ctx context.Context, in *explainAccessInput, q access.Query, n node.Node) (access.Explanation, error) {
+	p, wrong, err := c.plan(ctx, q.Principal, n, StartInput{Document: in.Document, Parameters: in.Parameters, RunAs: in.RunAs})
+	if err != nil {
+		return access.Explanation{}, err
+	}
+	e, err := c.Server.checker.ExplainStart(ctx, q, p.start(c.Server))
+	if err != nil || !e.Allowed {
+		return e, err
+	}
+	if wrong != nil && (len(in.Parameters) > 0 || in.RunAs != "") {
+		return access.Explanation{}, wrong
+	}
+	if !p.login.needsAction() {
+		return e, nil
+	}
+	q.Action, q.Resources = actionRunAs, []access.Resource{c.Server.nodeResource(n)}
+	q.Context = map[string][]string{"sallyport:RunAsUser": {p.login.name}}
+	return c.Server.checker.Explain(ctx, q)
 }
 
 // visibleNode finds a node that the caller may list or connect to. To others every

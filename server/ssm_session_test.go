@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"sallyport.dev/document"
-	"sallyport.dev/identity"
 	"sallyport.dev/recording"
 	"sallyport.dev/session"
 )
@@ -84,26 +82,6 @@ func TestDescribeSessions(t *testing.T) {
 	second := h.json(admin, "AmazonSSM.DescribeSessions", fmt.Sprintf(`{"State":"Active","MaxResults":1,"NextToken":%q}`, token))
 	if !strings.Contains(first.body, "00002") || !strings.Contains(second.body, "00001") || strings.Contains(second.body, "NextToken") {
 		t.Errorf("pages: got %s and %s", first.body, second.body)
-	}
-}
-
-func TestRunAs(t *testing.T) {
-	enabled := &document.Document{Inputs: document.Inputs{RunAsEnabled: true, RunAsDefaultUser: "web"}}
-	disabled := &document.Document{Inputs: document.Inputs{RunAsDefaultUser: "web"}}
-	tagged := identity.Principal{Tags: identity.Tags{runAsTag: "alice"}}
-	for _, test := range []struct {
-		name string
-		p    identity.Principal
-		d    *document.Document
-		want string
-	}{
-		{"the principal's tag", tagged, enabled, "alice"},
-		{"the document's default", identity.Principal{}, enabled, "web"},
-		{"switched off", tagged, disabled, ""},
-	} {
-		if got := runAs(test.p, test.d); got != test.want {
-			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
-		}
 	}
 }
 

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 
 	"sallyport.dev/access"
@@ -74,10 +73,10 @@ func (in StartInput) members() map[string]any {
 	return members
 }
 
-// start authorises the node and the document, in that order of refusals: who may not
-// use a target learns nothing about it.
+// start authorises the node, the document, where it leads and whom it runs as, and
+// starts the session. Who may not use a target learns nothing about it.
 func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
-	n, known, err := c.checkStart(ctx, in)
+	p, known, err := c.checkStart(ctx, in)
 	if err != nil {
 		return Started{}, err
 	}
@@ -85,14 +84,13 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 	if err != nil {
 		return Started{}, err
 	}
-	req, err := c.startRequest(ctx, in)
-	if err != nil {
-		return Started{}, err
-	}
 	if !known {
 		return Started{}, notConnected(in.Target)
 	}
-	req.Session.NodeID, req.Options.NodeName = n.ID, n.DisplayName()
+	req, err := c.startRequest(in, p)
+	if err != nil {
+		return Started{}, err
+	}
 	token, err := g.Start(ctx, *req)
 	switch {
 	case errors.Is(err, session.ErrNotConnected):
@@ -118,80 +116,84 @@ func (c *Call) checkStillThere(ctx context.Context, g *session.Gateway, id strin
 }
 
 // checkStart authorises starting a session and audits the decision. A node that does
-// not exist is authorised by its ARN alone.
-func (c *Call) checkStart(ctx context.Context, in StartInput) (n node.Node, known bool, err error) {
-	name, err := c.Server.documentName(in.Document)
-	if err != nil {
-		return n, false, err
-	}
-	n, err = c.Server.config.Nodes.Node(ctx, in.Target)
+// not exist is authorised by its ARN alone. What is wrong with the request otherwise is
+// said to those who may start one.
+func (c *Call) checkStart(ctx context.Context, in StartInput) (p *plan, known bool, err error) {
+	n, err := c.Server.config.Nodes.Node(ctx, in.Target)
 	if err != nil && !errors.Is(err, node.ErrNotFound) {
-		return n, false, err
+		return nil, false, err
 	}
 	if known = err == nil; !known {
 		n = node.Node{ID: in.Target}
 	}
+	p, wrong, err := c.plan(ctx, c.Principal, n, in)
+	if err != nil {
+		return nil, known, err
+	}
 	c.checked = true
-	c.Node, c.Document = n.ID, orElse(name, defaultDocument)
+	c.Node, c.Document = n.ID, p.name()
 	for key, values := range in.Context {
 		c.SetContext(key, values...)
 	}
-	_, err = c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), c.Server.startOf(n, name))
-	return n, known, err
+	if _, err := c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), p.start(c.Server)); err != nil {
+		return nil, known, err
+	}
+	if wrong != nil {
+		return nil, known, wrong
+	}
+	return p, known, c.checkMore(ctx, in, p)
 }
 
-// startRequest makes the session out of its document, parameters and caller.
-func (c *Call) startRequest(ctx context.Context, in StartInput) (*session.StartRequest, error) {
-	d, err := c.sessionDocument(ctx, in.Document)
+// Actions that a session needs beside ssm:StartSession.
+const (
+	actionRunAs        = "sallyport:RunAs"
+	actionForwardAgent = "sallyport:ForwardAgent"
+)
+
+// checkMore authorises what needs an action of its own: a login that neither the
+// principal nor the document has, and the forwarding of an SSH agent.
+func (c *Call) checkMore(ctx context.Context, in StartInput, p *plan) error {
+	resource := c.Server.nodeResource(p.node)
+	if p.login.needsAction() {
+		c.SetContext("sallyport:RunAsUser", p.login.name)
+		if err := c.CheckAction(ctx, actionRunAs, resource); err != nil {
+			return err
+		}
+	}
+	if in.Exec != nil && in.Exec.ForwardAgent {
+		return c.CheckAction(ctx, actionForwardAgent, resource)
+	}
+	return nil
+}
+
+// startRequest makes the session out of its plan.
+func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, error) {
+	transfer := in.Exec != nil && in.Exec.Subsystem != ""
+	record := p.document.SessionType != document.Port && !transfer
+	if (record || in.Exec != nil) && p.document.Inputs.KMSKeyID != "" {
+		return nil, ssmError("InvalidDocument", "Sessions with document %s are encrypted between client and node (kmsKeyId), so they cannot be recorded.", p.document.Name)
+	}
+	exec, err := p.exec(in.Exec)
 	if err != nil {
 		return nil, err
 	}
-	params, err := d.Fill(in.Parameters)
-	if bad := (*document.ParameterError)(nil); errors.As(err, &bad) {
-		return nil, ssmError("InvalidParameters", "%s", sentence(bad))
-	}
-	if err != nil {
-		return nil, err
-	}
-	record := d.SessionType != document.Port
-	if record && d.Inputs.KMSKeyID != "" {
-		return nil, ssmError("InvalidDocument", "Sessions with document %s are encrypted between client and node (kmsKeyId), so they cannot be recorded.", d.Name)
-	}
-	s := c.newSession(in, d)
+	s := c.newSession(in, p)
 	c.Session = s.ID
-	start := c.startMessage(s, d, params)
-	start.Exec = in.Exec
+	start := c.startMessage(s, p)
+	start.Exec = exec
 	return &session.StartRequest{
 		Session: s,
 		Start:   start,
-		Options: session.Options{Record: record, RecordInput: c.Server.config.RecordInput},
+		Options: session.Options{NodeName: p.node.DisplayName(), Record: record, RecordInput: c.Server.config.RecordInput},
 	}, nil
 }
 
-// sessionDocument finds the document of a session, with the preferences of the
-// deployment where it has none of its own.
-func (c *Call) sessionDocument(ctx context.Context, name string) (*document.Document, error) {
-	d, err := c.findDocument(ctx, orElse(name, defaultDocument), "")
-	if err != nil {
-		return nil, err
-	}
-	if d.parsed.Type != document.TypeSession {
-		return nil, ssmError("InvalidDocument", "Document %s is of type %s; sessions need one of type Session.", d.stored.Name, d.parsed.Type)
-	}
-	if d.parsed.SessionType == document.StandardStream {
-		return d.parsed, nil
-	}
-	prefs, err := c.findDocument(ctx, defaultDocument, "")
-	if err != nil {
-		return nil, err
-	}
-	return d.parsed.WithPreferences(prefs.parsed), nil
-}
-
 // newSession is the row of a session that the caller starts.
-func (c *Call) newSession(in StartInput, d *document.Document) session.Session {
+func (c *Call) newSession(in StartInput, p *plan) session.Session {
+	d := p.document
 	return session.Session{
 		ID:          session.NewID(c.Principal.SessionIDPrefix()),
+		NodeID:      p.node.ID,
 		Target:      in.Target,
 		Document:    d.Name,
 		SessionType: d.SessionType,
@@ -201,30 +203,24 @@ func (c *Call) newSession(in StartInput, d *document.Document) session.Session {
 		RootID:      c.Principal.RootID(),
 		Reason:      in.Reason,
 		SourceIP:    c.Origin.SourceIP,
-		RunAs:       runAs(c.Principal, d),
+		RunAs:       p.login.name,
 		MaxDuration: d.MaxDuration(),
 		IdleTimeout: d.IdleTimeout(),
 	}
 }
 
-// runAsTag is the principal tag that names the OS user of the principal's sessions.
-const runAsTag = "SSMSessionRunAs"
-
-// runAs is the OS user that a session asks for: empty for the node's default.
-func runAs(p identity.Principal, d *document.Document) string {
-	if !d.Inputs.RunAsEnabled {
-		return ""
-	}
-	if values := p.Tags.Values(runAsTag); len(values) > 0 && values[0] != "" {
-		return values[0]
-	}
-	return d.Inputs.RunAsDefaultUser
-}
-
 // startMessage is what the agent is told.
-func (c *Call) startMessage(s session.Session, d *document.Document, params map[string]json.RawMessage) wire.StartSession {
-	return wire.StartSession{
-		SessionID: s.ID, DocumentName: d.Name, DocumentContent: d.Content(),
-		Parameters: params, RunAsUser: s.RunAs, SessionOwner: s.Owner,
+func (c *Call) startMessage(s session.Session, p *plan) wire.StartSession {
+	d := p.document
+	if p.login.name != "" {
+		d = d.WithRunAs()
 	}
+	m := wire.StartSession{
+		SessionID: s.ID, DocumentName: d.Name, DocumentContent: d.Content(), Parameters: p.params,
+		RunAsUser: p.login.name, RunAsRoot: p.login.name == root, SessionOwner: s.Owner,
+	}
+	if p.remote != nil {
+		m.Forward = c.Server.config.Forward
+	}
+	return m
 }
