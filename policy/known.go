@@ -88,7 +88,7 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 
 // Sallyport's own operations.
 const sallyportActions = `
-DisableUser EnableUser ExplainAccess GetRecording GetSession GetStatus ListNodes ListSessions QueryAudit`
+DisableUser EnableUser ExplainAccess ForwardAgent GetRecording GetSession GetStatus ListNodes ListSessions QueryAudit RunAs`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none
@@ -157,6 +157,7 @@ func knownKeys() map[string]string {
 			RootDeviceType SourceInstanceARN Tenancy CreateAction Attribute Attribute/ Vpc Subnet`,
 		"iam": `AssociatedResourceArn AWSServiceName FIDO-certification OrganizationsPolicyId PassedToService
 			PermissionsBoundary PolicyARN RegisterSecurityKey ResourceTag/`,
+		"sallyport": `RemoteAddress RemoteHost RemotePort RunAsUser`,
 		"sts": `AWSServiceName DurationSeconds ExternalId RequestContext/ RoleSessionName SourceIdentity TaskPolicyArn
 			TransitiveTagKeys`,
 	}

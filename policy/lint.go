@@ -230,7 +230,45 @@ func (l *linter) conditions(s *Statement) {
 		for j := range c.operands {
 			l.operand(c, &c.operands[j])
 		}
+		if c.key == keyRemoteHost {
+			l.remoteHost(s, c)
+		}
 	}
+}
+
+// Condition keys of where Port sessions lead.
+const (
+	keyRemoteHost    = "sallyport:remotehost"
+	keyRemotePort    = "sallyport:remoteport"
+	keyRemoteAddress = "sallyport:remoteaddress"
+)
+
+// remoteHost finds hosts that are written as no request has them, and denials that
+// another name of the host steps around.
+func (l *linter) remoteHost(s *Statement, c *condition) {
+	if s.Deny && !c.negated && c.family != familyNull {
+		l.report(c.off, Warning, "deny-by-name", "allow the hosts that are needed (Deny with StringNotLike), or deny networks: sessions { deny_forward = […] } of the server",
+			"a host that is denied by its name can be reached by another name, or by its address")
+	}
+	for i := range c.operands {
+		o := &c.operands[i]
+		if form := strings.TrimSuffix(lower(o.text), "."); form != o.text && !strings.Contains(o.text, "${") {
+			l.report(o.pattern.off, Warning, "host-form", fmt.Sprintf("write %q", form),
+				"%s is compared with hosts in lower case and without a dot at the end", c.keyText)
+		}
+	}
+}
+
+// needsRemote reports whether the statement holds for Port sessions only, by a
+// condition on where they lead.
+func (s *Statement) needsRemote() bool {
+	return slices.ContainsFunc(s.conditions, func(c condition) bool {
+		remote := c.key == keyRemoteHost || c.key == keyRemotePort || c.key == keyRemoteAddress
+		if c.family == familyNull {
+			return remote && !c.null(true)
+		}
+		return remote && !c.negated && !c.ifExists && c.quantifier != forAll
+	})
 }
 
 // requiresPresence reports whether the statement asks that the key be present.

@@ -221,7 +221,7 @@ func (l *linter) forwardOnly() {
 			a := splitARN(&s.resources[j])
 			shell = shell || a.covers("ssm", "document/SSM-SessionManagerRunShell")
 			limited = limited || a.isDocument()
-			if nothing, _ := a.matchesNothing(); nothing == "" && a.isNode() && !s.checksDocument(true) {
+			if nothing, _ := a.matchesNothing(); nothing == "" && a.isNode() && !s.checksDocument(true) && !s.needsRemote() {
 				nodes = append(nodes, &s.resources[j])
 			}
 		}

@@ -69,6 +69,15 @@ func TestLint(t *testing.T) {
 		{"check asked for the wrong way", statements(strings.NewReplacer(`"true"`, `"false"`, "arn", "§arn").Replace(checked), allowOn("ssm:StartSession", forward)), "warning forward-only-shell"},
 		{"shell documents allowed as well", statements(allowOn("ssm:StartSession", nodes), allowOn("ssm:StartSession", "arn:aws:ssm:*:*:document/*")), ""},
 
+		{"forward only to a host", statements(`{"Effect":"Allow","Action":"ssm:StartSession","Resource":["`+nodes+`","`+forward+`"],"Condition":{"StringEquals":{"sallyport:RemoteHost":"db"}}}`), ""},
+		{"forward only to any but a host", statements(`{"Effect":"Allow","Action":"ssm:StartSession","Resource":["§`+nodes+`","`+forward+`"],"Condition":{"StringNotEquals":{"sallyport:RemoteHost":"db"}}}`), "warning forward-only-shell"},
+		{"host in capitals", statements(allowIf(`"StringLike":{"sallyport:RemoteHost":["*.internal","§DB"]}`)), "warning host-form"},
+		{"host with a dot", statements(allowIf(`"StringEquals":{"sallyport:RemoteHost":"§db."}`)), "warning host-form"},
+		{"host denied", statements(`{"Effect":"Deny","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"§sallyport:RemoteHost":"db"}}}`), "warning deny-by-name"},
+		{"all hosts but one denied", statements(`{"Effect":"Deny","Action":"ssm:StartSession","Resource":"*","Condition":{"StringNotEquals":{"sallyport:RemoteHost":"db"}}}`), ""},
+		{"unknown key of ours", statements(allowIf(`"StringEquals":{"§sallyport:RunAs":"web"}`)), "warning unknown-key"},
+		{"keys of ours", statements(allowIf(`"StringEquals":{"sallyport:RunAsUser":"web"},"NumericEquals":{"sallyport:RemotePort":"5432"},"IpAddress":{"sallyport:RemoteAddress":"10.0.0.0/8"}`)), ""},
+
 		{"region and account lost", statements(allowOn("ssm:StartSession", "§arn:aws:ec2:::instance/*")), "error matches-nothing"},
 		{"account lost", statements(allowOn("ssm:StartSession", "§arn:aws:ssm:us-east-1::managed-instance/*")), "error matches-nothing"},
 		{"AWS document with an account", statements(allowOn("ssm:StartSession", "§arn:aws:ssm:us-east-1:111111111111:document/AWS-StartSSHSession")), "error matches-nothing"},
