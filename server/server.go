@@ -27,6 +27,7 @@ type Server struct {
 	resolver *identity.Resolver
 	issuer   *identity.Issuer
 	ssh      *identity.SSH
+	keyWatch *keyWatch // nil without a gateway
 	logins   *logins
 	metrics  *metrics
 	agents   *agents
@@ -72,6 +73,7 @@ func New(c Config) (*Server, error) {
 	if c.Gateway != nil {
 		s.channels = newChannels(s, c.PeerTLS)
 		s.nodeRemoved = c.Gateway.RemoveNode
+		s.keyWatch = watchKeys(s, c.Gateway, keyWatchEvery)
 	}
 	return s, nil
 }
@@ -84,6 +86,7 @@ func regions(home string) []string {
 
 // Close records what is still only counted. The Server must not be used afterwards.
 func (s *Server) Close() {
+	s.keyWatch.close()
 	s.agents.close()
 	s.logins.flush(context.Background())
 	s.checker.Flush(context.Background())

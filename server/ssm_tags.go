@@ -74,11 +74,15 @@ func (t tagged) change(ctx context.Context, c *Call, change func(identity.Tags) 
 }
 
 func (c *Call) changeNodeTags(ctx context.Context, id string, change func(identity.Tags) (identity.Tags, error)) error {
-	return c.Server.config.Nodes.UpdateNode(ctx, id, func(n *node.Node) error {
+	err := c.Server.config.Nodes.UpdateNode(ctx, id, func(n *node.Node) error {
 		tags, err := change(n.Tags)
 		n.Tags = tags
 		return err
 	})
+	if err == nil {
+		c.Server.nodeTagged(ctx, id)
+	}
+	return err
 }
 
 func (t tagged) error(err error) error {

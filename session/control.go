@@ -23,6 +23,8 @@ type control struct {
 	agentVersion string
 	gone         atomic.Bool // a newer channel has taken its place
 	ping         atomic.Pointer[time.Timer]
+	features     []string    // of our own that the agent understands
+	hinting      atomic.Bool // a hint at changed keys waits to be written
 }
 
 const (
@@ -71,7 +73,7 @@ func (g *Gateway) runControl(conn *websocket.Conn, node string, silence time.Dur
 	conn.SetReadDeadline(time.Time{})
 	conn.SetReadTimeout(silence)
 	conn.SetReadLimit(maxControl)
-	c := &control{node: node, conn: conn, agentVersion: opening.AgentVersion}
+	c := &control{node: node, conn: conn, agentVersion: opening.AgentVersion, features: opening.Features}
 	stop, err := g.register(c)
 	if err != nil {
 		g.log.Error("control channel refused", "node", node, "error", err)
@@ -315,6 +317,8 @@ func (g *Gateway) serveNode(ctx context.Context, node string, data []byte) []byt
 		return replyFor(nil)
 	case "open":
 		return replyFor(g.open(ctx, c, req, g.adopt))
+	case "keys":
+		return replyFor(g.hintKeys(c))
 	case "send":
 		return replyFor(c.conn.Write(websocket.Binary, req.Frame))
 	case "remove":

@@ -11,7 +11,7 @@ import (
 
 // request is what members ask of each other on the subjects of nodes and sessions.
 type request struct {
-	Op       string             `json:"op"` // open, send, ping, remove; end, complete
+	Op       string             `json:"op"` // open, send, ping, remove, keys; end, complete
 	Session  *Session           `json:"session,omitempty"`
 	Start    *wire.StartSession `json:"start,omitempty"`
 	Options  Options            `json:"options,omitzero"`

@@ -15,6 +15,8 @@ type Opening struct {
 	Cookie               *string `json:"Cookie,omitempty"`
 	AgentVersion         string  `json:"AgentVersion,omitempty"`
 	PlatformType         string  `json:"PlatformType,omitempty"`
+	// Features are what our own agent understands besides AWS's protocol (§28).
+	Features []string `json:"SallyportFeatures,omitempty"`
 }
 
 // Acknowledge is the payload of an acknowledge message (docs/protocol.md §5.1).
