@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,28 +21,25 @@ func (o Options) Command(u User, line string, separate bool) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := &exec.Cmd{Path: path, Args: argv}
+	run := program{path: path, args: argv, env: []string{"TERM=" + defaultTerm}}
 	out, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	cmd.Stdout, cmd.Stderr = w, w
 	var errs *os.File
+	we := w
 	if separate {
-		r, w, err := os.Pipe()
-		if err != nil {
-			out.Close()
-			return nil, err
+		if errs, we, err = os.Pipe(); err != nil {
+			return nil, errors.Join(err, out.Close())
 		}
-		defer w.Close()
-		errs, cmd.Stderr = r, w
+		defer we.Close()
 	}
-	started, err := start(cmd, u, &syscall.SysProcAttr{Setsid: true})
+	started, err := o.start(run, u, nil, w, we, &syscall.SysProcAttr{Setsid: true})
 	if err != nil {
 		return nil, errors.Join(err, out.Close(), closeAny(errs))
 	}
-	return newProcess(started, out, errs), nil
+	return newProcess(started, nil, out, errs), nil
 }
 
 func closeAny(f *os.File) error {

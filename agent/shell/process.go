@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,48 +35,65 @@ const (
 type Process struct {
 	cmd    *exec.Cmd
 	all    members
+	in     *os.File // the terminal's own side, or a pipe to standard input; nil for none
 	out    *os.File // the terminal's own side, or a plain command's output
 	errs   *os.File // a plain command's errors, where they are separate
 	exited chan struct{}
-	status int // valid once exited is closed
+	exit   Exit // valid once exited is closed
 
 	closing sync.Once
 	closed  chan struct{}
 }
 
+// program is what a session runs, before it has an environment and descriptors.
+type program struct {
+	path string // empty for the file server
+	args []string
+	env  []string // beyond that of a login
+}
+
 // Login starts u's login shell on a terminal.
 func (o Options) Login(u User, size Size) (*Process, error) {
-	program := u.Shell
+	return o.startTTY(o.loginShell(u), u, Terminal{Size: size})
+}
+
+// loginShell is u's shell as a login starts it.
+func (o Options) loginShell(u User) program {
+	path := o.shell(u)
+	return program{path: path, args: []string{"-" + filepath.Base(path)}}
+}
+
+// shell is what runs as u's shell.
+func (o Options) shell(u User) string {
 	if o.Program != "" {
-		program = o.Program
+		return o.Program
 	}
-	cmd := &exec.Cmd{Path: program, Args: []string{"-" + filepath.Base(program)}}
-	return startTTY(cmd, u, size)
+	return u.Shell
 }
 
 // Interactive runs a command line with sh on a terminal.
 func (o Options) Interactive(u User, command string, size Size) (*Process, error) {
-	return startTTY(&exec.Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", command}}, u, size)
+	return o.startTTY(program{path: "/bin/sh", args: []string{"sh", "-c", command}}, u, Terminal{Size: size})
 }
 
-func startTTY(cmd *exec.Cmd, u User, size Size) (*Process, error) {
+func (o Options) startTTY(run program, u User, t Terminal) (*Process, error) {
 	master, slave, err := openTTY()
 	if err != nil {
 		return nil, fmt.Errorf("opening a terminal: %w", err)
 	}
 	defer slave.Close()
-	if err := prepareTTY(master, slave, u, size); err != nil {
+	if err := prepareTTY(master, slave, u, t); err != nil {
 		master.Close()
 		return nil, err
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	run.env = append(run.env, "TERM="+t.name())
 	attr := &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
-	started, err := start(cmd, u, attr)
+	started, err := o.start(run, u, slave, slave, slave, attr)
 	if err != nil {
 		master.Close()
 		return nil, err
 	}
-	return newProcess(started, master, nil), nil
+	return newProcess(started, master, master, nil), nil
 }
 
 // openTTY opens a terminal whose master side does not hold a thread per Read and
@@ -114,52 +130,33 @@ func setSize(tty *os.File, s Size) error {
 	return errors.Join(cerr, err)
 }
 
-// prepareTTY sizes the terminal and gives it to the user, whose programs may open it
-// again by name.
-func prepareTTY(master, slave *os.File, u User, size Size) error {
-	if size == (Size{}) {
-		size = defaultSize
+// start runs a program as u in u's home, or in / where that cannot be entered.
+func (o Options) start(run program, u User, in, out, errs *os.File, attr *syscall.SysProcAttr) (started, error) {
+	l := launch{
+		Path: run.path, Args: run.args, Env: append(environ(u), run.env...), Dir: u.Home, Umask: -1,
+		Switch: u.Switch, UID: u.UID, GID: u.GID, Groups: u.Groups,
 	}
-	if err := setSize(master, size); err != nil {
-		return fmt.Errorf("sizing the terminal: %w", err)
-	}
-	if !u.Switch {
-		return nil
-	}
-	if err := os.Chown(slave.Name(), int(u.UID), -1); err != nil {
-		return fmt.Errorf("handing over the terminal: %w", err)
-	}
-	return nil
-}
-
-// start runs cmd as u in u's home, or in / where that cannot be entered, and returns
-// the command that runs.
-func start(cmd *exec.Cmd, u User, attr *syscall.SysProcAttr) (*exec.Cmd, error) {
-	if u.Switch {
-		attr.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
-	}
-	env := environ(u)
-	if !u.Detached {
-		env = append(env, newMark())
+	s := started{mark: newMark()}
+	if u.Detached {
+		s.mark = ""
+	} else {
+		l.Env = append(l.Env, s.mark)
 	}
 	var err error
-	for _, dir := range []string{u.Home, "/"} {
-		c := &exec.Cmd{Path: cmd.Path, Args: cmd.Args, Env: env, Dir: dir, SysProcAttr: attr,
-			Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr}
-		if err = c.Start(); err == nil {
-			return c, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			break
-		}
-	}
-	return nil, err
+	s.cmd, err = l.start(in, out, errs, attr)
+	return s, err
 }
 
-// newProcess watches cmd, which must have been started as the leader of a session.
-func newProcess(cmd *exec.Cmd, out, errs *os.File) *Process {
-	p := &Process{cmd: cmd, out: out, errs: errs, exited: make(chan struct{}), closed: make(chan struct{})}
-	p.all = newMembers(cmd.Process.Pid, markOf(cmd.Env))
+// started is a program that runs.
+type started struct {
+	cmd  *exec.Cmd
+	mark string // in its environment; empty for none
+}
+
+// newProcess watches a program, which must have been started as the leader of a session.
+func newProcess(s started, in, out, errs *os.File) *Process {
+	p := &Process{cmd: s.cmd, in: in, out: out, errs: errs, exited: make(chan struct{}), closed: make(chan struct{})}
+	p.all = newMembers(s.cmd.Process.Pid, s.mark)
 	go p.watch()
 	return p
 }
@@ -167,16 +164,31 @@ func newProcess(cmd *exec.Cmd, out, errs *os.File) *Process {
 // watch waits for the leader without reaping it: as long as it stays a zombie its
 // number, by which Close finds the session's processes, cannot be given to another.
 func (p *Process) watch() {
-	p.status = waitExit(p.cmd.Process.Pid)
+	p.exit = waitExit(p.cmd.Process.Pid)
 	close(p.exited)
 }
 
 // Exited is closed when the program has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
+// Exit is how a program ended.
+type Exit struct {
+	Status int            // 128 and the signal's number where a signal ended it
+	Signal syscall.Signal // zero for none
+	Core   bool           // it left its memory in a file
+}
+
+// exitBy is the exit of a program that a signal ended.
+func exitBy(sig syscall.Signal, core bool) Exit {
+	return Exit{Status: 128 + int(sig), Signal: sig, Core: core}
+}
+
+// Exit returns how the program ended. It is valid once Exited is closed.
+func (p *Process) Exit() Exit { return p.exit }
+
 // Status returns the exit status, 128 and the signal's number for a program that a
 // signal ended. It is valid once Exited is closed.
-func (p *Process) Status() int { return p.status }
+func (p *Process) Status() int { return p.exit.Status }
 
 // Read reads what the program wrote to its terminal or output. It returns io.EOF when
 // nobody has it open any more.
@@ -194,13 +206,21 @@ func read(f *os.File, b []byte) (int, error) {
 	return n, err
 }
 
-// Write types b at the terminal; it blocks while the program does not read.
-func (p *Process) Write(b []byte) (int, error) { return p.out.Write(b) }
+// Write types b at the terminal, or gives it to the program's standard input; it blocks
+// while the program does not read.
+func (p *Process) Write(b []byte) (int, error) { return p.in.Write(b) }
+
+// CloseWrite ends the program's standard input where that is no terminal.
+func (p *Process) CloseWrite() {
+	if p.in != nil && p.in != p.out {
+		p.in.Close()
+	}
+}
 
 // TryWrite types as much of b as the terminal takes without waiting, and returns how
 // much that was. It must not be called while a Write is under way.
 func (p *Process) TryWrite(b []byte) int {
-	raw, err := p.out.SyscallConn()
+	raw, err := p.in.SyscallConn()
 	if err != nil {
 		return 0
 	}
@@ -235,6 +255,7 @@ func (p *Process) Signal(sig syscall.Signal) {
 func (p *Process) Close() {
 	p.closing.Do(func() {
 		p.end()
+		p.CloseWrite()
 		p.out.Close()
 		if p.errs != nil {
 			p.errs.Close()

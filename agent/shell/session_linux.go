@@ -21,24 +21,28 @@ type childInfo struct {
 	}
 }
 
-const cldExited = 1 // si_code of a child that ended by itself
+// si_code of a child.
+const (
+	cldExited = 1 // ended by itself
+	cldDumped = 3 // ended by a signal, and left its memory in a file
+)
 
-// waitExit waits for the process to end, leaving it to be reaped, and returns its
-// exit status, 128 and the number of the signal that ended it, or 255 if unknown.
-func waitExit(pid int) int {
+// waitExit waits for the process to end, leaving it to be reaped, and returns how it
+// ended, status 255 if unknown.
+func waitExit(pid int) Exit {
 	var info unix.Siginfo
 	err := error(unix.EINTR)
 	for err == unix.EINTR {
 		err = unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
 	}
 	if err != nil {
-		return 255
+		return Exit{Status: 255}
 	}
 	c := (*childInfo)(unsafe.Pointer(&info))
 	if c.code == cldExited {
-		return int(c.child.status) & 0xff
+		return Exit{Status: int(c.child.status) & 0xff}
 	}
-	return 128 + int(c.child.status)
+	return exitBy(syscall.Signal(c.child.status), c.code == cldDumped)
 }
 
 // members are the processes of a session: those that the kernel counts to it, and

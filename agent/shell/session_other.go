@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitExit waits for the process to end and returns its exit status, 128 and the
-// number of the signal that ended it, or 255 if unknown.
-func waitExit(pid int) int {
+// waitExit waits for the process to end and returns how it ended, status 255 if unknown.
+func waitExit(pid int) Exit {
 	var ws unix.WaitStatus
 	err := error(unix.EINTR)
 	for err == unix.EINTR {
@@ -18,11 +17,11 @@ func waitExit(pid int) int {
 	}
 	switch {
 	case err != nil:
-		return 255
+		return Exit{Status: 255}
 	case ws.Signaled():
-		return 128 + int(ws.Signal())
+		return exitBy(ws.Signal(), ws.CoreDump())
 	}
-	return ws.ExitStatus()
+	return Exit{Status: ws.ExitStatus()}
 }
 
 // members are the processes of a session: without /proc, those of its leader's group.

@@ -1,0 +1,31 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/pkg/sftp"
+)
+
+// serveFiles is the main of the file server: SFTP, version 3, on standard input and
+// output, with the rights of the user that it runs as, from the directory it is
+// started in. It returns the exit status.
+func serveFiles() int {
+	server, err := sftp.NewServer(standardStreams{})
+	if err == nil {
+		err = server.Serve()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(os.Stderr, "sallyport: serving files:", err)
+		return 1
+	}
+	return 0
+}
+
+type standardStreams struct{}
+
+func (standardStreams) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
+func (standardStreams) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
+func (standardStreams) Close() error                { return os.Stdin.Close() }
