@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/wire"
 )
 
 // Config is a member's configuration: the file sallyportd.hcl, or what a program
@@ -58,6 +59,10 @@ type Config struct {
 	// RecordingsDir is where recordings are written; DataDir/recordings by default.
 	RecordingsDir string `hcl:"recordings_dir,optional"`
 
+	// TrustedProxies are networks of load balancers whose X-Forwarded-For and
+	// X-Forwarded-Proto tell who calls; none by default.
+	TrustedProxies []string `hcl:"trusted_proxies,optional"`
+
 	// LogFormat is text or json; LogLevel is debug, info, warn or error.
 	LogFormat string `hcl:"log_format,optional"`
 	LogLevel  string `hcl:"log_level,optional"`
@@ -68,6 +73,8 @@ type Config struct {
 
 	Logger *slog.Logger
 	Now    func() time.Time
+
+	trustedProxies []netip.Prefix
 }
 
 // TLS says which certificate the listeners show. With no files the member's own CA
@@ -102,6 +109,10 @@ type Sessions struct {
 	AgentGrace string `hcl:"agent_grace,optional"`
 	// StartTimeout is how long an agent may take to open a session.
 	StartTimeout string `hcl:"start_timeout,optional"`
+	// DenyForward and AllowForward are networks that forwards may not reach, and the
+	// only ones that they may, if there are any.
+	DenyForward  []string `hcl:"deny_forward,optional"`
+	AllowForward []string `hcl:"allow_forward,optional"`
 
 	disconnectGrace, agentGrace, startTimeout time.Duration
 }
@@ -155,7 +166,38 @@ func (c *Config) Check() error {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		return errors.New("tls: cert_file and key_file go together")
 	}
+	if err := c.checkProxies(); err != nil {
+		return err
+	}
 	return c.Sessions.check()
+}
+
+func (c *Config) checkProxies() (err error) {
+	if c.trustedProxies, err = networks("trusted_proxies", c.TrustedProxies); err != nil {
+		return err
+	}
+	for i, p := range c.trustedProxies {
+		if p.Bits() == 0 {
+			return fmt.Errorf("trusted_proxies: %q trusts everyone to say where they come from", c.TrustedProxies[i])
+		}
+	}
+	return nil
+}
+
+// networks reads CIDR prefixes, or addresses, which stand for themselves alone.
+func networks(key string, texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
+			p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || p != p.Masked() || p.Addr().Is4In6() {
+			return nil, fmt.Errorf("%s: %q is not a network such as 10.0.0.0/8 or fd00::/8", key, text)
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 func (c *Config) fill() {
@@ -243,7 +285,31 @@ func (c *Config) readStoreFile() error {
 	return nil
 }
 
+// forward returns the rules for forwards, nil if there are none.
+func (s *Sessions) forward() *wire.ForwardRules {
+	if len(s.DenyForward)+len(s.AllowForward) == 0 {
+		return nil
+	}
+	return &wire.ForwardRules{Deny: s.DenyForward, Allow: s.AllowForward}
+}
+
+func (s *Sessions) checkForward() error {
+	for key, texts := range map[string][]string{"sessions.deny_forward": s.DenyForward, "sessions.allow_forward": s.AllowForward} {
+		prefixes, err := networks(key, texts)
+		if err != nil {
+			return err
+		}
+		for i, p := range prefixes {
+			texts[i] = p.String()
+		}
+	}
+	return nil
+}
+
 func (s *Sessions) check() error {
+	if err := s.checkForward(); err != nil {
+		return err
+	}
 	for _, d := range []struct {
 		key   string
 		text  string

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +56,10 @@ func TestConfigMistakes(t *testing.T) {
 		{"cluster on SQLite", goodConfig + "nats {\n urls = [\"nats://127.0.0.1:1\"]\n}", "store: members of a cluster share a PostgreSQL database"},
 		{"two stores", goodConfig + "store = \"a\"\nstore_file = \"b\"", "store and store_file"},
 		{"grace without a unit", goodConfig + "sessions {\n agent_grace = \"60\"\n}", `sessions.agent_grace: "60" is not a duration from 1s to 24h`},
+		{"a host as a network", goodConfig + "sessions {\n deny_forward = [\"db.internal\"]\n}", `sessions.deny_forward: "db.internal" is not a network`},
+		{"a network with host bits", goodConfig + "sessions {\n allow_forward = [\"10.0.0.1/8\"]\n}", `sessions.allow_forward: "10.0.0.1/8" is not a network`},
+		{"an IPv4 network as IPv6", goodConfig + "sessions {\n deny_forward = [\"::ffff:10.0.0.0/104\"]\n}", `is not a network`},
+		{"everyone as a proxy", goodConfig + `trusted_proxies = ["0.0.0.0/0"]`, `trusted_proxies: "0.0.0.0/0" trusts everyone`},
 		{"member with a dot", goodConfig + `member = "a.b"`, "member: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -81,5 +86,24 @@ func TestStoreFile(t *testing.T) {
 	}
 	if got, want := c.Store, "postgres://u:p@db/sallyport"; got != want {
 		t.Errorf("store: got %q, want %q", got, want)
+	}
+}
+
+// Networks come in any spelling and leave in one.
+func TestNetworks(t *testing.T) {
+	c, err := load(t, goodConfig+`
+trusted_proxies = ["10.1.2.3", "fd00::/8"]
+sessions {
+  deny_forward  = ["169.254.0.0/16", "FD00:EC2::254"]
+  allow_forward = ["10.0.0.0/8"]
+}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(c.trustedProxies), "[10.1.2.3/32 fd00::/8]"; got != want {
+		t.Errorf("trusted_proxies: got %s, want %s", got, want)
+	}
+	if got, want := fmt.Sprint(*c.Sessions.forward()), "{[169.254.0.0/16 fd00:ec2::254/128] [10.0.0.0/8]}"; got != want {
+		t.Errorf("forward: got %s, want %s", got, want)
 	}
 }

@@ -142,6 +142,8 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Now:                   m.cfg.Now,
 		RequireDocumentAccess: m.cfg.Sessions.RequireDocumentAccess,
 		RecordInput:           m.cfg.Sessions.RecordInput,
+		Forward:               m.cfg.Sessions.forward(),
+		TrustedProxies:        m.cfg.trustedProxies,
 		Metrics:               registry,
 		Ready:                 m.Ready,
 		Version:               build.Version(),
