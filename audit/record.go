@@ -11,7 +11,8 @@ const (
 	EventLogin        = "login"         // an authentication that failed
 	EventSessionStart = "session.start" // both ends attached or the session opened
 	EventSessionEnd   = "session.end"
-	EventNode         = "node" // registered, connected, lost
+	EventCommandEnd   = "command.end" // on one node, or on all
+	EventNode         = "node"        // registered, connected, lost
 	EventChange       = "change"
 	EventAccess       = "access" // reading recordings and audit
 	EventServer       = "server" // start, stop

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/command"
 	"sallyport.dev/document"
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
@@ -35,6 +36,7 @@ var (
 	_ session.Store  = (*Store)(nil)
 	_ audit.Store    = (*Store)(nil)
 	_ document.Store = (*Store)(nil)
+	_ command.Store  = (*Store)(nil)
 )
 
 // Errors of the store itself.
