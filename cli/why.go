@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -22,6 +23,7 @@ var shortActions = map[string]string{
 
 func (p *program) newWhyCommand() *cobra.Command {
 	var in client.ExplainAccessInput
+	var parameters string
 	cmd := &cobra.Command{
 		Use:   "why [PRINCIPAL] ACTION [NODE]",
 		Short: "Explain why something is allowed or refused",
@@ -35,17 +37,48 @@ ACTION is connect, an operation of ssm such as StartSession, or service:Operatio
 Exit status 0 if it is allowed, 1 if not.`,
 		Example: `  sallyport why connect backend-1
   sallyport why alice connect backend-1 --document AWS-StartSSHSession
+  sallyport why connect frontend-1 --document AWS-StartPortForwardingSessionToRemoteHost --parameters host=db,portNumber=5432
+  sallyport why connect frontend-1 --login root
   sallyport why assumed-role/Operators/bob ssm:StartSession i-060ee0879f3ec4eb7
   sallyport why sallyport:QueryAudit`,
 		Args:              between(1, 3, "want [PRINCIPAL] ACTION [NODE]"),
 		ValidArgsFunction: p.completeWhy,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if in.Parameters, err = documentParameters(parameters); err != nil {
+				return err
+			}
 			return p.why(cmd.Context(), in, args)
 		},
 	}
 	cmd.Flags().StringVar(&in.Document, "document", "", "session `document`, where the action takes one")
+	cmd.Flags().StringVar(&parameters, "parameters", "", "parameters of the document: `JSON` such as {\"host\": [\"db\"]}, or host=db,portNumber=5432")
+	cmd.Flags().StringVar(&in.RunAs, "login", "", "`login` on the node that is asked for")
 	cmd.Flags().StringVar(&in.Resource, "resource", "", "`ARN` of what it would be done to, in place of a node")
 	return cmd
+}
+
+// documentParameters reads JSON of lists, or the AWS CLI's shorthand of single values.
+func documentParameters(text string) (map[string][]string, error) {
+	var parameters map[string][]string
+	if text == "" {
+		return nil, nil
+	}
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		if err := json.Unmarshal([]byte(text), &parameters); err != nil {
+			return nil, usagef(`--parameters: want JSON such as {"name": ["value"]}: %w`, err)
+		}
+		return parameters, nil
+	}
+	parameters = map[string][]string{}
+	for _, pair := range strings.Split(text, ",") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || name == "" {
+			return nil, usagef("--parameters: %q is not NAME=VALUE", pair)
+		}
+		parameters[name] = []string{value}
+	}
+	return parameters, nil
 }
 
 // whyArguments are [PRINCIPAL] ACTION [NODE]: of two, the first is the principal if it is

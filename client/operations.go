@@ -159,6 +159,9 @@ type ExplainAccessInput struct {
 	NodeID    string `json:"NodeId,omitempty"`
 	Document  string `json:"Document,omitempty"`
 	Resource  string `json:"Resource,omitempty"`
+	// Parameters of the document and RunAs, a login, for ssm:StartSession.
+	Parameters map[string][]string `json:"Parameters,omitempty"`
+	RunAs      string              `json:"RunAs,omitempty"`
 }
 
 // ExplainAccessOutput is the answer, one part per resource that is checked.
