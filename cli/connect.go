@@ -5,17 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"sallyport.dev/client"
 )
@@ -23,63 +22,97 @@ import (
 // commandDocument runs a command on a terminal; its parameter is one shell line.
 const commandDocument = "AWS-StartInteractiveCommand"
 
+// apartDocument runs a command without a terminal: its output, its errors and its exit
+// status come apart.
+const apartDocument = "AWS-StartNonInteractiveCommand"
+
 // leavePatience bounds the call that ends a session which the person left.
 const leavePatience = 3 * time.Second
 
 type connectFlags struct {
 	document, reason, parameters string
+	login                        string
+	pick                         pickFlags
+	terminal, noTerminal         bool
+	action                       string
+	localPort                    string
 }
 
 func (p *program) newConnectCommand() *cobra.Command {
 	var flags connectFlags
 	cmd := &cobra.Command{
-		Use:   "connect {NAME | ID | KEY=VALUE...} [-- COMMAND [ARG]...]",
+		Use:   "connect [NAME | ID | KEY=VALUE... | -] [-- COMMAND [ARG]...]",
 		Short: "Open a shell on a node, or run a command there",
-		Long: `Open a shell on a node, or run a command there on a terminal of its own.
+		Long: `Open a shell on a node, or run a command there.
 
 The node is named by id, by name, by a unique beginning of either, or by tags that all
-hold. Among several you choose; without a terminal they are listed.
+hold; - is the one of last time. Among several you choose; without a terminal they are
+listed. Without any you get the menu.
 
-One COMMAND alone is a line for the node's shell; with ARGs each word stays one word.
+One COMMAND alone is a line for the node's shell; with ARGs each word stays one word. On
+a terminal it gets one there too. Otherwise, and with -T, standard output and standard
+error stay apart, and there is no input: sallyport ssh passes that on.
 Standard output is the session's and nothing else. Typed at the start of a line,
 ~. leaves the session and ~? shows what else there is.
+
+-n, -x, -s, -a, -o, -p and -r are those of aws-connect, which may be an alias of
+"sallyport connect": -a tunnel forwards ports as sallyport tunnel does, local port 9999
+to the node's SSH unless others are given.
 
 Exit status: the remote one where the agent tells it, 1 if refused, 2 for wrong usage,
 255 if the session could not be opened or broke, 128 and more if a signal ended it.`,
 		Example: `  sallyport connect frontend-1
   sallyport connect Team=payments Environment=Development
+  sallyport connect -
+  sallyport connect -s front
+  sallyport connect frontend-1 --login deploy
   sallyport connect frontend-1 -- journalctl -u nginx -n 20
-  sallyport connect frontend-1 -- 'dmesg | tail'
-  echo uptime | sallyport connect frontend-1`,
-		Args:              atLeast(1, "name a node, as sallyport nodes shows them"),
+  sallyport connect frontend-1 -T -- 'dmesg | tail' >dmesg.txt
+  sallyport connect -a tunnel -n frontend-1 5432:db.internal:5432`,
 		ValidArgsFunction: p.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			terms, command := args, []string(nil)
 			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 				terms, command = args[:dash], args[dash:]
+				if len(command) == 0 {
+					return usagef("no command follows --")
+				}
 			}
 			return p.connect(cmd.Context(), terms, command, flags)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.document, "document", "", "session `document`; a shell, or the one for commands, unless given")
+	f.StringVarP(&flags.document, "document", "d", "", "session `document`; a shell, or the one for commands, unless given")
 	f.StringVar(&flags.reason, "reason", "", "why, for the audit log (256 characters)")
 	f.StringVar(&flags.parameters, "parameters", "", "parameters of the document as `JSON`: {\"name\": [\"value\"]}")
+	f.StringVarP(&flags.login, "login", "l", "", "`user` to be on the node, where policy lets you choose; not on AWS")
+	f.BoolVarP(&flags.terminal, "terminal", "t", false, "give the command a terminal, whatever there is here")
+	f.BoolVarP(&flags.noTerminal, "no-terminal", "T", false, "give the command no terminal")
+	f.StringVarP(&flags.action, "action", "a", "shell", "shell, ssh (the same) or tunnel")
+	f.StringVarP(&flags.localPort, "local-port", "o", "", "with -a tunnel, local `port` for the node's SSH")
+	p.addPickFlags(cmd, &flags.pick)
+	cmd.RegisterFlagCompletionFunc("action", cobra.FixedCompletions([]string{"shell", "ssh", "tunnel"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func (p *program) connect(ctx context.Context, terms, command []string, flags connectFlags) error {
-	if len(terms) == 0 {
-		return usagef("no node is named")
+	switch flags.action {
+	case "shell", "ssh":
+	case "tunnel":
+		return p.connectTunnel(ctx, terms, command, flags)
+	case "document":
+		return usagef("-a document: sallyport run NODE -- COMMAND runs commands, and --document opens a session with a document")
+	default:
+		return usagef("-a %q: want shell, ssh or tunnel", flags.action)
 	}
-	if slices.Contains(terms, "") {
-		return usagef("the node's name is empty; sallyport nodes shows them")
+	if flags.localPort != "" {
+		return usagef("-o %q: a local port goes with -a tunnel", flags.localPort)
 	}
-	in, err := startInput(command, flags)
+	session, err := p.newCommandLine(command, flags)
 	if err != nil {
 		return err
 	}
-	node, err := p.resolve(ctx, terms)
+	node, path, err := p.choose(ctx, terms, flags.pick)
 	if err != nil {
 		return err
 	}
@@ -87,42 +120,90 @@ func (p *program) connect(ctx context.Context, terms, command []string, flags co
 	if err != nil {
 		return err
 	}
-	in.Target = &node.NodeID
-	stream, err := api.StartSession(ctx, in)
-	if err != nil {
-		return p.explainRefusal(err, node, aws.ToString(in.DocumentName))
+	if err := p.mayChooseLogin(ctx, api, flags.login); err != nil {
+		return err
 	}
-	return p.shell(ctx, api, stream, len(command) > 0)
+	in := session.input(node)
+	stream, err := api.Start(ctx, in)
+	if err != nil {
+		return p.explainRefusal(err, node, in.Document)
+	}
+	p.remember(node, path)
+	if session.apart {
+		return p.shell(ctx, api, stream, nil, true)
+	}
+	return p.shell(ctx, api, stream, p.stdin, len(command) > 0)
 }
 
-// startInput builds the request, without its target.
-func startInput(command []string, flags connectFlags) (*ssm.StartSessionInput, error) {
-	in := &ssm.StartSessionInput{}
+// mayChooseLogin refuses a user on the node where there is no choice: AWS would take
+// another without a word.
+func (p *program) mayChooseLogin(ctx context.Context, api *client.API, login string) error {
+	if login == "" {
+		return nil
+	}
+	_, err := api.GetStatus(ctx)
+	if errors.Is(err, client.ErrNotSallyport) {
+		return usagef("--login %q: AWS does not let you choose; the tag SSMSessionRunAs of your user or role says who you are on nodes", login)
+	}
+	return err
+}
+
+// commandLine is what a session is to run; nothing for a shell.
+type commandLine struct {
+	in    client.StartInput // but for its target
+	words []string
+	apart bool // without a terminal: output and errors stay apart
+}
+
+func (p *program) newCommandLine(command []string, flags connectFlags) (*commandLine, error) {
+	c := &commandLine{words: command, in: client.StartInput{Document: flags.document, Reason: flags.reason, RunAs: flags.login}}
 	if flags.parameters != "" {
-		if err := json.Unmarshal([]byte(flags.parameters), &in.Parameters); err != nil {
+		if err := json.Unmarshal([]byte(flags.parameters), &c.in.Parameters); err != nil {
 			return nil, usagef(`--parameters: want JSON such as {"name": ["value"]}: %w`, err)
 		}
 	}
-	if flags.reason != "" {
-		in.Reason = &flags.reason
+	switch {
+	case flags.terminal && flags.noTerminal:
+		return nil, usagef("-t and -T exclude each other")
+	case flags.noTerminal && len(command) == 0:
+		return nil, usagef("-T: a shell needs a terminal; a COMMAND after -- does not")
+	case len(command) > 0 && c.in.Parameters["command"] != nil:
+		return nil, usagef("--parameters holds a command, and another follows --")
 	}
-	if flags.document != "" {
-		in.DocumentName = &flags.document
+	c.apart = len(command) > 0 && flags.document == "" && !flags.terminal && (flags.noTerminal || !p.onTerminal())
+	return c, nil
+}
+
+// onTerminal reports whether both ends of a command's standard streams are a terminal.
+func (p *program) onTerminal() bool {
+	out, ok := p.stdout.(*os.File)
+	return ok && p.stdin != nil && term.IsTerminal(int(p.stdin.Fd())) && term.IsTerminal(int(out.Fd()))
+}
+
+// input is the request for a session on a node.
+func (c *commandLine) input(n client.Node) client.StartInput {
+	in := c.in
+	in.Target = n.NodeID
+	if len(c.words) == 0 {
+		return in
 	}
-	if len(command) == 0 {
-		return in, nil
-	}
-	if in.DocumentName == nil {
-		in.DocumentName = aws.String(commandDocument)
-	}
+	in.Parameters = maps.Clone(in.Parameters)
 	if in.Parameters == nil {
 		in.Parameters = map[string][]string{}
 	}
-	if in.Parameters["command"] != nil {
-		return nil, usagef("--parameters holds a command, and another follows --")
+	line := shellLine(c.words)
+	switch {
+	case c.apart:
+		in.Document = apartDocument
+		in.Parameters["separateOutputStream"] = []string{"true"}
+		if n.PlatformType != "Windows" { // agents split these words without a shell
+			line = "sh -c " + shellQuote(line)
+		}
+	case in.Document == "":
+		in.Document = commandDocument
 	}
-	in.Parameters["command"] = []string{shellLine(command)}
-	return in, nil
+	in.Parameters["command"] = []string{line}
+	return in
 }
 
 // shellLine is a line that a POSIX shell reads as these words. A single word is
@@ -166,9 +247,10 @@ func (p *program) explainRefusal(err error, node client.Node, document string) e
 	return err
 }
 
-// shell runs an open session on the process's streams and returns how it ended.
-func (p *program) shell(ctx context.Context, api *client.API, stream client.Stream, command bool) error {
-	terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
+// shell runs an open session on the process's streams and returns how it ended. stdin
+// is nil for one that takes no input.
+func (p *program) shell(ctx context.Context, api *client.API, stream client.Stream, stdin *os.File, command bool) error {
+	terminal := &client.Terminal{Stdin: stdin, Stdout: p.stdout, Stderr: p.stderr}
 	end, err := client.RunShell(ctx, client.ChannelConfig{
 		Stream: stream,
 		Dial:   client.Dialer(api.TLS(), p.userAgent()),

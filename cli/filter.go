@@ -53,8 +53,9 @@ func (p *program) whoami(ctx context.Context) (*client.GetStatusOutput, error) {
 		return nil, err
 	}
 	s, err := api.GetStatus(ctx)
-	if errors.Is(err, client.ErrNotSallyport) && api.Endpoint() == "" {
-		return awsStatus(ctx, api)
+	if errors.Is(err, client.ErrNotSallyport) {
+		aws, awsErr := awsStatus(ctx, api)
+		return aws, fallback(err, awsErr)
 	}
 	return s, err
 }

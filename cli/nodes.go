@@ -6,9 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/spf13/cobra"
 
 	"sallyport.dev/client"
@@ -120,8 +117,8 @@ func (p *program) nodes(ctx context.Context, terms []string) ([]client.Node, err
 		return nil, err
 	}
 	nodes, err := allNodes(ctx, api, terms)
-	if errors.Is(err, client.ErrNotSallyport) && api.Endpoint() == "" {
-		nodes, err = awsNodes(ctx, api, terms)
+	if errors.Is(err, client.ErrNotSallyport) {
+		nodes, err = p.awsNodes(ctx, api, terms, err)
 	}
 	if err != nil {
 		return nil, err
@@ -209,51 +206,4 @@ func holds(n client.Node, term string) bool {
 		}
 	}
 	return v == want
-}
-
-// awsNodes asks AWS, which tells neither tags nor permissions. Tags select all the
-// same: AWS does that.
-func awsNodes(ctx context.Context, api *client.API, terms []string) ([]client.Node, error) {
-	in := &ssm.DescribeInstanceInformationInput{}
-	var texts []string
-	for _, t := range terms {
-		if k, v, ok := strings.Cut(t, "="); ok {
-			in.Filters = append(in.Filters, types.InstanceInformationStringFilter{Key: aws.String("tag:" + k), Values: []string{v}})
-		} else {
-			texts = append(texts, t)
-		}
-	}
-	pages := ssm.NewDescribeInstanceInformationPaginator(api.SSM, in)
-	var nodes []client.Node
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, i := range page.InstanceInformationList {
-			if n := awsNode(i); holdAll(n, texts) {
-				nodes = append(nodes, n)
-			}
-		}
-	}
-	return nodes, nil
-}
-
-func awsNode(i types.InstanceInformation) client.Node {
-	n := client.Node{
-		NodeID:       aws.ToString(i.InstanceId),
-		Name:         aws.ToString(i.Name),
-		State:        "notconnected",
-		PlatformName: aws.ToString(i.PlatformName),
-		PlatformType: string(i.PlatformType),
-		AgentVersion: aws.ToString(i.AgentVersion),
-		ComputerName: aws.ToString(i.ComputerName),
-	}
-	if n.Name == "" {
-		n.Name, n.NameReported = n.ComputerName, n.ComputerName != ""
-	}
-	if i.PingStatus == types.PingStatusOnline {
-		n.State = client.StateConnected
-	}
-	return n
 }

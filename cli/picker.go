@@ -18,7 +18,10 @@ import (
 // Why not a library: the usual ones ask the terminal about its colours as soon as they
 // are linked in, on standard output, which belongs to the session alone.
 
-var errNothingChosen = errors.New("nothing was chosen")
+var (
+	errNothingChosen = errors.New("nothing was chosen")
+	errBack          = errors.New("back") // where a list can be left for the one before
+)
 
 // pickerRows is how many lines of the list are shown at once.
 const pickerRows = 12
@@ -26,30 +29,45 @@ const pickerRows = 12
 // picker is a list in which a person chooses a line: the arrows move, typing narrows
 // it down, Enter chooses, Escape and Ctrl-C leave.
 type picker struct {
-	title   string
-	lines   []string
+	title string
+	lines []string
+	// always is how many of the lines, the first ones, are shown before anything is
+	// typed; the others are found by typing. 0 shows all.
+	always int
+	// cursor is on the line that it is set to; in matches.
+	cursor int
+	// steps makes the left arrow, and Backspace where nothing is typed, go back.
+	steps bool
+
 	width   int
 	filter  string
 	matches []int // of lines
-	cursor  int   // in matches
+	back    bool  // the person went back
 	drawn   int   // lines on the screen
 }
 
-// pick shows the list on standard error and returns which line was chosen.
+// pick shows a list and returns which line was chosen.
 func (p *program) pick(title string, lines []string) (int, error) {
+	return p.pickFrom(&picker{title: title, lines: lines})
+}
+
+// pickFrom shows the list on standard error and returns which line was chosen; errBack
+// if the person went back.
+func (p *program) pickFrom(l *picker) (int, error) {
 	terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stderr, Stderr: p.stderr}
 	if err := terminal.MakeRaw(); err != nil {
 		return 0, err
 	}
 	defer terminal.Restore()
-	width := 80
+	l.width = 80
 	if f, ok := p.stderr.(*os.File); ok {
 		if cols, _, err := term.GetSize(int(f.Fd())); err == nil && cols > 10 {
-			width = cols
+			l.width = cols
 		}
 	}
-	l := &picker{title: title, lines: lines, width: width}
+	at := l.cursor
 	l.narrow("")
+	l.cursor = max(min(at, len(l.matches)-1), 0)
 	return l.run(p.stdin, p.stderr)
 }
 
@@ -65,6 +83,8 @@ func (l *picker) run(in io.Reader, out io.Writer) (int, error) {
 			return 0, errNothingChosen
 		}
 		switch done := l.key(string(buf[:n])); {
+		case done && l.back:
+			return 0, errBack
 		case done && len(l.matches) > 0:
 			return l.matches[l.cursor], nil
 		case done:
@@ -86,7 +106,14 @@ func (l *picker) key(typed string) (done bool) {
 	case "\x1b", "\x03", "\x04":
 		l.matches = nil
 		return true
+	case "\x1b[D", "\x1bOD":
+		l.back = l.steps
+		return l.back
 	case "\x7f", "\b":
+		if l.filter == "" {
+			l.back = l.steps
+			return l.back
+		}
 		_, size := utf8.DecodeLastRuneInString(l.filter)
 		l.narrow(l.filter[:len(l.filter)-size])
 	default:
@@ -104,7 +131,11 @@ func (l *picker) key(typed string) (done bool) {
 // narrow shows the lines that hold filter.
 func (l *picker) narrow(filter string) {
 	l.filter, l.matches, l.cursor = filter, nil, 0
-	for i, line := range l.lines {
+	shown := l.lines
+	if filter == "" && l.always > 0 {
+		shown = l.lines[:l.always]
+	}
+	for i, line := range shown {
 		if strings.Contains(strings.ToLower(line), strings.ToLower(filter)) {
 			l.matches = append(l.matches, i)
 		}
@@ -114,7 +145,7 @@ func (l *picker) narrow(filter string) {
 // draw is the list as it is shown, the cursor behind it.
 func (l *picker) draw() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s\r\n", l.title, l.filter)
+	b.WriteString(cut(l.title+" "+l.filter, l.width-1) + "\r\n")
 	first := max(0, min(l.cursor-pickerRows/2, len(l.matches)-pickerRows))
 	last := min(first+pickerRows, len(l.matches))
 	for i := first; i < last; i++ {
@@ -125,8 +156,20 @@ func (l *picker) draw() string {
 		b.WriteString(cut(mark+l.lines[l.matches[i]], l.width-1) + "\r\n")
 	}
 	l.drawn = 1 + last - first
-	b.WriteString(cut(fmt.Sprintf("%d of %d; arrows move, typing narrows, Enter chooses, Ctrl-C leaves", len(l.matches), len(l.lines)), l.width-1))
+	b.WriteString(cut(l.help(), l.width-1))
 	return b.String()
+}
+
+func (l *picker) help() string {
+	total := len(l.lines)
+	if l.always > 0 && l.filter == "" {
+		total = l.always
+	}
+	back := ""
+	if l.steps {
+		back = "left goes back, "
+	}
+	return fmt.Sprintf("%d of %d; arrows move, typing narrows, Enter chooses, %sCtrl-C leaves", len(l.matches), total, back)
 }
 
 // clear takes the list off the screen.

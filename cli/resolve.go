@@ -34,7 +34,7 @@ func (p *program) resolve(ctx context.Context, terms []string) (client.Node, err
 	claimed := !byTags && len(nodes) > 0 && claims(nodes[0], terms[0])
 	switch {
 	case len(nodes) == 0:
-		return client.Node{}, &statusError{status: statusRefused, err: fmt.Errorf("no node that you may see matches %s", strings.Join(terms, " "))}
+		return client.Node{}, noneMatches(terms)
 	case len(nodes) == 1 && !claimed:
 		return nodes[0], nil
 	case !p.interactive() && claimed:
@@ -46,13 +46,9 @@ func (p *program) resolve(ctx context.Context, terms []string) (client.Node, err
 	if claimed {
 		title = "None was named so, but these call themselves so. Which node?"
 	}
-	lines := make([]string, len(nodes))
-	for i, n := range nodes {
-		lines[i] = nodeLine(n)
-	}
-	chosen, err := p.pick(title, lines)
+	chosen, err := p.pick(title, nodeLines(nodes))
 	if err != nil {
-		return client.Node{}, &statusError{status: statusRefused, err: fmt.Errorf("choosing a node: %w", err)}
+		return client.Node{}, notChosen(err)
 	}
 	return nodes[chosen], nil
 }

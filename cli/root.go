@@ -38,6 +38,8 @@ credential_process, AWS_ENDPOINT_URL. Without an endpoint it talks to AWS.`,
 	f.BoolVar(&p.flags.debug, "debug", false, "tell on standard error what is done")
 	root.AddCommand(
 		p.newConnectCommand(),
+		p.newTunnelCommand(),
+		p.newMenuCommand(),
 		p.newNodesCommand(),
 		p.newSessionsCommand(),
 		p.newTerminateCommand(),
