@@ -12,6 +12,7 @@ const (
 	EventSessionStart = "session.start" // both ends attached or the session opened
 	EventSessionEnd   = "session.end"
 	EventCommandEnd   = "command.end" // on one node, or on all
+	EventTransfer     = "transfer"    // of a file through the SSH front door; details say which
 	EventNode         = "node"        // registered, connected, lost
 	EventChange       = "change"
 	EventAccess       = "access" // reading recordings and audit

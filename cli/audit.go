@@ -20,7 +20,7 @@ const followEvery = time.Second
 var (
 	auditDecisions = [...]string{allowed, "ExplicitlyDenied", "ImplicitlyDenied", "Refused"}
 	auditEvents    = [...]string{audit.EventDecision, audit.EventLogin, audit.EventSessionStart, audit.EventSessionEnd,
-		audit.EventNode, audit.EventChange, audit.EventAccess, audit.EventServer}
+		audit.EventTransfer, audit.EventNode, audit.EventChange, audit.EventAccess, audit.EventServer}
 )
 
 type auditFlags struct {
@@ -170,12 +170,19 @@ func detailText(r audit.Record) string {
 	var parts []string
 	add := func(name, value string) {
 		if value != "" {
-			parts = append(parts, name+" "+value)
+			parts = append(parts, strings.TrimSpace(name+" "+value))
 		}
 	}
 	switch r.Event {
 	case audit.EventSessionEnd:
 		add("exit", r.Details["exit_status"])
+	case audit.EventTransfer:
+		add("", r.Details["path"])
+		add("to", r.Details["target"])
+		add("bytes", r.Details["bytes"])
+		add("sha256", r.Details["sha256"])
+		add("failed:", r.Details["error"])
+		add("note:", r.Details["note"])
 	case audit.EventLogin:
 		add("from", r.SourceIP)
 		add("key", r.Details["access_key_id"])

@@ -19,7 +19,7 @@ func (m *Member) record(s session.Session, o session.Options) (session.Recorder,
 		Env:   map[string]string{"TERM": "xterm-256color"},
 		Metadata: recording.Metadata{
 			Session: s.ID, Principal: s.Owner, Node: s.NodeID, NodeName: name,
-			Document: s.Document, Reason: s.Reason, Started: s.Started,
+			Document: s.Document, Reason: s.Reason, Command: o.Command, Started: s.Started,
 		},
 	})
 	if err != nil {

@@ -35,6 +35,8 @@ type Metadata struct {
 	NodeName  string    `json:"node_name,omitempty"`
 	Document  string    `json:"document,omitempty"`
 	Reason    string    `json:"reason,omitempty"` // why, as the person said
+	// Command is the command line of a session that runs one through the SSH front door.
+	Command string `json:"command,omitempty"`
 	Started   time.Time `json:"started"`
 }
 

@@ -21,6 +21,7 @@ const (
 	ReasonRestart       = "server-restart"
 	ReasonMemberLost    = "member-lost"
 	ReasonNodeRemoved   = "node-removed"
+	ReasonTransferLost  = "transfer-lost" // a file transfer that cannot be followed
 )
 
 // Cause is why a session ends: one text for the log, one for the terminal.

@@ -109,6 +109,9 @@ func (s *live) tell(text string) {
 // canTell reports whether the session has a terminal that the server can write to:
 // not the data of a port or of a command's output, and nothing encrypted.
 func (s *live) canTell() bool {
+	if s.exec != nil {
+		return true
+	}
 	terminal := s.row.SessionType == "Standard_Stream" || s.row.SessionType == "InteractiveCommands"
 	return terminal && !s.opts.Encrypted
 }
@@ -130,8 +133,17 @@ func (s *live) inject(text []byte) {
 	if s.closed {
 		return
 	}
-	s.out.inject(wire.NewStream(wire.TypeOutputStreamData, 0, wire.PayloadOutput, now, text))
+	s.out.inject(wire.NewStream(wire.TypeOutputStreamData, 0, s.ownPayload(), now, text))
 	s.wakeLocked()
+}
+
+// ownPayload is the type of the server's own lines: beside the output of a program that
+// has no terminal, not in it.
+func (s *live) ownPayload() wire.PayloadType {
+	if s.exec != nil && s.exec.Terminal == nil {
+		return wire.PayloadStdErr
+	}
+	return wire.PayloadOutput
 }
 
 // startAgain repeats the start of a session that the agent has not answered.

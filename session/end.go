@@ -243,6 +243,7 @@ func (s *live) writeDown(cause *Cause) {
 	now := s.g.now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.g.ctx), storeTimeout)
 	defer cancel()
+	s.finishTransfers()
 	s.closeRecording(cause, now)
 	_, err := s.g.cfg.Store.UpdateSession(ctx, s.row.ID, func(row *Session) error {
 		row.State, row.Ended, row.EndReason, row.ExitStatus = cause.state(), now, cause.Error(), cause.Exit
@@ -277,6 +278,7 @@ func (s *live) closeRecording(cause *Cause, now time.Time) {
 	defer s.enterIn.Unlock()
 	s.enterOut.Lock()
 	defer s.enterOut.Unlock()
+	s.recordSummary(now)
 	_, err := s.rec.Close(recording.End{Reason: cause.Error(), ExitStatus: cause.Exit, Ended: now})
 	if err != nil {
 		s.log.Error("closing recording", "error", err)

@@ -72,6 +72,7 @@ type Config struct {
 	Key     *seal.Key    // required; shared by all members
 	Audit   Auditor      // required
 	Logger  *slog.Logger // required
+	Jobs    Jobs         // optional: without it no jobs are sent
 	// Record opens the recording of a session and returns it with its name in the
 	// recording store. Required unless no session asks to be recorded.
 	Record func(s Session, o Options) (Recorder, string, error)
@@ -100,6 +101,9 @@ type Config struct {
 	Linger time.Duration
 	// Buffer bounds the bytes held per direction of a session. Default 4 MiB.
 	Buffer int
+	// RecordLimit bounds how much output, and how much input where that is recorded, of
+	// a program without a terminal goes into its recording, in bytes. Default 16 MiB.
+	RecordLimit int64
 	// Tick is the period of the clocks. Default 250 ms.
 	Tick time.Duration
 }
@@ -122,6 +126,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Tick, 250*time.Millisecond)
 	if c.Buffer == 0 {
 		c.Buffer = 4 << 20
+	}
+	if c.RecordLimit == 0 {
+		c.RecordLimit = 16 << 20
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -126,6 +126,9 @@ func (s *live) detach(l *link) {
 	switch l {
 	case s.client:
 		s.client, s.clientAt = nil, s.g.now()
+		if s.exec != nil { // an SSH client cannot come back
+			s.g.start(func() { s.end(&Cause{Reason: ReasonClientGone}) })
+		}
 	case s.agent:
 		s.agent, s.agentAt = nil, s.g.now()
 	}

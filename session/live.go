@@ -16,6 +16,9 @@ type Options struct {
 	NodeName    string `json:"node_name,omitempty"` // as people call the node; for the recording
 	Record      bool   `json:"record,omitempty"`
 	RecordInput bool   `json:"record_input,omitempty"`
+	// Command is the command line that the session runs, for the recording; empty for a
+	// shell. The gateway sets it.
+	Command string `json:"command,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, so that nothing
 	// can be read from it or put into it.
 	Encrypted bool `json:"encrypted,omitempty"`
@@ -33,6 +36,7 @@ type live struct {
 	row  Session // as opened; State and what follows it are in the fields below
 	opts Options
 	rec  Recorder // nil where the session is not recorded
+	exec *program // nil where the task has no Exec
 	task wire.StartSession
 	log  sessionLog
 
@@ -85,6 +89,10 @@ func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *liv
 	s.log = sessionLog{g.log.With("session", row.ID, "node", row.NodeID)}
 	s.inRoom, s.outRoom, s.settled = sync.NewCond(&s.mu), sync.NewCond(&s.mu), sync.NewCond(&s.mu)
 	s.saved.state = row.State
+	s.exec = s.newProgram()
+	if s.exec != nil {
+		s.opts.Command = s.exec.Command
+	}
 	now := g.now()
 	s.agentAt, s.clientAt = now, now
 	s.active.Store(now.UnixNano())

@@ -38,7 +38,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 }
 
 func (s *live) openRecording() error {
-	if !s.opts.Record {
+	if !s.opts.Record || s.exec.isSFTP() {
 		return nil
 	}
 	if s.g.cfg.Record == nil || s.opts.Encrypted {
@@ -75,7 +75,7 @@ func (s *live) writeUp(ctx context.Context, store func(context.Context, Session)
 	var stored error
 	var wg sync.WaitGroup
 	wg.Go(func() { stored = store(ctx, s.row) })
-	audited := s.g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, nil)
+	audited := s.g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, s.exec.details())
 	wg.Wait()
 	if stored != nil && audited == nil { // the log must not leave it open
 		s.g.audit(context.WithoutCancel(ctx), audit.EventSessionEnd, s.row, clip(stored.Error()), nil)

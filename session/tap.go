@@ -21,7 +21,7 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 	if isActivity(s.row.SessionType, h) {
 		s.active.Store(now.UnixNano())
 	}
-	if s.rec == nil {
+	if s.rec == nil && s.exec == nil {
 		return data, true
 	}
 	// What is recorded must be what the receiver takes, and receivers drop a payload
@@ -39,6 +39,12 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 		m.PayloadType, m.Payload = wire.PayloadOutput, nil
 		return m.Encode(), true
 	}
+	if s.exec != nil {
+		if err := s.exec.passes(fromAgent, h); err != nil {
+			s.end(unfollowable(err))
+			return nil, false
+		}
+	}
 	if err := s.record(fromAgent, h, now); err != nil {
 		s.end(recordingLost(err))
 		return nil, false
@@ -50,6 +56,9 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 // the payload of any stream message, whatever its type, so that a node could show
 // what is not recorded.
 func (s *live) speaks(fromAgent bool, h wire.Header) bool {
+	if s.exec != nil {
+		return s.exec.speaks(fromAgent, h)
+	}
 	switch h.PayloadType {
 	case wire.PayloadOutput:
 		return true
@@ -74,8 +83,10 @@ func recordingLost(err error) *Cause {
 
 func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) {
 	switch {
+	case s.rec == nil:
+		return nil
 	case fromAgent && isScreen(h.PayloadType):
-		err = s.rec.Output(now, h.Payload)
+		err = s.rec.Output(now, s.within(fromAgent, h.Payload))
 	case !fromAgent && h.PayloadType == wire.PayloadSize:
 		var size wire.TerminalSize
 		if json.Unmarshal(h.Payload, &size) != nil || size.Cols > 0xffff || size.Rows > 0xffff {
@@ -83,12 +94,24 @@ func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) 
 		}
 		err = s.rec.Resize(now, int(size.Cols), int(size.Rows))
 	case !fromAgent && h.PayloadType == wire.PayloadOutput && s.opts.RecordInput:
-		err = s.rec.Input(now, h.Payload)
+		err = s.rec.Input(now, s.within(fromAgent, h.Payload))
 	default:
 		return nil
 	}
 	s.unflushed.Store(true)
 	return err
+}
+
+// within returns what of a payload is to be recorded: all of it in terminals, and as
+// much as the limit leaves of what other programs write and read.
+func (s *live) within(fromAgent bool, p []byte) []byte {
+	switch {
+	case s.exec == nil || s.exec.limit == nil:
+		return p
+	case fromAgent:
+		return s.exec.limit.output.take(p)
+	}
+	return s.exec.limit.input.take(p)
 }
 
 // isActivity reports whether a message shows that the session is in use: stream data
@@ -97,7 +120,7 @@ func isActivity(sessionType string, h wire.Header) bool {
 	switch h.PayloadType {
 	case wire.PayloadOutput:
 		return sessionType != "Port" || !isKeepAlive(h.Payload)
-	case wire.PayloadStdErr, wire.PayloadFlag, wire.PayloadExitCode:
+	case wire.PayloadStdErr, wire.PayloadFlag, wire.PayloadExitCode, wire.PayloadExecControl, wire.PayloadExecStreams:
 		return true
 	}
 	return false
