@@ -44,6 +44,7 @@ func newChannels(s *Server, peerTLS *tls.Config) http.Handler {
 	mux.HandleFunc("GET /v1/control-channel/{id}", c.openControl)
 	mux.HandleFunc("POST /v1/data-channel/{id}", c.createData)
 	mux.HandleFunc("GET /v1/data-channel/{id}", c.openData)
+	mux.HandleFunc("GET /v1/bulk/{id}", c.openBulk)
 	return mux
 }
 

@@ -32,6 +32,9 @@ func (s *live) tick(now time.Time) {
 	}
 	s.keepLinks(now)
 	s.flush()
+	if s.bulk != nil {
+		s.bulk.expire(now)
+	}
 }
 
 // overtime returns the cause of an end by the clock, if the time has come.

@@ -55,6 +55,9 @@ func (s *live) finish() {
 	cause := s.cause.Load()
 	s.save()
 	s.log.Debug("session ending", "reason", cause.Reason)
+	if s.bulk != nil {
+		s.bulk.close()
+	}
 	if cause.byAgent() {
 		cause = s.awaitReport(cause)
 		s.drain()
@@ -259,6 +262,9 @@ func (s *live) writeDown(cause *Cause) {
 		"bytes_out": strconv.FormatInt(out, 10),
 		"duration":  now.Sub(s.row.Started).Round(time.Millisecond).String(),
 	}
+	if s.bulk != nil {
+		details["bulk_connections"] = strconv.Itoa(s.bulk.close())
+	}
 	if cause.Exit != nil {
 		details["exit_status"] = strconv.Itoa(*cause.Exit)
 	}
@@ -305,5 +311,8 @@ func (s *live) drop() {
 		if l != nil {
 			l.conn.Abort()
 		}
+	}
+	if s.bulk != nil {
+		s.bulk.close()
 	}
 }

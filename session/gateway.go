@@ -157,6 +157,9 @@ type Gateway struct {
 	// until then nobody knows who it is.
 	waiting chan struct{}
 
+	bulkConns atomic.Int64 // bulk connections of all sessions
+	pipes     pipes        // for splicing them
+
 	unlisten func()
 	counters counters
 }
@@ -191,6 +194,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 		controls: map[string]*control{},
 		sessions: map[string]*live{},
 		waiting:  make(chan struct{}, maxWaiting),
+		pipes:    newPipes(),
 	}
 	g.counters.ended = map[string]int64{}
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -242,6 +246,7 @@ func (g *Gateway) Close(ctx context.Context) error {
 	g.unlisten()
 	g.stop()
 	g.wg.Wait()
+	g.pipes.close()
 	return late
 }
 

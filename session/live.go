@@ -35,8 +35,9 @@ type live struct {
 	g    *Gateway
 	row  Session // as opened; State and what follows it are in the fields below
 	opts Options
-	rec  Recorder // nil where the session is not recorded
-	exec *program // nil where the task has no Exec
+	rec  Recorder  // nil where the session is not recorded
+	bulk *bulkEnds // nil where the session has none
+	exec *program  // nil where the task has no Exec
 	task wire.StartSession
 	log  sessionLog
 

@@ -20,6 +20,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	}
 	s := newLive(g, *req.Session, *req.Start, req.Options)
 	s.task.DataChannelToken = g.newToken(roleAgent, s.row.ID)
+	s.offerBulk()
 	if err := s.openRecording(); err != nil {
 		return err
 	}
