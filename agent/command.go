@@ -58,15 +58,15 @@ func (s *session) serveCommand(ctx context.Context, u shell.User, p plan) outcom
 	}, s.sendExitCode)
 }
 
-func (s *session) sendExitCode(status int) {
-	s.stream.Send(wire.PayloadExitCode, []byte("EXIT_CODE: "+strconv.Itoa(status)))
+func (s *session) sendExitCode(e shell.Exit) {
+	s.stream.Send(wire.PayloadExitCode, []byte("EXIT_CODE: "+strconv.Itoa(e.Status)))
 }
 
 // failedCommand tells the client what the completion tells the server.
 func (s *session) failedCommand(ctx context.Context, separate bool, err error) outcome {
 	out := failed("Unable to start command: %v", err)
 	if separate {
-		s.sendExitCode(1)
+		s.sendExitCode(shell.Exit{Status: 1})
 	}
 	s.stream.Send(wire.PayloadStdErr, []byte("Unable to start command: "+err.Error()+"\n"))
 	s.stream.drain(ctx, drainPatience)

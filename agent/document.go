@@ -39,6 +39,7 @@ type inputs struct {
 	KMSKeyID         string   `json:"kmsKeyId"`
 	RunAsEnabled     flexBool `json:"runAsEnabled"`
 	RunAsDefaultUser string   `json:"runAsDefaultUser"`
+	KeepDetached     flexBool `json:"keepDetached"` // ours (docs/protocol.md §28)
 	ShellProfile     struct {
 		Linux string `json:"linux"`
 		MacOS string `json:"macos"`
@@ -116,6 +117,9 @@ func readPlan(start wire.StartSession) (plan, error) {
 	case typeShell:
 		return p, nil
 	case typeInteractive, typeNonInteractive:
+		if start.Exec != nil && start.Exec.Subsystem != "" {
+			return p, nil // the agent serves it itself
+		}
 		return p, p.readCommand(fill(doc.Properties, values))
 	case typePort:
 		return plan{}, errors.New("this agent does not support port sessions")

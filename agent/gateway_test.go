@@ -495,6 +495,7 @@ type peer struct {
 	payloads []wire.PayloadType
 	byType   map[wire.PayloadType]string
 	joined   string // without handshake messages
+	streamed []byte // of PayloadExecStreams, which out leaves out
 	acked    []int64
 	inputSeq int64
 	unacked  map[int64]*wire.Message
@@ -582,7 +583,9 @@ func (p *peer) output(m *wire.Message) {
 		}
 		pt := p.types[p.expected]
 		p.payloads = append(p.payloads, pt)
-		if pt != wire.PayloadHandshakeRequest && pt != wire.PayloadHandshakeComplete {
+		if pt == wire.PayloadExecStreams {
+			p.streamed = append(p.streamed, b...)
+		} else if pt != wire.PayloadHandshakeRequest && pt != wire.PayloadHandshakeComplete {
 			p.out.Write(b)
 			p.transcript(pt, b)
 		}

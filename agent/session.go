@@ -184,6 +184,7 @@ type session struct {
 	opts   shell.Options
 	log    *slog.Logger
 	stream *stream
+	exec   *execution              // of a session with an Exec, else nil
 	cancel context.CancelCauseFunc // set by run
 
 	wg sync.WaitGroup // goroutines around the program
@@ -209,6 +210,10 @@ func (a *Agent) newSession(start wire.StartSession, log *slog.Logger) *session {
 	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken)
 	s.stream.deliver = s.deliver
 	s.stream.closed = func() { s.cancel(errClosed) }
+	if start.Exec != nil {
+		s.exec = newExecution()
+		s.stream.hold = s.exec.hold
+	}
 	return s
 }
 
@@ -263,7 +268,7 @@ func (s *session) await(streamed <-chan error, stop func()) {
 func (s *session) serve(ctx context.Context, p plan) outcome {
 	user, err := s.opts.Resolve(ctx, shell.RunAs{
 		Enabled: bool(p.in.RunAsEnabled), User: orDefault(s.start.RunAsUser, p.in.RunAsDefaultUser),
-		Elevated: p.command.RunAsElevated,
+		Elevated: p.command.RunAsElevated, Root: s.start.RunAsRoot && s.start.RunAsUser != "", Detached: bool(p.in.KeepDetached),
 	})
 	if err != nil {
 		return failed("Unable to start command: %v", err)
@@ -272,6 +277,9 @@ func (s *session) serve(ctx context.Context, p plan) outcome {
 	case <-ctx.Done():
 		return s.ended(ctx)
 	case <-s.stream.attached:
+	}
+	if s.exec != nil {
+		return s.serveExec(ctx, user, p)
 	}
 	if p.sessionType == typeNonInteractive {
 		return s.serveCommand(ctx, user, p)
@@ -344,7 +352,7 @@ func (p plan) profile() string {
 // ends the session; pump does the carrying, and last sends what is to follow the
 // output. What remains of the program's processes goes in the background; wait waits
 // for that.
-func (s *session) attend(ctx context.Context, proc *shell.Process, pump func(), last func(status int)) outcome {
+func (s *session) attend(ctx context.Context, proc *shell.Process, pump func(), last func(shell.Exit)) outcome {
 	pumped := make(chan struct{})
 	s.wg.Go(func() {
 		defer close(pumped)
@@ -359,15 +367,15 @@ func (s *session) attend(ctx context.Context, proc *shell.Process, pump func(), 
 	if ctx.Err() != nil {
 		return s.ended(ctx)
 	}
-	status := proc.Status()
+	exit := proc.Exit()
 	if last != nil {
-		last(status)
+		last(exit)
 	}
 	s.stream.drain(ctx, drainPatience)
 	if ctx.Err() != nil {
 		return s.ended(ctx)
 	}
-	return outcome{status: statusSuccess, exit: &status}
+	return outcome{status: statusSuccess, exit: &exit.Status}
 }
 
 // wait waits until nothing of the session is left.
@@ -395,8 +403,16 @@ func (s *session) noteRead(sending bool) {
 }
 
 // settle waits, after the shell has ended, for its last output: the terminal's end,
-// or silence where a background process keeps the terminal.
+// or silence where a background process keeps the terminal. The pipes of an Exec are
+// read to their end, as by sshd: "late &" has its say.
 func (s *session) settle(ctx context.Context, pumped <-chan struct{}) {
+	if s.exec != nil && s.start.Exec.Terminal == nil {
+		select {
+		case <-pumped:
+		case <-ctx.Done():
+		}
+		return
+	}
 	s.noteExit()
 	for {
 		s.mu.Lock()
@@ -440,6 +456,8 @@ func (s *session) deliver(pt wire.PayloadType, b []byte, must bool) bool {
 		return s.handshakeResponse(b)
 	case wire.PayloadSize:
 		s.resize(b)
+	case wire.PayloadExecControl:
+		s.execControl(b)
 	}
 	return true
 }

@@ -57,6 +57,10 @@ type stream struct {
 	// the message stays unacknowledged and the peer sends it again. One that was
 	// acknowledged before its turn must be taken.
 	deliver func(pt wire.PayloadType, payload []byte, must bool) bool
+	// hold, where it is set and knows the type, takes stream data in deliver's place:
+	// the message is acknowledged when taken is called, not before. Without taken it
+	// must be kept. It returns whether it knows the type and whether there was room.
+	hold func(pt wire.PayloadType, payload []byte, taken func()) (known, kept bool)
 	// closed is called when the server closes the channel.
 	closed   func()
 	attached chan struct{} // closed when the first connection is open
@@ -79,7 +83,8 @@ type stream struct {
 	acks         []ackOf
 	acksDue      time.Time // when they are to be written
 
-	expected   int64 // of the peer's stream
+	expected   int64              // of the peer's stream
+	owed       map[int64]struct{} // delivered but not taken: to be acknowledged then
 	early      map[int64]early
 	earlyBytes int
 
@@ -238,7 +243,7 @@ func (s *stream) appendLocked(pt wire.PayloadType, b []byte) int {
 // joinable reports whether payloads of a type are a stream of bytes: the others are
 // one thing each.
 func joinable(pt wire.PayloadType) bool {
-	return pt == wire.PayloadOutput || pt == wire.PayloadStdErr
+	return pt == wire.PayloadOutput || pt == wire.PayloadStdErr || pt == wire.PayloadExecStreams
 }
 
 // write writes to one connection until it or the stream is done.
@@ -425,19 +430,72 @@ func (s *stream) input(m *wire.Message) {
 	s.mu.Lock()
 	s.paused = false // a peer that sends is there to receive
 	expected := s.expected
+	_, owed := s.owed[m.SequenceNumber]
 	s.mu.Unlock()
 	switch seq := m.SequenceNumber; {
+	case owed:
 	case seq < expected:
 		s.acknowledge(m.ID, seq)
 	case seq > expected:
 		if s.keep(m) {
 			s.acknowledge(m.ID, seq)
 		}
-	case s.deliver(m.PayloadType, m.Payload, false):
-		s.acknowledge(m.ID, seq)
+	case s.turn(m):
 		s.advance()
 	}
 	notify(s.wake)
+}
+
+// turn delivers the message whose turn it is; false if there was no room for it.
+func (s *stream) turn(m *wire.Message) bool {
+	if s.hold != nil {
+		if known, kept := s.holdMessage(m.PayloadType, m.Payload, m.ID, m.SequenceNumber); known {
+			return kept
+		}
+	}
+	if !s.deliver(m.PayloadType, m.Payload, false) {
+		return false
+	}
+	s.acknowledge(m.ID, m.SequenceNumber)
+	return true
+}
+
+func (s *stream) holdMessage(pt wire.PayloadType, b []byte, id uuid.UUID, seq int64) (known, kept bool) {
+	s.owe(seq)
+	known, kept = s.hold(pt, b, func() {
+		s.settle(seq)
+		s.acknowledge(id, seq)
+		notify(s.wake)
+	})
+	if !known || !kept {
+		s.settle(seq)
+	}
+	return known, kept
+}
+
+func (s *stream) owe(seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owed == nil {
+		s.owed = make(map[int64]struct{})
+	}
+	s.owed[seq] = struct{}{}
+}
+
+func (s *stream) settle(seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.owed, seq)
+}
+
+// deliverEarly delivers a message that has been acknowledged already.
+func (s *stream) deliverEarly(e early) {
+	if s.hold != nil {
+		if known, _ := s.hold(e.pt, e.payload, nil); known {
+			return
+		}
+	}
+	s.deliver(e.pt, e.payload, true)
 }
 
 // advance moves on past a delivered message and delivers what waited for it.
@@ -447,7 +505,7 @@ func (s *stream) advance() {
 	e, ok := s.early[s.expected]
 	s.mu.Unlock()
 	for ok {
-		s.deliver(e.pt, e.payload, true)
+		s.deliverEarly(e)
 		s.mu.Lock()
 		delete(s.early, s.expected)
 		s.earlyBytes -= len(e.payload)

@@ -33,6 +33,7 @@ type Options struct {
 	sudoers string   // directory of the sudoers file; empty means /etc/sudoers.d
 	useradd []string // command that makes a user; empty means useradd -m
 	passwd  string   // the user database; empty means /etc/passwd
+	runDir  string   // directory of sockets; empty means /run/sallyport-agent
 }
 
 // RunAs is what a session document asks for.
@@ -40,6 +41,8 @@ type RunAs struct {
 	Enabled  bool   // runAsEnabled
 	User     string // RunAsUser of the request, else runAsDefaultUser
 	Elevated bool   // runAsElevated: the agent's own user, no switch
+	Root     bool   // policy lets the session run as root, where User names it
+	Detached bool   // programs that leave the session may outlive it
 }
 
 // User is the operating-system user that a session runs as.
@@ -64,7 +67,7 @@ var (
 // Resolve decides which user a session runs as.
 func (o Options) Resolve(ctx context.Context, r RunAs) (User, error) {
 	u, err := o.resolve(ctx, r)
-	u.Detached = o.KeepDetached
+	u.Detached = o.KeepDetached || r.Detached
 	return u, err
 }
 
@@ -74,23 +77,24 @@ func (o Options) resolve(ctx context.Context, r RunAs) (User, error) {
 	case r.Elevated:
 		return o.current(ctx)
 	case r.Enabled:
-		return o.named(ctx, r.User, self)
+		return o.named(ctx, r, self)
 	case o.RunAsSelf || self != 0:
 		return o.current(ctx)
 	}
 	return o.defaultUser(ctx)
 }
 
-// named resolves a run-as user: never root, and another user only by a root agent.
-func (o Options) named(ctx context.Context, name string, self uint32) (User, error) {
-	if name == "" {
+// named resolves a run-as user: root only where policy lets it, and another user only by
+// a root agent.
+func (o Options) named(ctx context.Context, r RunAs, self uint32) (User, error) {
+	if r.User == "" {
 		return User{}, ErrNoRunAsUser
 	}
-	u, err := o.lookup(ctx, name)
+	u, err := o.lookup(ctx, r.User)
 	switch {
 	case err != nil:
 		return User{}, fmt.Errorf("looking up run as user: %w", err)
-	case u.UID == 0 || u.GID == 0:
+	case (u.UID == 0 || u.GID == 0) && !r.Root:
 		return User{}, ErrRunAsRoot
 	case u.UID == self:
 		return u, nil
