@@ -14,7 +14,11 @@ type Remote struct {
 	Host    string     // lower case, no dot at the end; "localhost" where none was given
 	Port    int        // from 1 to 65535
 	Address netip.Addr // zero where Host is a name; 127.0.0.1 for localhost
+	Socket  string     // path of a unix socket on the node, in place of all that
 }
+
+// named reports whether the remote is known by a name that is yet to be resolved.
+func (r Remote) named() bool { return r.Socket == "" && !r.Address.IsValid() }
 
 // localhost is the host of a Port session that names none: the node itself.
 const localhost = "localhost"
@@ -108,10 +112,14 @@ const (
 	keyRemoteHost    = "sallyport:RemoteHost"
 	keyRemotePort    = "sallyport:RemotePort"
 	keyRemoteAddress = "sallyport:RemoteAddress"
+	keyRemoteSocket  = "sallyport:RemoteSocket"
 )
 
 // Context returns the condition keys.
 func (r Remote) Context() map[string][]string {
+	if r.Socket != "" {
+		return map[string][]string{keyRemoteSocket: {r.Socket}}
+	}
 	keys := map[string][]string{keyRemoteHost: {r.Host}, keyRemotePort: {strconv.Itoa(r.Port)}}
 	if r.Address.IsValid() {
 		keys[keyRemoteAddress] = []string{r.Address.String()}

@@ -84,7 +84,7 @@ func (c *Checker) ExplainStart(ctx context.Context, q Query, s Start) (Explanati
 // refusal says why a session may not start although policies allow it; empty if there
 // is no such reason.
 func (c *Checker) refusal(ctx context.Context, q Query, s Start) (because string, err error) {
-	if s.Because != "" || s.Remote == nil || s.Remote.Address.IsValid() {
+	if s.Because != "" || s.Remote == nil || !s.Remote.named() {
 		return s.Because, nil
 	}
 	set, err := c.policies(ctx, q.Principal, nil)

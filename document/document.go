@@ -97,6 +97,9 @@ type ShellProfile struct {
 func Parse(name string, b []byte) (*Document, error) {
 	root, err := parseTree(b)
 	if err == nil {
+		err = checkCharacters(root, "")
+	}
+	if err == nil {
 		var d *Document
 		if d, err = check(name, root); err == nil {
 			return d, nil

@@ -3,6 +3,7 @@ package document
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -83,56 +84,86 @@ func TestParsePutsRight(t *testing.T) {
 	}
 }
 
+func manyParameters() string {
+	var all []string
+	for i := range 201 {
+		all = append(all, fmt.Sprintf(`"p%d":{"type":"String"}`, i))
+	}
+	return strings.Join(all, ",")
+}
+
+func manyPatterns() string {
+	var all []string
+	for i := range 60 {
+		all = append(all, fmt.Sprintf(`"p%d":{"type":"String","allowedPattern":"(x{10}){100}"}`, i))
+	}
+	return strings.Join(all, ",")
+}
+
 func TestParseRefuses(t *testing.T) {
 	deep := strings.Repeat(`{"a":`, 40) + "1" + strings.Repeat("}", 40)
 	tests := map[string]struct{ in, want string }{
-		"empty":               {``, `is empty`},
-		"not an object":       {`hello`, `line 1, column 1: a document is an object, not a string`},
-		"cut off":             {"{\n  \"schemaVersion\": ", `line 2, column 20: schemaVersion: the text ends too early`},
-		"missing comma":       {"{\"schemaVersion\": \"1.0\"\n \"sessionType\": \"Port\"}", `line 2, column 2: `},
-		"text after":          {shell + `{}`, `unexpected text after the document`},
-		"duplicate key":       {`{"schemaVersion":"1.0","schemaVersion":"1.0"}`, `line 1, column 24: schemaVersion: is given twice`},
-		"duplicate in YAML":   {"schemaVersion: '1.0'\nschemaVersion: '1.0'\n", `line 2, column 1: schemaVersion: is given twice`},
-		"bad YAML":            {"a: [", `yaml: line 1`},
-		"two YAML documents":  {"a: b\n---\nc: d\n", `holds more than one YAML document`},
-		"alias":               {"a: &x b\nc: *x\n", `line 1, column 4: a: YAML anchors and aliases are not allowed`},
-		"merge key":           {"<<: {a: b}\n", `keys must be plain words`},
-		"YAML tag":            {"a: !!binary aGk=\n", `YAML tag !!binary is not allowed`},
-		"not a number":        {"a: .nan\n", `no number that JSON can hold`},
-		"not UTF-8":           {"{\"a\":\"\xff\"}", `is not UTF-8 text`},
-		"too deep":            {deep, `is nested too deeply`},
-		"too large":           {`{"a":"` + strings.Repeat("x", MaxSize) + `"}`, `at most 65536 are allowed`},
-		"no version":          {`{"sessionType":"Port"}`, `schemaVersion: is missing`},
-		"other version":       {`{"schemaVersion":"0.3"}`, `schemaVersion: must be "1.0"`},
-		"no session type":     {`{"schemaVersion":"1.0"}`, `sessionType: is missing`},
-		"other session type":  {`{"schemaVersion":"1.0","sessionType":"Shell"}`, `sessionType: must be one of Standard_Stream, Port, InteractiveCommands, NonInteractiveCommands`},
-		"unknown key":         {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","input":{}}`, `input: is not known here; known are description, inputs,`},
-		"misspelt input":      {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnable":true}}`, `inputs.runAsEnable: is not known here`},
-		"not a boolean":       {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnabled":"yes"}}`, `inputs.runAsEnabled: must be true or false`},
-		"idle too long":       {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":"61"}}`, `inputs.idleSessionTimeout: must be a number of minutes from 1 to 60`},
-		"duration zero":       {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"maxSessionDuration":"0"}}`, `inputs.maxSessionDuration: must be a number of minutes from 1 to 1440`},
-		"shell properties":    {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","properties":{"linux":{}}}`, `properties: a Standard_Stream document has none`},
-		"no port":             {`{"schemaVersion":"1.0","sessionType":"Port","properties":{}}`, `properties.portNumber: is missing`},
-		"port out of range":   {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"70000"}}`, `must be a port from 1 to 65535 or a parameter`},
-		"no platform":         {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{}}`, `must say what to run`},
-		"blank command":       {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{"linux":{"commands":" "}}}`, `properties.linux.commands: must not be blank`},
-		"elevated, not bool":  {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{"linux":{"commands":"id","runAsElevated":"yes"}}}`, `properties.linux.runAsElevated: must be true or false`},
-		"bad separator":       {`{"schemaVersion":"1.0","sessionType":"NonInteractiveCommands","properties":{"linux":{"commands":"id","stdOutSeparatorPrefix":"not allowed!"}}}`, `stdOutSeparatorPrefix: must be at most 30`},
-		"undeclared":          {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"{{ prot }}"}}`, `properties.portNumber: refers to parameter "prot", which the document does not declare`},
-		"parameter store":     {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"shellProfile":{"linux":"echo {{ssm:secret}}"}}}`, `refers to the parameter store`},
-		"parameter name":      {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a-b":{"type":"String"}}}`, `names of parameters are letters and digits only`},
-		"parameter no type":   {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{}}}`, `parameters.a.type: is missing`},
-		"parameter bad type":  {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"Text"}}}`, `parameters.a.type: must be one of String, StringList`},
-		"pattern not RE2":     {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"(?!x)"}}}`, `parameters.a.allowedPattern: error parsing regexp`},
-		"pattern escaping":    {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"a)|(?:.*"}}}`, `parameters.a.allowedPattern: error parsing regexp`},
-		"default mismatch":    {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"^x$","default":"y"}}}`, `parameters.a.default: does not match allowedPattern ^x$`},
-		"default wrong type":  {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"Boolean","default":"maybe"}}}`, `parameters.a.default: must be true or false`},
-		"limits":              {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","minChars":3,"maxChars":2}}}`, `minChars 3 exceeds maxChars 2`},
-		"ENV_VAR in sessions": {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","interpolationType":"ENV_VAR"}}}`, `is for command documents only`},
-		"no steps":            {`{"schemaVersion":"2.2"}`, `mainSteps: is missing`},
-		"empty steps":         {`{"schemaVersion":"2.2","mainSteps":[]}`, `mainSteps: must be a list of at least one step`},
-		"step without action": {`{"schemaVersion":"2.2","mainSteps":[{"name":"a"}]}`, `mainSteps[0].action: is missing`},
-		"step names twice":    {`{"schemaVersion":"2.2","mainSteps":[{"name":"a","action":"aws:runShellScript"},{"name":"a","action":"aws:runShellScript"}]}`, `mainSteps[1].name: "a" is the name of an earlier step`},
+		"empty":                   {``, `is empty`},
+		"not an object":           {`hello`, `line 1, column 1: a document is an object, not a string`},
+		"cut off":                 {"{\n  \"schemaVersion\": ", `line 2, column 20: schemaVersion: the text ends too early`},
+		"missing comma":           {"{\"schemaVersion\": \"1.0\"\n \"sessionType\": \"Port\"}", `line 2, column 2: `},
+		"text after":              {shell + `{}`, `unexpected text after the document`},
+		"duplicate key":           {`{"schemaVersion":"1.0","schemaVersion":"1.0"}`, `line 1, column 24: schemaVersion: is given twice`},
+		"duplicate in YAML":       {"schemaVersion: '1.0'\nschemaVersion: '1.0'\n", `line 2, column 1: schemaVersion: is given twice`},
+		"bad YAML":                {"a: [", `yaml: line 1`},
+		"two YAML documents":      {"a: b\n---\nc: d\n", `holds more than one YAML document`},
+		"alias":                   {"a: &x b\nc: *x\n", `line 1, column 4: a: YAML anchors and aliases are not allowed`},
+		"merge key":               {"<<: {a: b}\n", `keys must be plain words`},
+		"YAML tag":                {"a: !!binary aGk=\n", `YAML tag !!binary is not allowed`},
+		"not a number":            {"a: .nan\n", `no number that JSON can hold`},
+		"not UTF-8":               {"{\"a\":\"\xff\"}", `is not UTF-8 text`},
+		"too deep":                {deep, `is nested too deeply`},
+		"too large":               {`{"a":"` + strings.Repeat("x", MaxSize) + `"}`, `at most 65536 are allowed`},
+		"no version":              {`{"sessionType":"Port"}`, `schemaVersion: is missing`},
+		"other version":           {`{"schemaVersion":"0.3"}`, `schemaVersion: must be "1.0"`},
+		"no session type":         {`{"schemaVersion":"1.0"}`, `sessionType: is missing`},
+		"other session type":      {`{"schemaVersion":"1.0","sessionType":"Shell"}`, `sessionType: must be one of Standard_Stream, Port, InteractiveCommands, NonInteractiveCommands`},
+		"unknown key":             {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","input":{}}`, `input: is not known here; known are description, inputs,`},
+		"misspelt input":          {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnable":true}}`, `inputs.runAsEnable: is not known here`},
+		"not a boolean":           {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnabled":"yes"}}`, `inputs.runAsEnabled: must be true or false`},
+		"idle too long":           {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":"61"}}`, `inputs.idleSessionTimeout: must be a number of minutes from 1 to 60`},
+		"duration zero":           {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"maxSessionDuration":"0"}}`, `inputs.maxSessionDuration: must be a number of minutes from 1 to 1440`},
+		"shell properties":        {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","properties":{"linux":{}}}`, `properties: a Standard_Stream document has none`},
+		"no port":                 {`{"schemaVersion":"1.0","sessionType":"Port","properties":{}}`, `properties.portNumber: is missing`},
+		"port with a sign":        {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"+80"}}`, `must be a port from 1 to 65535`},
+		"port with zeros":         {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"0080"}}`, `must be a port from 1 to 65535`},
+		"socket and port":         {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"80","unixSocket":"/run/x"}}`, `properties.portNumber: excludes unixSocket`},
+		"socket and host":         {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"unixSocket":"/run/x","host":"db"}}`, `properties.host: excludes unixSocket`},
+		"relative socket":         {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"unixSocket":"run/x"}}`, `properties.unixSocket: must be an absolute path`},
+		"socket by a detour":      {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"unixSocket":"/run/../x"}}`, `properties.unixSocket: must be an absolute path`},
+		"NUL":                     {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{"linux":{"commands":"a\u0000b"}}}`, `line 1, column 94: properties.linux.commands: holds the character U+0000`},
+		"turned text":             {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{"linux":{"commands":"a \u202e b"}}}`, `properties.linux.commands: holds the character U+202E`},
+		"half a character":        {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","description":"\ud800"}`, `description: holds the character U+FFFD`},
+		"pattern RE2 has not":     {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"(?=x)"}}}`, `parameters.a.allowedPattern: error parsing regexp: invalid or unsupported Perl syntax`},
+		"pattern that breaks out": {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"x)|(?:.*"}}}`, `parameters.a.allowedPattern: error parsing regexp`},
+		"enormous pattern":        {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"` + strings.Repeat("x{1000}", 60) + `"}}}`, `parameters.a.allowedPattern: is too large`},
+		"many large patterns":     {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{` + manyPatterns() + `}}`, `allowedPattern: makes the patterns of the document too large`},
+		"many parameters":         {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{` + manyParameters() + `}}`, `parameters: has 201 parameters; at most 200`},
+		"port out of range":       {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"70000"}}`, `must be a port from 1 to 65535 or a parameter`},
+		"no platform":             {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{}}`, `must say what to run`},
+		"blank command":           {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{"linux":{"commands":" "}}}`, `properties.linux.commands: must not be blank`},
+		"elevated, not bool":      {`{"schemaVersion":"1.0","sessionType":"InteractiveCommands","properties":{"linux":{"commands":"id","runAsElevated":"yes"}}}`, `properties.linux.runAsElevated: must be true or false`},
+		"bad separator":           {`{"schemaVersion":"1.0","sessionType":"NonInteractiveCommands","properties":{"linux":{"commands":"id","stdOutSeparatorPrefix":"not allowed!"}}}`, `stdOutSeparatorPrefix: must be at most 30`},
+		"undeclared":              {`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"{{ prot }}"}}`, `properties.portNumber: refers to parameter "prot", which the document does not declare`},
+		"parameter store":         {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"shellProfile":{"linux":"echo {{ssm:secret}}"}}}`, `refers to the parameter store`},
+		"parameter name":          {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a-b":{"type":"String"}}}`, `names of parameters are letters and digits only`},
+		"parameter no type":       {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{}}}`, `parameters.a.type: is missing`},
+		"parameter bad type":      {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"Text"}}}`, `parameters.a.type: must be one of String, StringList`},
+		"pattern not RE2":         {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"(?!x)"}}}`, `parameters.a.allowedPattern: error parsing regexp`},
+		"pattern escaping":        {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"a)|(?:.*"}}}`, `parameters.a.allowedPattern: error parsing regexp`},
+		"default mismatch":        {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","allowedPattern":"^x$","default":"y"}}}`, `parameters.a.default: does not match allowedPattern ^x$`},
+		"default wrong type":      {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"Boolean","default":"maybe"}}}`, `parameters.a.default: must be true or false`},
+		"limits":                  {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","minChars":3,"maxChars":2}}}`, `minChars 3 exceeds maxChars 2`},
+		"ENV_VAR in sessions":     {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","parameters":{"a":{"type":"String","interpolationType":"ENV_VAR"}}}`, `is for command documents only`},
+		"no steps":                {`{"schemaVersion":"2.2"}`, `mainSteps: is missing`},
+		"empty steps":             {`{"schemaVersion":"2.2","mainSteps":[]}`, `mainSteps: must be a list of at least one step`},
+		"step without action":     {`{"schemaVersion":"2.2","mainSteps":[{"name":"a"}]}`, `mainSteps[0].action: is missing`},
+		"step names twice":        {`{"schemaVersion":"2.2","mainSteps":[{"name":"a","action":"aws:runShellScript"},{"name":"a","action":"aws:runShellScript"}]}`, `mainSteps[1].name: "a" is the name of an earlier step`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -328,7 +359,8 @@ func TestBuiltins(t *testing.T) {
 		"AWS-PasswordReset", "AWS-RunShellScript", "AWS-StartInteractiveCommand",
 		"AWS-StartNonInteractiveCommand", "AWS-StartPortForwardingSession",
 		"AWS-StartPortForwardingSessionToRemoteHost", "AWS-StartPortForwardingSessionToSocket",
-		"AWS-StartSSHSession", "SSM-SessionManagerRunShell",
+		"AWS-StartSSHSession", "SSM-SessionManagerRunShell", "Sallyport-FileTransfer",
+		"Sallyport-StartPortForwardingSessionToNodeSocket",
 	}
 	if diff := cmp.Diff(want, BuiltinNames()); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +46,16 @@ type Parameter struct {
 	MinItems          int
 	MaxItems          int
 	pattern           *regexp.Regexp // the whole value must match
+	patternSize       int
 }
+
+const (
+	// maxParameters is how many parameters a document may have (the documented quota).
+	maxParameters = 200
+	// maxPatterns bounds the patterns of a document, in steps of the machines that they
+	// are compiled to: repetitions make large ones out of short texts.
+	maxPatterns = 50_000
+)
 
 // ParameterError is a parameter that does not fit its document.
 type ParameterError struct {
@@ -68,7 +78,11 @@ func (d *Document) checkParameters(n *node, path string) error {
 		return err
 	}
 	dropNulls(n)
+	if len(n.keys) > maxParameters {
+		return n.fault(path, "has %d parameters; at most %d are allowed", len(n.keys), maxParameters)
+	}
 	d.Parameters = make(map[string]Parameter, len(n.keys))
+	patterns := 0
 	for _, name := range n.keys {
 		at := joined(path, name)
 		if !parameterName.MatchString(name) {
@@ -80,6 +94,9 @@ func (d *Document) checkParameters(n *node, path string) error {
 		}
 		if p.InterpolationType != "" && d.Type == TypeSession {
 			return n.field(name).fault(at+".interpolationType", "is for command documents only")
+		}
+		if patterns += p.patternSize; patterns > maxPatterns {
+			return n.field(name).fault(at+".allowedPattern", "makes the patterns of the document too large")
 		}
 		d.Parameters[name] = p
 	}
@@ -153,8 +170,12 @@ func (p *Parameter) readPattern(n *node, path string) error {
 	if err := text(n, path); err != nil {
 		return err
 	}
-	if _, err := regexp.Compile(n.text); err != nil {
+	parsed, err := syntax.Parse(n.text, syntax.Perl)
+	if err != nil {
 		return n.fault(path, "%v", err)
+	}
+	if p.patternSize = steps(parsed); p.patternSize > maxPatterns {
+		return n.fault(path, "is too large once its repetitions are written out")
 	}
 	re, err := regexp.Compile(`\A(?:` + n.text + `)\z`)
 	if err != nil {
@@ -162,6 +183,18 @@ func (p *Parameter) readPattern(n *node, path string) error {
 	}
 	p.AllowedPattern, p.pattern = n.text, re
 	return nil
+}
+
+// steps is about how large the machine of a pattern is.
+func steps(re *syntax.Regexp) int {
+	n := 1 + len(re.Rune)/2
+	for _, sub := range re.Sub {
+		n += steps(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return min(n, maxPatterns+1)
 }
 
 func (p *Parameter) readAllowed(n *node, path string) error {
@@ -357,6 +390,8 @@ func (p *Parameter) checkText(v string) error {
 	switch {
 	case !utf8.ValidString(v):
 		return errors.New("is not UTF-8 text")
+	case strings.ContainsRune(v, 0):
+		return errNUL
 	case parameterStore.MatchString(v):
 		return errParameterStore
 	case p.pattern != nil && !p.pattern.MatchString(v):

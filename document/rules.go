@@ -1,6 +1,7 @@
 package document
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -178,6 +179,7 @@ func checkPort(n *node) error {
 	if err := object(n, path, map[string]rule{
 		"portNumber":          port,
 		"host":                text,
+		"unixSocket":          socket,
 		"type":                oneOf("LocalPortForwarding"),
 		"localPortNumber":     text,
 		"localUnixSocket":     text,
@@ -185,7 +187,31 @@ func checkPort(n *node) error {
 	}); err != nil {
 		return err
 	}
-	return required(n, path, "portNumber")
+	if n.field("unixSocket") == nil {
+		return required(n, path, "portNumber")
+	}
+	for _, key := range []string{"portNumber", "host"} {
+		if other := n.field(key); other != nil {
+			return other.fault(joined(path, key), "excludes unixSocket")
+		}
+	}
+	return nil
+}
+
+// maxSocket is how long the path of a unix socket may be, in bytes.
+const maxSocket = 107
+
+// socket accepts the path of a unix socket on the node, which our agent reaches, or a
+// parameter. There is one way to write a path, so that patterns and policies hold.
+func socket(n *node, at string) error {
+	if err := text(n, at); err != nil {
+		return err
+	}
+	plain := path.IsAbs(n.text) && path.Clean(n.text) == n.text && n.text != "/"
+	if !placeholder.MatchString(n.text) && (!plain || len(n.text) > maxSocket) {
+		return n.fault(at, "must be an absolute path of at most %d bytes without ., .. and double slashes", maxSocket)
+	}
+	return nil
 }
 
 func port(n *node, path string) error {

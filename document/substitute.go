@@ -91,6 +91,7 @@ type Resolved struct {
 type PortProperties struct {
 	PortNumber          string `json:"portNumber"`
 	Host                string `json:"host"`
+	UnixSocket          string `json:"unixSocket"` // on the node; instead of host and port
 	Type                string `json:"type"`
 	LocalPortNumber     string `json:"localPortNumber"`
 	LocalUnixSocket     string `json:"localUnixSocket"`
@@ -129,8 +130,22 @@ func (d *Document) Resolve(values map[string]json.RawMessage) (*Resolved, error)
 	if err := checkProperties(root, d.SessionType); err != nil {
 		return nil, d.named(err)
 	}
+	if err := filled(n); err != nil {
+		return nil, d.named(err)
+	}
 	out.Properties = n.json()
 	return out, d.named(out.read(n, d.SessionType))
+}
+
+// filled refuses a port or a socket that is still a placeholder: one that a value
+// brought in.
+func filled(n *node) error {
+	for _, key := range []string{"portNumber", "unixSocket"} {
+		if f := n.field(key); f != nil && placeholder.MatchString(f.text) {
+			return f.fault("properties."+key, "holds a placeholder for which there is no value")
+		}
+	}
+	return nil
 }
 
 func (r *Resolved) read(n *node, sessionType string) error {

@@ -157,7 +157,7 @@ func knownKeys() map[string]string {
 			RootDeviceType SourceInstanceARN Tenancy CreateAction Attribute Attribute/ Vpc Subnet`,
 		"iam": `AssociatedResourceArn AWSServiceName FIDO-certification OrganizationsPolicyId PassedToService
 			PermissionsBoundary PolicyARN RegisterSecurityKey ResourceTag/`,
-		"sallyport": `RemoteAddress RemoteHost RemotePort RunAsUser`,
+		"sallyport": `RemoteAddress RemoteHost RemotePort RemoteSocket RunAsUser`,
 		"sts": `AWSServiceName DurationSeconds ExternalId RequestContext/ RoleSessionName SourceIdentity TaskPolicyArn
 			TransitiveTagKeys`,
 	}

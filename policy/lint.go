@@ -241,6 +241,7 @@ const (
 	keyRemoteHost    = "sallyport:remotehost"
 	keyRemotePort    = "sallyport:remoteport"
 	keyRemoteAddress = "sallyport:remoteaddress"
+	keyRemoteSocket  = "sallyport:remotesocket"
 )
 
 // remoteHost finds hosts that are written as no request has them, and denials that
@@ -263,7 +264,7 @@ func (l *linter) remoteHost(s *Statement, c *condition) {
 // condition on where they lead.
 func (s *Statement) needsRemote() bool {
 	return slices.ContainsFunc(s.conditions, func(c condition) bool {
-		remote := c.key == keyRemoteHost || c.key == keyRemotePort || c.key == keyRemoteAddress
+		remote := slices.Contains([]string{keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket}, c.key)
 		if c.family == familyNull {
 			return remote && !c.null(true)
 		}

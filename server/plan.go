@@ -87,6 +87,10 @@ func parameterError(err error) error {
 
 // fillRemote says where a Port session leads.
 func (c *Call) fillRemote(p *plan) error {
+	if socket := p.resolved.Port.UnixSocket; socket != "" {
+		p.remote = &access.Remote{Socket: socket}
+		return p.needsOwnAgent("unix sockets")
+	}
 	r, err := access.ParseRemote(p.resolved.Port.Host, p.resolved.Port.PortNumber)
 	if err != nil {
 		return ssmError("InvalidParameters", "%s", sentence(err))
@@ -94,6 +98,14 @@ func (c *Call) fillRemote(p *plan) error {
 	p.remote = &r
 	p.because = c.Server.refuseRemote(r, p.node)
 	return nil
+}
+
+// needsOwnAgent refuses what the node's agent is known not to have.
+func (p *plan) needsOwnAgent(what string) error {
+	if p.node.AgentName == "" || p.node.AgentName == ownAgent {
+		return nil
+	}
+	return ssmError("InvalidDocument", "Document %s needs %s on the node: %s knows no %s.", p.document.Name, ownAgent, p.node.AgentName, what)
 }
 
 // refuseRemote applies the server's rules for forwards as far as they can be before a
