@@ -132,7 +132,7 @@ func (s *session) serveExec(ctx context.Context, u shell.User, p plan) outcome {
 	s.proc = proc
 	s.mu.Unlock()
 	s.exec.runs(proc)
-	s.wg.Go(func() { s.feed(proc, p) })
+	s.wg.Go(func() { s.feedProgram(proc, p) })
 	return s.attend(ctx, proc, func() { s.pumpExec(proc) }, s.sendExit)
 }
 
@@ -170,8 +170,8 @@ func (s *session) sizeOf(t *wire.ExecTerminal) shell.Size {
 	return shell.Size{Cols: uint16(min(t.Cols, 0xffff)), Rows: uint16(min(t.Rows, 0xffff))}
 }
 
-// feed gives the program its input, first the document's profile for shells.
-func (s *session) feed(proc *shell.Process, p plan) {
+// feedProgram gives the program its input, first the document's profile for shells.
+func (s *session) feedProgram(proc *shell.Process, p plan) {
 	if profile := p.profile(); profile != "" && s.start.Exec.Command == "" && s.start.Exec.Subsystem == "" {
 		io.WriteString(proc, profile+"\n") // what is wrong with it shows right below
 	}
