@@ -75,29 +75,35 @@ func (s *session) failedCommand(ctx context.Context, separate bool, err error) o
 
 // handshake tells the client the session's type and waits for its consent.
 func (s *session) handshake(ctx context.Context, sessionType string) error {
+	_, err := s.shake(ctx, wire.SessionTypeParameters{SessionType: sessionType, Properties: json.RawMessage("null")})
+	return err
+}
+
+// shake makes a handshake with the given parameters and returns the client's consent.
+func (s *session) shake(ctx context.Context, parameters wire.SessionTypeParameters) (r wire.HandshakeResponse, err error) {
 	began := time.Now()
-	if err := s.sendJSON(wire.PayloadHandshakeRequest, handshakeRequest(sessionType)); err != nil {
-		return err
+	if err := s.sendJSON(wire.PayloadHandshakeRequest, handshakeRequest(parameters)); err != nil {
+		return r, err
 	}
 	limit := time.NewTimer(handshakeWait)
 	defer limit.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return r, context.Cause(ctx)
 	case <-limit.C:
-		return errors.New("the client did not answer: handshake timed out")
-	case r := <-s.responses:
+		return r, errors.New("the client did not answer: handshake timed out")
+	case r = <-s.responses:
 		if err := consent(r); err != nil {
-			return err
+			return r, err
 		}
 	}
-	return s.sendJSON(wire.PayloadHandshakeComplete, wire.HandshakeComplete{
+	return r, s.sendJSON(wire.PayloadHandshakeComplete, wire.HandshakeComplete{
 		HandshakeTimeToComplete: time.Since(began).Nanoseconds(),
 	})
 }
 
-func handshakeRequest(sessionType string) wire.HandshakeRequest {
-	parameters, err := json.Marshal(wire.SessionTypeParameters{SessionType: sessionType, Properties: json.RawMessage("null")})
+func handshakeRequest(p wire.SessionTypeParameters) wire.HandshakeRequest {
+	parameters, err := json.Marshal(p)
 	if err != nil {
 		panic("agent: encoding a handshake: " + err.Error())
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport.dev/agent/forward"
 	"sallyport.dev/agent/shell"
 )
 
@@ -53,6 +54,8 @@ type Config struct {
 	Name string
 	// Shell are the node's rules for the users that sessions run as.
 	Shell shell.Options
+	// Forward are the node's rules for the addresses that sessions forward to.
+	Forward forward.Config
 	// MaxSessions is how many sessions may run at once; further ones are refused.
 	// DefaultMaxSessions if zero.
 	MaxSessions int
@@ -68,6 +71,7 @@ type Config struct {
 	// Logger gets what the agent has to say; discarded if nil.
 	Logger *slog.Logger
 
+	rules       forward.Rules // of Forward
 	now         func() time.Time
 	machine     func() machine
 	refusedWait time.Duration // shortest wait after a refusal of the node's key
@@ -106,6 +110,10 @@ func (c Config) withDefaults() (Config, error) {
 		c.machine = readMachine
 	}
 	c.refusedWait = orDefault(c.refusedWait, minRefusedWait)
+	var err error
+	if c.rules, err = forward.NewRules(c.Forward); err != nil {
+		return c, fmt.Errorf("forward: %w", err)
+	}
 	return c, c.check()
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport.dev/agent/forward"
 	"sallyport.dev/wire"
 )
 
@@ -90,6 +91,8 @@ type plan struct {
 	in          inputs
 	command     commandProperties
 	commands    string
+	port        forward.Properties // of a Port session
+	properties  json.RawMessage    // and all of them, for the client
 }
 
 // readPlan reads the document of a session. Errors are for the person who started it.
@@ -109,7 +112,7 @@ func readPlan(start wire.StartSession) (plan, error) {
 	if err := convert(fill(map[string]any(doc.Inputs), values), &p.in); err != nil {
 		return plan{}, fmt.Errorf("invalid inputs in session document: %w", err)
 	}
-	if p.in.KMSKeyID != "" {
+	if p.in.KMSKeyID != "" && p.sessionType != typePort {
 		// Going on in the clear would break the promise the document makes.
 		return plan{}, errors.New("we couldn't start the session because this agent does not support encryption with a KMS key")
 	}
@@ -122,7 +125,7 @@ func readPlan(start wire.StartSession) (plan, error) {
 		}
 		return p, p.readCommand(fill(doc.Properties, values))
 	case typePort:
-		return plan{}, errors.New("this agent does not support port sessions")
+		return p, p.readPort(fill(doc.Properties, values))
 	}
 	return plan{}, fmt.Errorf("session type %q is not supported", p.sessionType)
 }
@@ -144,6 +147,14 @@ func (p *plan) readCommand(properties any) error {
 	}
 	p.commands = commands
 	return nil
+}
+
+// readPort reads the properties of a Port session, which the client gets to see as well.
+func (p *plan) readPort(properties any) error {
+	if err := convert(properties, &p.port); err != nil {
+		return fmt.Errorf("invalid format in session properties: %w", err)
+	}
+	return convert(properties, &p.properties)
 }
 
 func platform() string {

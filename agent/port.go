@@ -29,11 +29,10 @@ const (
 
 // port is the agent's part of a Port session.
 type port struct {
-	mu      sync.Mutex
-	in      *inlet      // where the client's bytes go
-	turns   chan *inlet // the inlets of basic mode's connections, in order
-	single  bool        // set once connections take turns
-	flagged func(value uint32)
+	turns chan *inlet // the inlets of basic mode's connections, in order
+
+	mu sync.Mutex
+	in *inlet // where the client's bytes go
 }
 
 func newPort() *port {
@@ -233,45 +232,114 @@ func (s *session) carry(ctx context.Context, target *forward.Target, st *mux.Str
 
 // portEnded is the outcome of a Port session whose context has ended.
 func (s *session) portEnded(ctx context.Context) outcome {
-	if err := context.Cause(ctx); errors.Is(err, io.EOF) {
-		return outcome{status: statusSuccess}
+	if errors.Is(context.Cause(ctx), io.EOF) {
+		return outcome{status: statusSuccess} // the target has ended it
 	}
 	return s.ended(ctx)
 }
 
-// serveTurns carries bytes as they are: one connection, as for SSH, or for old clients
-// one after the other.
-func (s *session) serveTurns(ctx context.Context, target *forward.Target, many bool) outcome {
-	conn, err := target.Dial(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return s.ended(ctx)
-		}
-		return failed("Unable to connect to specified port: %v", err)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
+// serveTurns carries bytes as they are: of one connection, as for SSH, or for old
+// clients (many) of one after the other, where a new one is made when there is something
+// to send on it.
+func (s *session) serveTurns(session context.Context, target *forward.Target, many bool) outcome {
+	ctx, cancel := context.WithCancelCause(session)
 	defer cancel(nil)
+	c, err := s.takeTurn(ctx, target, many, cancel)
+	if err != nil {
+		cancel(err)
+	}
 	stop := context.AfterFunc(ctx, s.port.close)
 	defer stop()
-	for ctx.Err() == nil {
-		in := s.nextTurn(ctx)
-		if in == nil {
-			break
+	for in := s.port.turn(ctx); in != nil; in = s.port.turn(ctx) {
+		for p, ok := in.next(); ok; p, ok = in.next() {
+			if c == nil {
+				if c, err = s.takeTurn(ctx, target, many, cancel); err != nil {
+					cancel(err)
+					break
+				}
+			}
+			c.conn.Write(p.data) // an error shows to who reads the connection
+			p.done()
+			if many && c.isOver() {
+				c = c.end()
+			}
 		}
-		err := s.turn(ctx, conn, in, many)
+		c = c.end()
 		if !many {
-			cancel(err)
-			break
-		}
-		if conn, err = s.redial(ctx, target); err != nil {
-			cancel(err)
+			cancel(errClosed)
 		}
 	}
-	if conn != nil {
-		conn.Close()
-	}
-	if errors.Is(context.Cause(ctx), io.EOF) {
-		s.stream.drain(ctx, drainPatience)
-	}
+	c.end()
+	s.stream.drain(session, drainPatience)
 	return s.portEnded(ctx)
+}
+
+// turn waits for the bytes of the next connection; nil when ctx ends.
+func (p *port) turn(ctx context.Context) *inlet {
+	if ctx.Err() != nil {
+		return nil
+	}
+	select {
+	case in := <-p.turns:
+		return in
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// turn is a connection to the target that has the data channel for itself.
+type turn struct {
+	conn net.Conn
+	over chan struct{} // closed when the target has ended it
+}
+
+// takeTurn connects to the target and begins to send what that says. The end of a
+// connection that is the only one is the session's.
+func (s *session) takeTurn(ctx context.Context, target *forward.Target, many bool, cancel context.CancelCauseFunc) (*turn, error) {
+	conn, err := target.Dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("Unable to connect to specified port: %w", err) //nolint:staticcheck // AWS's words
+	}
+	c := &turn{conn: conn, over: make(chan struct{})}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	s.wg.Go(func() {
+		defer close(c.over)
+		defer stop()
+		if err := s.sendFrom(conn); !many {
+			cancel(err)
+		}
+	})
+	return c, nil
+}
+
+// sendFrom sends what conn says until it ends; the error is io.EOF if it did so in order.
+func (s *session) sendFrom(conn net.Conn) error {
+	b := make([]byte, maxPayload)
+	for {
+		n, err := conn.Read(b)
+		if n > 0 && !s.stream.Send(wire.PayloadOutput, b[:n]) {
+			return errStreamEnded
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *turn) isOver() bool {
+	select {
+	case <-c.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// end closes the connection, waits until nobody reads it any more, and returns nil.
+func (c *turn) end() *turn {
+	if c != nil {
+		c.conn.Close()
+		<-c.over
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport.dev/agent/forward"
 	"sallyport.dev/agent/shell"
 	"sallyport.dev/wire"
 )
@@ -185,6 +186,8 @@ type session struct {
 	log    *slog.Logger
 	stream *stream
 	exec   *execution              // of a session with an Exec, else nil
+	port   *port                   // of a Port session, else nil
+	rules  forward.Rules           // the node's
 	cancel context.CancelCauseFunc // set by run
 
 	wg sync.WaitGroup // goroutines around the program
@@ -205,7 +208,7 @@ type session struct {
 }
 
 func (a *Agent) newSession(start wire.StartSession, log *slog.Logger) *session {
-	s := &session{start: start, opts: a.cfg.Shell, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1)}
+	s := &session{start: start, opts: a.cfg.Shell, rules: a.cfg.rules, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1)}
 	s.stream = newStream(start.SessionID, a.NodeID(), a.cfg.now)
 	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken)
 	s.stream.deliver = s.deliver
@@ -224,6 +227,10 @@ func (s *session) run(ctx context.Context) outcome {
 	p, err := readPlan(s.start)
 	if err != nil {
 		return failed("%v", err)
+	}
+	if p.sessionType == typePort {
+		s.port = newPort()
+		s.stream.hold = s.port.hold
 	}
 	s.command = p.sessionType == typeNonInteractive
 	streamCtx, stopStream := context.WithCancel(context.WithoutCancel(ctx))
@@ -266,6 +273,9 @@ func (s *session) await(streamed <-chan error, stop func()) {
 
 // serve starts the program once the data channel is open and stays until it is gone.
 func (s *session) serve(ctx context.Context, p plan) outcome {
+	if s.port != nil {
+		return s.servePort(ctx, p)
+	}
 	user, err := s.opts.Resolve(ctx, shell.RunAs{
 		Enabled: bool(p.in.RunAsEnabled), User: orDefault(s.start.RunAsUser, p.in.RunAsDefaultUser),
 		Elevated: p.command.RunAsElevated, Root: s.start.RunAsRoot && s.start.RunAsUser != "", Detached: bool(p.in.KeepDetached),
@@ -458,6 +468,8 @@ func (s *session) deliver(pt wire.PayloadType, b []byte, must bool) bool {
 		s.resize(b)
 	case wire.PayloadExecControl:
 		s.execControl(b)
+	case wire.PayloadFlag:
+		s.portFlag(b)
 	}
 	return true
 }

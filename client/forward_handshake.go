@@ -3,8 +3,6 @@ package client
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"sallyport.dev/wire"
 )
@@ -38,28 +36,10 @@ type forwardTerms struct {
 
 // Version gates of AWS's agents (docs/protocol.md §17): above these they multiplex, and
 // do without keep-alives.
-var (
-	multiplexes      = [4]int{3, 0, 196, 0}
-	withoutKeepAlive = [4]int{3, 1, 1511, 0}
+const (
+	multiplexes      = "3.0.196.0"
+	withoutKeepAlive = "3.1.1511.0"
 )
-
-// newer reports whether a dotted version of four parts is above v.
-func newer(version string, v [4]int) bool {
-	parts := strings.Split(version, ".")
-	if len(parts) != len(v) {
-		return false
-	}
-	for i, p := range parts {
-		n, err := strconv.Atoi(p)
-		if err != nil {
-			return false
-		}
-		if n != v[i] {
-			return n > v[i]
-		}
-	}
-	return false
-}
 
 // portHandler handles the Port session of a forward.
 type portHandler Forward
@@ -93,7 +73,7 @@ func (h *portHandler) Start(properties json.RawMessage) error {
 		h.way = newMuxWay(f, true)
 	case p.Single():
 		h.way = newSingleWay(f, false)
-	case newer(h.terms.agent, multiplexes):
+	case wire.CompareVersions(h.terms.agent, multiplexes) > 0:
 		h.way = newMuxWay(f, false)
 	default:
 		h.way = newSingleWay(f, true)

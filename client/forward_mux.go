@@ -36,7 +36,7 @@ func newMuxWay(f *Forward, extended bool) *muxWay {
 	w.session = mux.New(mux.Config{Client: true, Extended: extended, Send: func(b []byte) error {
 		return f.channel.Send(f.ctx, wire.PayloadOutput, b)
 	}})
-	if !extended && !newer(f.terms.agent, withoutKeepAlive) {
+	if !extended && wire.CompareVersions(f.terms.agent, withoutKeepAlive) <= 0 {
 		w.ticking.Go(w.tick)
 	}
 	return w

@@ -292,6 +292,14 @@ func (st *Stream) spend(n int) (int, error) {
 	}
 }
 
+// WriteClosed reports whether nothing can be written any more although the peer may have
+// sent something that is unread: in plain smux, once the peer has closed the stream.
+func (st *Stream) WriteClosed() bool {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return st.err != nil || st.finished || st.eof && !st.s.cfg.Extended
+}
+
 // CloseWrite says that nothing more will be written. In plain smux it closes the
 // stream.
 func (st *Stream) CloseWrite() error {
