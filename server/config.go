@@ -13,6 +13,7 @@ import (
 
 	"sallyport.dev/access"
 	"sallyport.dev/audit"
+	"sallyport.dev/command"
 	"sallyport.dev/document"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
@@ -34,7 +35,9 @@ type Config struct {
 	Recordings Recordings         // optional: without it there are none to read
 	Grants     access.GrantSource // optional
 	Gateway    *session.Gateway   // optional: without it there are no sessions
-	PeerTLS    *tls.Config        // optional: how to trust other members' URLs
+	Commands   command.Store      // optional, with Runner: without them nothing is run
+	Runner     *command.Runner
+	PeerTLS    *tls.Config // optional: how to trust other members' URLs
 	Logger     *slog.Logger
 	Now        func() time.Time // optional: time.Now
 
