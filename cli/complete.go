@@ -61,6 +61,24 @@ func (p *program) completeTargets(cmd *cobra.Command, args []string, typed strin
 	return append(names, terms...), directive
 }
 
+// completeOneNode offers nodes for the first argument.
+func (p *program) completeOneNode(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return p.completeNodes(cmd, args, typed)
+}
+
+// completeCopy offers files, and nodes as scp has them.
+func (p *program) completeCopy(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	names, _ := p.completeNodes(cmd, args, typed)
+	for i, n := range names {
+		name, about, _ := strings.Cut(n, "\t")
+		names[i] = cobra.CompletionWithDesc(name+":", about)
+	}
+	return names, cobra.ShellCompDirectiveNoSpace
+}
+
 // tagTerms lists the tags of nodes as KEY=VALUE, several values apart, without those
 // that are given already and names.
 func tagTerms(nodes []client.Node, given []string) []string {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -84,7 +83,7 @@ Exit status: the remote one where the agent tells it, 1 if refused, 2 for wrong 
 	f := cmd.Flags()
 	f.StringVarP(&flags.document, "document", "d", "", "session `document`; a shell, or the one for commands, unless given")
 	f.StringVar(&flags.reason, "reason", "", "why, for the audit log (256 characters)")
-	f.StringVar(&flags.parameters, "parameters", "", "parameters of the document as `JSON`: {\"name\": [\"value\"]}")
+	f.StringVar(&flags.parameters, "parameters", "", "parameters of the document: `JSON` such as {\"name\": [\"value\"]}, or NAME=VALUE,…")
 	f.StringVarP(&flags.login, "login", "l", "", "`user` to be on the node, where policy lets you choose; not on AWS")
 	f.BoolVarP(&flags.terminal, "terminal", "t", false, "give the command a terminal, whatever there is here")
 	f.BoolVarP(&flags.noTerminal, "no-terminal", "T", false, "give the command no terminal")
@@ -157,10 +156,9 @@ type commandLine struct {
 
 func (p *program) newCommandLine(command []string, flags connectFlags) (*commandLine, error) {
 	c := &commandLine{words: command, in: client.StartInput{Document: flags.document, Reason: flags.reason, RunAs: flags.login}}
-	if flags.parameters != "" {
-		if err := json.Unmarshal([]byte(flags.parameters), &c.in.Parameters); err != nil {
-			return nil, usagef(`--parameters: want JSON such as {"name": ["value"]}: %w`, err)
-		}
+	var err error
+	if c.in.Parameters, err = documentParameters(flags.parameters); err != nil {
+		return nil, err
 	}
 	switch {
 	case flags.terminal && flags.noTerminal:

@@ -66,7 +66,7 @@ func socksRequest(rw io.ReadWriter) (target, error) {
 	if _, err := io.ReadFull(rw, port[:]); err != nil {
 		return target{}, fmt.Errorf("SOCKS: reading the port: %w", err)
 	}
-	t := target{host, strconv.Itoa(int(binary.BigEndian.Uint16(port[:])))}
+	t := target{host: host, port: strconv.Itoa(int(binary.BigEndian.Uint16(port[:])))}
 	if t.port == "0" || !remoteHost.MatchString(t.host) {
 		return target{}, &socksError{socksFailure, fmt.Sprintf("%q is nothing to connect to", t.String())}
 	}

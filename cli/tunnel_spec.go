@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // loopback is where forwards listen unless told otherwise: other machines cannot reach
@@ -22,13 +24,14 @@ type forwardSpec struct {
 	local   string // port to listen on, 0 for any; or the path of a socket
 	host    string // as the node knows it; empty for the node itself
 	port    string
+	socket  string // path on the node, in place of host and port
 }
 
 var (
 	// remoteHost is what the documents of port sessions allow.
 	remoteHost = regexp.MustCompile(`^[A-Za-z0-9:][A-Za-z0-9._:%-]{0,254}$`)
 	portNumber = regexp.MustCompile(`^[0-9]{1,5}$`)
-	errSpec    = errors.New("want PORT, HOST:PORT, LOCAL:HOST:PORT or BIND:LOCAL:HOST:PORT, with IPv6 addresses in brackets")
+	errSpec    = errors.New("want PORT, HOST:PORT, LOCAL:HOST:PORT, BIND:LOCAL:HOST:PORT or LOCAL:/SOCKET, with IPv6 addresses in brackets")
 )
 
 // maxSocketPath is how long the path of a unix socket may be on the least of systems, in
@@ -90,8 +93,13 @@ func specOf(parts []string) (forwardSpec, error) {
 	if len(parts) == 0 || len(parts) > 4 || s.network == "unix" && len(parts) > 2 {
 		return s, errSpec
 	}
-	s.port = parts[len(parts)-1]
+	if s.port = parts[len(parts)-1]; strings.HasPrefix(s.port, "/") {
+		s.port, s.socket = "", s.port
+	}
 	parts = parts[:len(parts)-1]
+	if s.socket != "" && s.network == "unix" && len(parts) > 0 {
+		return s, errSpec
+	}
 	switch {
 	case len(parts) == 0:
 	case len(parts) == 1 && s.network == "tcp" && portNumber.MatchString(parts[0]):
@@ -106,6 +114,9 @@ func specOf(parts []string) (forwardSpec, error) {
 		s.bind, s.local, s.host = parts[0], parts[1], parts[2]
 	default:
 		return s, errSpec
+	}
+	if s.socket != "" && (s.host != "" || s.local == "") {
+		return s, errors.New("a socket of the node goes with a local port or socket, and no host: LOCAL:/PATH")
 	}
 	if s.network == "tcp" && s.local == "" {
 		s.local = s.port
@@ -123,8 +134,8 @@ func (s *forwardSpec) check() error {
 	} else if err := s.checkListen(); err != nil {
 		return err
 	}
-	if s.port == "" || isPath(s.port) {
-		return errors.New("want a port at the node's end: documents for port sessions know no sockets there")
+	if s.socket != "" {
+		return s.checkSocket()
 	}
 	if n, err := strconv.Atoi(s.port); !portNumber.MatchString(s.port) || err != nil || n < 1 || n > 65535 {
 		return fmt.Errorf("port %q: want 1 to 65535", s.port)
@@ -134,6 +145,13 @@ func (s *forwardSpec) check() error {
 	}
 	if s.host == "localhost" {
 		s.host = ""
+	}
+	return nil
+}
+
+func (s *forwardSpec) checkSocket() error {
+	if len(s.socket) > maxSocketPath || path.Clean(s.socket) != s.socket || strings.ContainsFunc(s.socket, unicode.IsControl) {
+		return fmt.Errorf("socket %q: want a plain absolute path of at most %d bytes", s.socket, maxSocketPath)
 	}
 	return nil
 }
@@ -193,15 +211,19 @@ func (s forwardSpec) exposed() bool {
 }
 
 // target is what the node dials.
-func (s forwardSpec) target() target { return target{s.host, s.port} }
+func (s forwardSpec) target() target { return target{s.host, s.port, s.socket} }
 
 // target is one end that sessions forward to.
 type target struct {
-	host string // empty for the node itself
-	port string
+	host   string // empty for the node itself
+	port   string
+	socket string // path on the node, in place of both
 }
 
 func (t target) String() string {
+	if t.socket != "" {
+		return t.socket
+	}
 	if t.host == "" {
 		return "port " + t.port
 	}
@@ -210,6 +232,9 @@ func (t target) String() string {
 
 // document is the one that forwards to the target, with its parameters.
 func (t target) document() (name string, parameters map[string][]string) {
+	if t.socket != "" {
+		return "Sallyport-StartPortForwardingSessionToNodeSocket", map[string][]string{"unixSocket": {t.socket}}
+	}
 	parameters = map[string][]string{"portNumber": {t.port}, "localPortNumber": {"0"}}
 	if t.host == "" {
 		return "AWS-StartPortForwardingSession", parameters
