@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport.dev/agent/keysync"
 )
 
 // lastWords bounds how long a stopping agent tries to report the ends of its sessions.
@@ -21,6 +23,7 @@ type Agent struct {
 	identity  nodeIdentity
 	outbox    *outbox
 	sessions  sessions
+	keys      *keysync.Syncer // nil for none
 
 	sessionsCtx    context.Context // of all sessions, set by Run
 	registeredAnew chan struct{}   // has room for one: facts are to be reported
@@ -37,10 +40,12 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{
+	a := &Agent{
 		cfg: cfg, log: cfg.Logger, endpoints: endpoints, outbox: newOutbox(cfg.now), registeredAnew: make(chan struct{}, 1),
 		sessions: sessions{max: cfg.MaxSessions, live: make(map[string]context.CancelCauseFunc)},
-	}, nil
+	}
+	a.keys, err = a.newKeys()
+	return a, err
 }
 
 // Run registers the machine if need be, and serves sessions until ctx ends. By then
@@ -75,6 +80,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { failed <- a.runControl(linked) })
 	wg.Go(func() { a.reportFacts(linked) })
+	wg.Go(func() { a.keepKeys(linked) })
 	var err error
 	select {
 	case <-ctx.Done():

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport.dev/agent/forward"
+	"sallyport.dev/agent/keysync"
 	"sallyport.dev/agent/shell"
 )
 
@@ -56,6 +57,8 @@ type Config struct {
 	Shell shell.Options
 	// Forward are the node's rules for the addresses that sessions forward to.
 	Forward forward.Config
+	// KeySync are the authorized_keys files that the agent keeps; none if empty.
+	KeySync []keysync.Config
 	// MaxSessions is how many sessions may run at once; further ones are refused.
 	// DefaultMaxSessions if zero.
 	MaxSessions int

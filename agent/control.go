@@ -83,6 +83,7 @@ func (a *Agent) control(ctx context.Context, e *endpoint) error {
 	}
 	a.log.Info("control channel is open", "node", a.NodeID(), "server", e.base.Host)
 	a.cfg.Connected()
+	a.askForKeys()
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	written := make(chan error, 1)
@@ -109,7 +110,7 @@ func (a *Agent) openControl(ctx context.Context, e *endpoint) (*websocket.Conn, 
 	}
 	return e.dial(ctx, "/v1/control-channel/"+a.NodeID(), "role=subscribe&stream=input", sign, wire.Opening{
 		MessageSchemaVersion: "1.0", RequestID: uuid.NewString(), TokenValue: token,
-		AgentVersion: ProtocolVersion, PlatformType: "linux",
+		AgentVersion: ProtocolVersion, PlatformType: "linux", Features: a.features(),
 	})
 }
 
@@ -175,6 +176,8 @@ func (a *Agent) dispatch(ctx context.Context, m *wire.Message) {
 		if json.Unmarshal(m.Payload, &ack) == nil {
 			a.outbox.acknowledged(ack.MessageID)
 		}
+	case wire.TypeKeysChanged:
+		a.askForKeys()
 	case wire.TypeAgentJob:
 		a.refuseJob(m)
 	case wire.TypeAgentJobReplyAck:

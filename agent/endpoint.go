@@ -189,12 +189,18 @@ type signer func(r *http.Request, body []byte, service string) error
 
 // call makes a JSON 1.1 call of the ssm service; sign is nil for an anonymous one.
 func (e *endpoint) call(ctx context.Context, op string, sign signer, in, out any) error {
+	return e.callService(ctx, "ssm", "AmazonSSM."+op, sign, in, out)
+}
+
+// callService makes a JSON 1.1 call of a service; target is X-Amz-Target.
+func (e *endpoint) callService(ctx context.Context, service, target string, sign signer, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	h := http.Header{"Content-Type": {"application/x-amz-json-1.1"}, "X-Amz-Target": {"AmazonSSM." + op}}
-	answer, err := e.post(ctx, "/", h, body, http.StatusOK, "ssm", sign)
+	_, op, _ := strings.Cut(target, ".")
+	h := http.Header{"Content-Type": {"application/x-amz-json-1.1"}, "X-Amz-Target": {target}}
+	answer, err := e.post(ctx, "/", h, body, http.StatusOK, service, sign)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
