@@ -151,7 +151,8 @@ type InvocationFilter struct {
 	Document        string
 	RequestedAfter  time.Time
 	RequestedBefore time.Time
-	Since           int64  // changed after this revision; with CommandID
+	ByRevision      bool   // in the order of their last change; with CommandID
+	Since           int64  // with ByRevision: changed after this revision
 	AfterCommand    string // continue after this invocation
 	AfterNode       string
 	Steps           bool // with their outputs

@@ -151,10 +151,10 @@ func (r *Runner) call(ctx context.Context) (context.Context, context.CancelFunc)
 func (r *Runner) Send(ctx context.Context, c Command, all []Invocation) (Command, error) {
 	now := r.now()
 	c.Requested, c.Member, c.Lease = now, r.member, now.Add(r.cfg.Lease)
-	c.TargetCount, c.Status, c.Details = len(all), Pending, string(Pending)
+	c.TargetCount, c.Status, c.Details, c.Revision = len(all), Pending, string(Pending), int64(len(all))
 	for n := range all {
 		i := &all[n]
-		i.CommandID, i.Rank, i.Requested = c.ID, n, now
+		i.CommandID, i.Rank, i.Requested, i.Revision = c.ID, n, now, int64(n+1)
 		if i.Status.Final() {
 			i.Ended = now
 			continue

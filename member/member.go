@@ -20,6 +20,7 @@ import (
 
 	"sallyport.dev/audit"
 	"sallyport.dev/cluster"
+	"sallyport.dev/command"
 	"sallyport.dev/internal/build"
 	"sallyport.dev/internal/ca"
 	"sallyport.dev/recording"
@@ -43,6 +44,7 @@ type Member struct {
 	cluster    *cluster.Cluster
 	recordings *recording.Dir
 	gateway    *session.Gateway
+	commands   *command.Runner
 	api        *server.Server
 	listeners  []*listener
 	failed     chan error
@@ -84,8 +86,12 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if m.recordings, err = recording.OpenDir(m.cfg.RecordingsDir); err != nil {
 		return err
 	}
+	m.commands = command.New(m.commandConfig())
 	if m.gateway, err = session.New(ctx, m.gatewayConfig()); err != nil {
 		return fmt.Errorf("starting the gateway: %w", err)
+	}
+	if err := m.commands.Start(ctx, m.gateway); err != nil {
+		return fmt.Errorf("going on with commands: %w", err)
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -108,12 +114,24 @@ func (m *Member) start(ctx context.Context) (err error) {
 	return nil
 }
 
+func (m *Member) commandConfig() command.Config {
+	return command.Config{
+		Store:   m.Store,
+		Cluster: routing{m.cluster},
+		Audit:   m.Audit,
+		Logger:  m.log,
+		Region:  m.cfg.Region,
+		Now:     m.cfg.Now,
+	}
+}
+
 func (m *Member) gatewayConfig() session.Config {
 	s := m.cfg.Sessions
 	return session.Config{
 		Store:           m.Store,
 		Nodes:           m.Store,
 		Cluster:         routing{m.cluster},
+		Jobs:            m.commands,
 		Key:             m.Key,
 		Audit:           m.Audit,
 		Logger:          m.log,
@@ -137,6 +155,8 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Sealer:                m.Key,
 		Recordings:            recordings{m.recordings},
 		Gateway:               m.gateway,
+		Commands:              m.Store,
+		Runner:                m.commands,
 		PeerTLS:               peers,
 		Logger:                m.log,
 		Now:                   m.cfg.Now,
@@ -329,6 +349,9 @@ func (m *Member) Close(ctx context.Context) error {
 	for _, l := range m.listeners {
 		// Stop accepting; calls under way go on while sessions are told.
 		errs = append(errs, ignoreClosed(l.net.Close()))
+	}
+	if m.commands != nil {
+		errs = append(errs, m.commands.Close(ctx))
 	}
 	if m.gateway != nil {
 		errs = append(errs, m.gateway.Close(ctx))

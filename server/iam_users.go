@@ -228,7 +228,9 @@ func deleteUser(ctx context.Context, c *Call, in *deleteInput) (*nothing, error)
 	if err != nil {
 		return nil, userKind().error(err, in.UserName)
 	}
-	return &nothing{}, c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was deleted by "+c.Principal.ARN)
+	return &nothing{}, errors.Join(
+		c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was deleted by "+c.Principal.ARN),
+		c.endCommands(ctx, user.ID))
 }
 
 // Tags.

@@ -22,6 +22,7 @@ func ownOperations() []*Operation {
 		op("sallyport", "ListSessions", nil, listSessions, checksItself, quietly),
 		op("sallyport", "GetSession", nil, getSession, checksItself, quietly),
 		op("sallyport", "GetRecording", nil, getRecording, checksItself),
+		op("sallyport", "GetCommand", nil, getCommand, checksItself),
 		op("sallyport", "QueryAudit", nil, queryAudit, checksItself),
 		op("sallyport", "ExplainAccess", nil, explainAccess, checksItself),
 		op("sallyport", "GetStatus", nil, getStatus, forEveryone, quietly),
@@ -41,7 +42,9 @@ func disableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error)
 	if err != nil {
 		return nil, err
 	}
-	return &struct{}{}, c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was disabled by "+c.Principal.ARN)
+	return &struct{}{}, errors.Join(
+		c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was disabled by "+c.Principal.ARN),
+		c.endCommands(ctx, user.ID))
 }
 
 func enableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error) {
@@ -86,6 +89,7 @@ type getStatusOutput struct {
 	Region         string         `json:"Region"`
 	Principal      string         `json:"Principal"`
 	UserID         string         `json:"UserId"`
+	Tags           identity.Tags  `json:"Tags,omitempty"` // the caller's
 	Nodes          int            `json:"Nodes"`
 	NodesConnected int            `json:"NodesConnected"`
 	ActiveSessions int            `json:"ActiveSessions"`
@@ -104,7 +108,7 @@ func getStatus(ctx context.Context, c *Call, _ *struct{}) (*getStatusOutput, err
 	s := c.Server
 	out := &getStatusOutput{
 		Version: s.config.Version, Account: s.config.Realm.Account, Region: s.config.Realm.Region,
-		Principal: c.Principal.ARN, UserID: c.Principal.UserID,
+		Principal: c.Principal.ARN, UserID: c.Principal.UserID, Tags: c.Principal.Tags,
 	}
 	allowed, err := c.Allows(ctx, c.Operation.Action, access.Resource{ARN: "*"})
 	if err != nil || !allowed {

@@ -72,10 +72,19 @@ func New(c Config) (*Server, error) {
 	s.ssh = identity.NewSSH(identity.SSHConfig{Store: c.Identities, Resolver: s.resolver, Sealer: c.Sealer, Now: c.Now})
 	if c.Gateway != nil {
 		s.channels = newChannels(s, c.PeerTLS)
-		s.nodeRemoved = c.Gateway.RemoveNode
+		s.nodeRemoved = s.removeNode
 		s.keyWatch = watchKeys(s, c.Gateway, keyWatchEvery)
 	}
 	return s, nil
+}
+
+// removeNode ends the sessions, the channel and the commands of a node.
+func (s *Server) removeNode(ctx context.Context, node string) error {
+	err := s.config.Gateway.RemoveNode(ctx, node)
+	if s.config.Runner != nil {
+		err = errors.Join(err, s.config.Runner.NodeRemoved(ctx, node))
+	}
+	return err
 }
 
 // regions lists the regions that scopes may name. IAM's and STS's global endpoints

@@ -7,6 +7,7 @@ func ssmOperations() []*Operation {
 	return slices.Concat(
 		ssmNodeOperations(),
 		ssmSessionOperations(),
+		ssmCommandOperations(),
 		ssmActivationOperations(),
 		ssmTagOperations(),
 		ssmDocumentOperations(),

@@ -226,6 +226,7 @@ func (g *Gateway) greet(ctx context.Context, c *control) {
 	for _, s := range here {
 		s.repeatStart()
 	}
+	g.greetJobs(c)
 	inactive := false
 	ended, err := g.cfg.Store.Sessions(ctx, Filter{
 		NodeID: c.node, Active: &inactive, StartedAfter: g.now().Add(-staleAge), Limit: staleSessions,
@@ -257,10 +258,13 @@ func (g *Gateway) readControl(c *control) error {
 			g.log.Debug("control message dropped", "node", c.node, "error", err)
 			continue
 		}
-		if m.Type != wire.TypeAgentTaskComplete {
-			continue
+		switch m.Type {
+		case wire.TypeAgentTaskComplete:
+			err = g.taskComplete(c, m)
+		case wire.TypeAgentJobAck, wire.TypeAgentJobReply:
+			err = g.jobMessage(c, m)
 		}
-		if err := g.taskComplete(c, m); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -205,8 +205,11 @@ func (s *Store) Invocations(ctx context.Context, f command.InvocationFilter) ([]
 	if f.Steps {
 		columns, scan = invocationColumns, scanInvocation
 	}
-	all, err := list(t, scan, "SELECT "+columns+" FROM command_invocations"+w.String()+
-		" ORDER BY requested DESC, command_id DESC, rank"+limit(f.Limit), w.args...)
+	order := " ORDER BY requested DESC, command_id DESC, rank"
+	if f.ByRevision {
+		order = " ORDER BY revision"
+	}
+	all, err := list(t, scan, "SELECT "+columns+" FROM command_invocations"+w.String()+order+limit(f.Limit), w.args...)
 	return all, wrap("listing invocations", err)
 }
 
@@ -229,7 +232,7 @@ func invocationsWhere(f command.InvocationFilter) where {
 	if f.Active {
 		w.add("ended = 0")
 	}
-	if f.Since > 0 {
+	if f.ByRevision {
 		w.add("revision > ?", f.Since)
 	}
 	if f.Document != "" {
