@@ -173,6 +173,16 @@ type ExplainAccessOutput struct {
 	Decision  string              `json:"Decision"` // Allowed, ExplicitlyDenied, ImplicitlyDenied
 	Message   string              `json:"Message,omitempty"`
 	Resources []ExplainedResource `json:"Resources"`
+	// Start is what the session would be; nil unless one may be started.
+	Start *ExplainedStart `json:"Start,omitempty"`
+}
+
+// ExplainedStart is what a session would be that policies allow to start.
+type ExplainedStart struct {
+	SessionType string `json:"SessionType,omitempty"`
+	RunAs       string `json:"RunAs,omitempty"` // empty for the node's default
+	Recorded    bool   `json:"Recorded"`
+	Obstacle    string `json:"Obstacle,omitempty"` // what keeps it from starting all the same
 }
 
 // ExplainedResource is the decision on one resource, with every policy that applies
@@ -210,17 +220,19 @@ type ExplainedCheck struct {
 
 // GetStatusOutput tells of the server and of the caller.
 type GetStatusOutput struct {
-	Version        string         `json:"Version"`
-	Member         string         `json:"Member"`
-	Members        []StatusMember `json:"Members,omitempty"`
-	Account        string         `json:"Account"`
-	Region         string         `json:"Region"`
-	Principal      string         `json:"Principal"` // ARN
-	UserID         string         `json:"UserId"`
-	Nodes          int            `json:"Nodes"`
-	NodesConnected int            `json:"NodesConnected"`
-	ActiveSessions int            `json:"ActiveSessions"`
-	Started        Time           `json:"Started,omitzero"`
+	Version   string         `json:"Version"`
+	Member    string         `json:"Member"`
+	Members   []StatusMember `json:"Members,omitempty"`
+	Account   string         `json:"Account"`
+	Region    string         `json:"Region"`
+	Principal string         `json:"Principal"` // ARN
+	UserID    string         `json:"UserId"`
+	// Tags are the caller's, of the user or of the role and its session.
+	Tags           map[string]string `json:"Tags,omitempty"`
+	Nodes          int               `json:"Nodes"`
+	NodesConnected int               `json:"NodesConnected"`
+	ActiveSessions int               `json:"ActiveSessions"`
+	Started        Time              `json:"Started,omitzero"`
 }
 
 // StatusMember is one member of the cluster.

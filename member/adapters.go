@@ -41,6 +41,9 @@ func (r routing) Request(ctx context.Context, subject string, data []byte) ([]by
 // recordings lets the API read recordings.
 type recordings struct{ dir *recording.Dir }
 
+// Ready tells what keeps recordings from being written.
+func (r recordings) Ready() error { return r.dir.Ready() }
+
 // Open implements server.Recordings.
 func (r recordings) Open(name string) (server.Recording, int64, error) {
 	f, err := r.dir.Open(name)

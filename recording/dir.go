@@ -40,6 +40,22 @@ func OpenDir(dir string) (*Dir, error) {
 	return &Dir{root: root}, nil
 }
 
+// probeName is the file by which Ready tries whether the store can be written.
+const probeName = ".probe"
+
+// Ready tells what keeps recordings from being written: it writes a file, and removes it.
+func (d *Dir) Ready() error {
+	f, err := d.root.OpenFile(probeName, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing to the recording folder: %w", err)
+	}
+	_, err = f.Write([]byte("probe\n"))
+	if err := errors.Join(err, f.Close(), d.root.Remove(probeName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("writing to the recording folder: %w", err)
+	}
+	return nil
+}
+
 // Close lets go of the folder.
 func (d *Dir) Close() error { return d.root.Close() }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sallyport.dev/access"
+	"sallyport.dev/document"
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/policy"
@@ -31,6 +32,16 @@ type explainAccessOutput struct {
 	Decision  string              `json:"Decision"`
 	Message   string              `json:"Message,omitempty"`
 	Resources []explainedResource `json:"Resources"`
+	Start     *explainedStart     `json:"Start,omitempty"`
+}
+
+// explainedStart is what a session would be that policies allow to start.
+type explainedStart struct {
+	SessionType string `json:"SessionType,omitempty"`
+	RunAs       string `json:"RunAs,omitempty"` // empty for the node's default
+	Recorded    bool   `json:"Recorded"`
+	// Obstacle is what keeps it from starting all the same.
+	Obstacle string `json:"Obstacle,omitempty"`
 }
 
 type explainedResource struct {
@@ -193,7 +204,7 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 		}
 		out.NodeID = n.ID
 		if strings.EqualFold(in.Action, "ssm:StartSession") {
-			return c.explainStart(ctx, in, q, n)
+			return c.explainStart(ctx, in, q, n, out)
 		}
 		q.Resources = append(q.Resources, c.Server.nodeResource(n))
 	}
@@ -214,7 +225,7 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 
 // explainStart explains starting a session, which for a login that is not the
 // principal's own takes a second action.
-func (c *Call) explainStart(ctx context.Context, in *explainAccessInput, q access.Query, n node.Node) (access.Explanation, error) {
+func (c *Call) explainStart(ctx context.Context, in *explainAccessInput, q access.Query, n node.Node, out *explainAccessOutput) (access.Explanation, error) {
 	p, wrong, err := c.plan(ctx, q.Principal, n, StartInput{Document: in.Document, Parameters: in.Parameters, RunAs: in.RunAs})
 	if err != nil {
 		return access.Explanation{}, err
@@ -223,6 +234,7 @@ func (c *Call) explainStart(ctx context.Context, in *explainAccessInput, q acces
 	if err != nil || !e.Allowed {
 		return e, err
 	}
+	out.Start = c.explainedStart(p, wrong)
 	if wrong != nil && (len(in.Parameters) > 0 || in.RunAs != "") {
 		return access.Explanation{}, wrong
 	}
@@ -232,6 +244,32 @@ func (c *Call) explainStart(ctx context.Context, in *explainAccessInput, q acces
 	q.Action, q.Resources = actionRunAs, []access.Resource{c.Server.nodeResource(n)}
 	q.Context = map[string][]string{"sallyport:RunAsUser": {p.login.name}}
 	return c.Server.checker.Explain(ctx, q)
+}
+
+// explainedStart tells what a session would be, which only who may start it learns.
+func (c *Call) explainedStart(p *plan, wrong error) *explainedStart {
+	out := &explainedStart{RunAs: p.login.name}
+	if wrong != nil {
+		out.Obstacle = exceptionText(wrong)
+		return out
+	}
+	out.SessionType = p.resolved.SessionType
+	out.Recorded = out.SessionType != document.Port
+	if ready, ok := c.Server.config.Recordings.(interface{ Ready() error }); ok && out.Recorded {
+		if err := ready.Ready(); err != nil {
+			c.Server.log.Error("recordings cannot be written", "error", err)
+			out.Obstacle = "The session cannot be recorded, so it would not be started. The server's log tells the cause."
+		}
+	}
+	return out
+}
+
+// exceptionText is what an exception tells its caller.
+func exceptionText(err error) string {
+	if e := (*wire.Exception)(nil); errors.As(err, &e) {
+		return e.Message
+	}
+	return ""
 }
 
 // visibleNode finds a node that the caller may list or connect to. To others every
