@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport.dev/agent"
+	"sallyport.dev/agent/forward"
+	"sallyport.dev/agent/keysync"
 	"sallyport.dev/agent/shell"
 )
 
@@ -52,6 +54,12 @@ type settings struct {
 	FactsEvery string
 	// Reattach is how long a session waits for a broken link ("10m").
 	Reattach string
+	// Forward, the block forward, has deny and allow, lists of prefixes that port
+	// sessions may not or may only reach, and sockets, the patterns of unix sockets that
+	// they may.
+	Forward forward.Config
+	// KeySync, the blocks key_sync "LOGIN", are the authorized_keys files that are kept.
+	KeySync []keysync.Config
 	// LogLevel is debug, info, warn or error (info); LogFormat is text or json (text).
 	LogLevel  string
 	LogFormat string
@@ -67,6 +75,13 @@ func (s *settings) keys() map[string]any {
 		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "keep_detached": &s.KeepDetached, "shell": &s.Shell,
 		"max_sessions": &s.MaxSessions, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
 		"log_level": &s.LogLevel, "log_format": &s.LogFormat,
+	}
+}
+
+// blocks are where the keys of the file's blocks go.
+func (s *settings) blocks() map[string]map[string]any {
+	return map[string]map[string]any{
+		"forward": {"deny": &s.Forward.Deny, "allow": &s.Forward.Allow, "sockets": &s.Forward.Sockets},
 	}
 }
 
@@ -156,8 +171,10 @@ func (p program) config(s settings) (agent.Config, error) {
 	return agent.Config{
 		Servers: s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
 		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
-		Shell:  shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
-		Logger: log,
+		Shell:   shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
+		Forward: s.Forward,
+		KeySync: s.KeySync,
+		Logger:  log,
 	}, nil
 }
 
