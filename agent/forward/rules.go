@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
 
 	"sallyport.dev/wire"
 )
@@ -191,20 +190,20 @@ func contains(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// checkSocket reports whether a socket may be connected to. Its folder's symbolic links
-// are followed first, so that a link in an allowed folder allows nothing else.
-func (r Rules) checkSocket(path string) error {
+// checkSocket returns the path to connect to for a socket, if that is allowed. Symbolic
+// links are followed first, so that a link in an allowed folder allows nothing else.
+func (r Rules) checkSocket(path string) (string, error) {
 	if len(r.sockets) == 0 {
-		return nil
+		return path, nil
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return fmt.Errorf("connecting to %s: %w", path, err)
+		return "", fmt.Errorf("connecting to %s: %w", path, cause(err))
 	}
 	for _, pattern := range r.sockets {
 		if ok, err := filepath.Match(pattern, real); ok && err == nil {
-			return nil
+			return real, nil
 		}
 	}
-	return fmt.Errorf("forwarding to the socket %s is forbidden", strings.TrimSpace(path))
+	return "", fmt.Errorf("forwarding to the socket %s is forbidden", path)
 }

@@ -259,10 +259,11 @@ func isTimeout(err error) bool {
 }
 
 func (t *Target) dialSocket(ctx context.Context) (net.Conn, error) {
-	if err := t.rules.checkSocket(t.socket); err != nil {
+	path, err := t.rules.checkSocket(t.socket)
+	if err != nil {
 		return nil, err
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, "unix", t.socket)
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", t.socket, cause(err))
 	}
