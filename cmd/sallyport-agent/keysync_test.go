@@ -36,7 +36,7 @@ func TestKeySyncBlocks(t *testing.T) {
 		{name: "no login", text: `key_sync { group = "ops" }`, err: `want key_sync "LOGIN"`},
 		{name: "an unknown key", text: `key_sync "x" { grop = "ops" }`, err: `unknown key "grop"`},
 		{name: "a bad duration", text: `key_sync "x" { max_age = "a day" }`, err: "max_age"},
-		{name: "a block in it", text: `key_sync "x" { y { } }`, err: "no blocks"},
+		{name: "a block in it", text: "key_sync \"x\" {\n y {\n }\n}", err: "no blocks"},
 	} {
 		var s settings
 		err := s.decode("agent.hcl", []byte(tt.text))
