@@ -17,7 +17,7 @@ func (o Options) Command(u User, line string, separate bool) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := lookup(u, argv[0])
+	path, err := lookup(o.login(u).path, argv[0])
 	if err != nil {
 		return nil, err
 	}
@@ -50,17 +50,17 @@ func closeAny(f *os.File) error {
 }
 
 // lookup finds a program in the user's path; the agent's own may be another.
-func lookup(u User, name string) (string, error) {
+func lookup(path, name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	for _, dir := range strings.Split(path(u), ":") {
+	for _, dir := range strings.Split(path, ":") {
 		p := filepath.Join(dir, name)
 		if info, err := os.Stat(p); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%q: executable file not found in %s", name, path(u))
+	return "", fmt.Errorf("%q: executable file not found in %s", name, path)
 }
 
 // split cuts a command line into words as a shell does, quotes and backslashes

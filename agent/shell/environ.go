@@ -3,7 +3,6 @@ package shell
 import (
 	"crypto/rand"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,41 +13,12 @@ const (
 	userPath = "/usr/local/bin:/usr/bin:/bin"
 )
 
-// environ builds a session's environment from nothing: what the agent was started
-// with (its secrets, LD_PRELOAD and the like) must not reach a person's shell.
-func environ(u User) []string {
-	return []string{
-		"HOME=" + u.Home,
-		"USER=" + u.Name,
-		"LOGNAME=" + u.Name,
-		"SHELL=" + u.Shell,
-		"PATH=" + path(u),
-		"LANG=" + language(),
-	}
-}
-
 // markName is the environment variable that a session's processes are known by when
 // the session ends.
 const markName = "SALLYPORT_SESSION"
 
 // newMark returns an environment entry that no other session has.
 func newMark() string { return markName + "=" + rand.Text() }
-
-func path(u User) string {
-	if u.UID == 0 {
-		return rootPath
-	}
-	return userPath
-}
-
-// language is the node's language if the agent was told one; the check keeps a path
-// (which the C library would read a file from) out of it.
-func language() string {
-	if l := os.Getenv("LANG"); l != "" && !strings.ContainsAny(l, "/\x00\n") {
-		return l
-	}
-	return "C.UTF-8"
-}
 
 // Bounds of what a client may put into an environment.
 const (
@@ -64,7 +34,7 @@ var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 func clientEnviron(vars map[string]string) []string {
 	var env []string
 	size := 0
-	for _, name := range slices.Sorted(maps.Keys(vars)) {
+	for _, name := range sortedKeys(vars) {
 		value := vars[name]
 		if !variableForm.MatchString(name) || strings.Contains(value, "\x00") || dangerous(name) {
 			continue
@@ -98,4 +68,18 @@ func dangerous(name string) bool {
 	upper := strings.ToUpper(name)
 	return slices.Contains(dangerousNames, upper) ||
 		slices.ContainsFunc(dangerousPrefixes, func(p string) bool { return strings.HasPrefix(upper, p) })
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// merge puts what a session adds over what its login gave: a name is there once.
+func merge(base, over []string) []string {
+	var out []string
+	for _, entry := range base {
+		name, _, _ := strings.Cut(entry, "=")
+		if !slices.ContainsFunc(over, func(o string) bool { return strings.HasPrefix(o, name+"=") }) {
+			out = append(out, entry)
+		}
+	}
+	return append(out, over...)
 }

@@ -54,7 +54,7 @@ type launch struct {
 	Args  []string
 	Env   []string
 	Dir   string // else /
-	Umask int    // negative: the agent's
+	Umask int
 	Nice  int
 
 	// Switch has the program take on the user's credentials.
@@ -149,9 +149,7 @@ func (l launch) become() error {
 		return err
 	}
 	detach()
-	if l.Umask >= 0 {
-		syscall.Umask(l.Umask)
-	}
+	syscall.Umask(l.Umask)
 	if err := l.takeLimits(); err != nil {
 		return err
 	}

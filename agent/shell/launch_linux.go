@@ -46,12 +46,26 @@ func (l launch) takeLimits() error {
 		os.WriteFile("/proc/self/loginuid", strconv.AppendUint(nil, uint64(l.UID), 10), 0)
 	}
 	for _, r := range l.Limits {
-		err := syscall.Setrlimit(r.Resource, &syscall.Rlimit{Cur: r.Soft, Max: r.Hard})
-		if err != nil && !errors.Is(err, syscall.EPERM) {
+		if err := r.take(); err != nil {
 			return fmt.Errorf("setting limit %d to %d:%d: %w", r.Resource, r.Soft, r.Hard, err)
 		}
 	}
 	return nil
+}
+
+// take sets the limit, as far as one that is not root may.
+func (r limit) take() error {
+	err := syscall.Setrlimit(r.Resource, &syscall.Rlimit{Cur: r.Soft, Max: r.Hard})
+	if !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	var have syscall.Rlimit
+	if err := syscall.Getrlimit(r.Resource, &have); err != nil {
+		return err
+	}
+	have.Max = min(have.Max, r.Hard)
+	have.Cur = min(have.Max, r.Soft)
+	return syscall.Setrlimit(r.Resource, &have)
 }
 
 // dropTo makes the calling thread the user's: groups first, as later they could not be

@@ -132,9 +132,13 @@ func setSize(tty *os.File, s Size) error {
 
 // start runs a program as u in u's home, or in / where that cannot be entered.
 func (o Options) start(run program, u User, in, out, errs *os.File, attr *syscall.SysProcAttr) (started, error) {
+	given := o.login(u)
 	l := launch{
-		Path: run.path, Args: run.args, Env: append(environ(u), run.env...), Dir: u.Home, Umask: -1,
-		Switch: u.Switch, UID: u.UID, GID: u.GID, Groups: u.Groups,
+		Path: run.path, Args: run.args, Env: merge(given.env, run.env), Dir: u.Home, Umask: given.umask, Nice: given.nice,
+		Switch: u.Switch, UID: u.UID, GID: u.GID, Groups: u.Groups, Limits: given.limits,
+	}
+	if run.path == "" {
+		l.Limits = withoutAddressSpace(l.Limits)
 	}
 	s := started{mark: newMark()}
 	if u.Detached {

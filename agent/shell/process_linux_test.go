@@ -3,8 +3,10 @@ package shell
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkg/sftp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -74,6 +78,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("LD_PRELOAD", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	t.Setenv("LANG", "../../etc/evil")
+	t.Setenv("PATH", os.Getenv("PATH")+":/evil")
 	out, _ := run(t, "env")
 	var names []string
 	for line := range strings.Lines(out) {
@@ -82,25 +87,61 @@ func TestEnvironment(t *testing.T) {
 	}
 	for _, name := range names {
 		switch name {
-		case "HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "PWD", "OLDPWD", "SHLVL", "_", markName:
-		case "LANG":
-			if strings.Contains(out, "evil") {
-				t.Error("LANG may name a file")
-			}
+		case "HOME", "USER", "LOGNAME", "SHELL", "PATH", "MAIL", "TERM", "LANG", "PWD", "OLDPWD", "SHLVL", "_", markName:
 		default:
 			t.Errorf("environment holds %s", name)
 		}
 	}
+	if strings.Contains(out, "evil") {
+		t.Errorf("something of the agent's environment is in %s", out)
+	}
 }
 
+// TestNoDescriptorLeaks opens one as this package would and one that a careless parent
+// left to the agent: neither reaches a program, whatever it is started on.
 func TestNoDescriptorLeaks(t *testing.T) {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if out, _ := run(t, "ls -l /proc/$$/fd"); strings.Contains(out, "status") || strings.Contains(out, "ptmx") {
-		t.Errorf("got descriptors %s, want none of the agent's", out)
+	careless, err := unix.Open("/proc/self/maps", unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(careless)
+	const list = "ls /proc/$$/fd; :"
+	out, _ := run(t, list)
+	if got := strings.Join(strings.Fields(out), " "); !onlyStandard(got) {
+		t.Errorf("on a terminal: got descriptors %s, want 0 1 2", got)
+	}
+	p, err := Options{}.Exec(self(t), Exec{Command: list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	b, _ := io.ReadAll(readerFunc(p.Read))
+	if got := strings.Join(strings.Fields(string(b)), " "); !onlyStandard(got) {
+		t.Errorf("on pipes: got descriptors %s, want 0 1 2", got)
+	}
+}
+
+// onlyStandard reports whether descriptors are the standard ones, besides those that
+// shells keep to themselves.
+func onlyStandard(fds string) bool {
+	return strings.TrimSuffix(strings.TrimSuffix(fds, " 10"), " 255") == "0 1 2"
+}
+
+// TestSignals is the attack on whoever starts the agent under nohup: what the agent
+// ignores or blocks, the session does not.
+func TestSignals(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGUSR1)
+	defer signal.Reset(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGUSR1)
+	out, _ := run(t, "grep -E '^Sig(Blk|Ign)' /proc/self/status")
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) != 2 || strings.Trim(f[1], "0") != "" {
+			t.Errorf("got %q, want no signal", line)
+		}
 	}
 }
 
@@ -361,21 +402,154 @@ func TestCloseUnblocksReadAndWrite(t *testing.T) {
 	<-done
 }
 
-// TestSwitch runs a session as another user with that user's groups and nothing more.
+// TestSwitch runs a session as another user with that user's groups and nothing more,
+// on a terminal of that user's.
 func TestSwitch(t *testing.T) {
-	if os.Geteuid() != 0 {
+	needRoot(t)
+	u := User{Name: "other", UID: 54321, GID: 54322, Groups: []uint32{54322, 54323}, Home: "/", Shell: "/bin/sh", Switch: true}
+	out := runAs(t, u, "id -u; id -g; id -G; echo x >$(tty) && grep NoNewPrivs /proc/self/status; stat -c '%u %a' $(tty); "+
+		"cat /proc/self/oom_score_adj; nice")
+	want := "54321 54322 54322 54323 x NoNewPrivs: 0 54321 620 0 0"
+	if got := strings.Join(strings.Fields(out), " "); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("SALLYPORT_REQUIRE_ALL") != "":
+		t.Fatal("needs root")
+	default:
 		t.Skip("needs root")
 	}
-	u := User{Name: "other", UID: 54321, GID: 54322, Groups: []uint32{54322, 54323}, Home: "/", Shell: "/bin/sh", Switch: true}
-	p, err := Options{}.Interactive(u, "id -u; id -g; id -G; echo x >$(tty) && grep NoNewPrivs /proc/self/status", Size{})
+}
+
+// runAs runs a command line of u's shell on a terminal and returns what it printed.
+func runAs(t *testing.T, u User, command string) string {
+	t.Helper()
+	p, err := Options{}.Exec(u, Exec{Command: command, Terminal: &Terminal{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
 	out, _ := io.ReadAll(readerFunc(p.Read))
-	want := []string{"54321", "54322", "54322", "54323", "x", "NoNewPrivs:", "0"}
-	if got := strings.Fields(string(out)); strings.Join(got, " ") != strings.Join(want, " ") {
+	return string(out)
+}
+
+// TestNothingOfRootIsLeft is the attack: groups of the agent that were not dropped
+// (CVE-2023-28436), a saved user id, capabilities of any set that a program has by
+// itself.
+func TestNothingOfRootIsLeft(t *testing.T) {
+	needRoot(t)
+	had, err := syscall.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setgroups([]int{0, 4, 27}); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setgroups(had)
+	u := User{Name: "other", UID: 54321, GID: 54322, Home: "/", Shell: "/bin/sh", Switch: true}
+	out := runAs(t, u, "grep -E '^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb):' /proc/self/status")
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		want := map[string]string{"Uid": "54321 54321 54321 54321", "Gid": "54322 54322 54322 54322", "Groups": ""}[name]
+		if strings.HasPrefix(name, "Cap") {
+			want = "0000000000000000"
+		}
+		if got := strings.Join(strings.Fields(value), " "); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestLimits checks that a program has the limits of limits.conf, and the umask of
+// login.defs, from its first instruction.
+func TestLimits(t *testing.T) {
+	needRoot(t)
+	o := machine(t, map[string]string{
+		"etc/security/limits.conf": "other soft nofile 321\nother hard nofile 654\nother - core 0\nother - memlock 128\nother - priority 5\nother - nproc 77",
+		"etc/login.defs":           "UMASK 027\n",
+	})
+	u := User{Name: "other", UID: 54321, GID: 54322, Home: "/", Shell: "/bin/bash", Switch: true}
+	p, err := o.Exec(u, Exec{Command: "ulimit -Sn; ulimit -Hn; ulimit -c; ulimit -l; ulimit -u; umask; nice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out, _ := io.ReadAll(readerFunc(p.Read))
+	if got, want := strings.Join(strings.Fields(string(out)), " "), "321 654 0 128 77 0027 5"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestFilesAs serves files as another user: one that only root may read stays shut.
+func TestFilesAs(t *testing.T) {
+	needRoot(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := User{Name: "other", UID: 54321, GID: 54322, Home: "/usr", Shell: "/bin/sh", Switch: true}
+	p, err := Options{}.Exec(u, Exec{SFTP: true, Terminal: nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	client, err := sftp.NewClientPipe(readerFunc(p.Read), inputOf{p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wd, err := client.Getwd(); err != nil || wd != "/usr" {
+		t.Errorf("got directory %q, %v, want /usr", wd, err)
+	}
+	if f, err := client.Open(secret); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("got %v, %v, want permission denied", f, err)
+	}
+	p.CloseWrite()
+	client.Close()
+	<-p.Exited()
+	if p.Status() != 0 {
+		t.Errorf("got status %d, want 0", p.Status())
+	}
+}
+
+type inputOf struct{ *Process }
+
+func (i inputOf) Close() error {
+	i.CloseWrite()
+	return nil
+}
+
+// TestLaunchFails reports what the launcher could not do.
+func TestLaunchFails(t *testing.T) {
+	u := self(t)
+	u.Shell = t.TempDir() // a directory
+	for name, e := range map[string]Exec{"pipes": {}, "terminal": {Terminal: &Terminal{}}} {
+		p, err := Options{}.Exec(u, e)
+		if err == nil {
+			p.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("%s: got %v, want permission denied", name, err)
+		}
+	}
+}
+
+// TestLauncherArguments is the attack: what a session runs, and with which environment,
+// is for the person alone, not for all who can list processes.
+func TestLauncherArguments(t *testing.T) {
+	p, err := Options{}.Exec(self(t), Exec{Command: "tr '\\0' ' ' </proc/$$/cmdline; cat", Environment: map[string]string{"TOKEN": "secret"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.CloseWrite()
+	out, _ := io.ReadAll(readerFunc(p.Read))
+	if strings.Contains(string(out), "secret") || !strings.HasPrefix(string(out), "sh -c ") {
+		t.Errorf("got command line %q, want that of the shell", out)
 	}
 }
 

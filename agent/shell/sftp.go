@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/pkg/sftp"
+	"golang.org/x/sys/unix"
 )
 
 // serveFiles is the main of the file server: SFTP, version 3, on standard input and
@@ -22,6 +24,12 @@ func serveFiles() int {
 		return 1
 	}
 	return 0
+}
+
+// withoutAddressSpace leaves out the one limit under which no Go program starts: it
+// reserves addresses by the gigabyte.
+func withoutAddressSpace(limits []limit) []limit {
+	return slices.DeleteFunc(limits, func(l limit) bool { return l.Resource == unix.RLIMIT_AS })
 }
 
 type standardStreams struct{}

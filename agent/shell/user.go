@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // DefaultUser is who sessions run as when the agent is root and the document does not
@@ -33,6 +34,7 @@ type Options struct {
 	sudoers string   // directory of the sudoers file; empty means /etc/sudoers.d
 	useradd []string // command that makes a user; empty means useradd -m
 	passwd  string   // the user database; empty means /etc/passwd
+	root    string   // before the paths of login.go; empty means /
 	runDir  string   // directory of sockets; empty means /run/sallyport-agent
 }
 
@@ -62,6 +64,7 @@ var (
 	ErrRunAsNotRoot = errors.New("run as is enabled but the agent does not run as root")
 	ErrRunAsRoot    = errors.New("invalid uid and gid: a session cannot run as root")
 	ErrNoUser       = errors.New("no such user")
+	ErrExpired      = errors.New("the user's account has expired")
 )
 
 // Resolve decides which user a session runs as.
@@ -101,7 +104,7 @@ func (o Options) named(ctx context.Context, r RunAs, self uint32) (User, error) 
 	case self != 0:
 		return User{}, ErrRunAsNotRoot
 	}
-	return switching(ctx, u)
+	return o.switching(ctx, u)
 }
 
 // defaultUser resolves ssm-user, making it when it does not exist.
@@ -119,7 +122,7 @@ func (o Options) defaultUser(ctx context.Context) (User, error) {
 	if u.UID == 0 || u.GID == 0 {
 		return User{}, ErrRunAsRoot
 	}
-	return switching(ctx, u)
+	return o.switching(ctx, u)
 }
 
 // current returns the user that runs the agent; one without an entry in the user
@@ -209,8 +212,11 @@ func parsePasswd(line string) (User, bool) {
 
 // switching completes u for a change of credentials: with its supplementary groups,
 // and nothing of the agent's.
-func switching(ctx context.Context, u User) (User, error) {
+func (o Options) switching(ctx context.Context, u User) (User, error) {
 	u.Switch = true
+	if o.expired(u.Name, time.Now()) {
+		return User{}, fmt.Errorf("%w: %q", ErrExpired, u.Name)
+	}
 	ids, err := groupIDs(ctx, u)
 	if err != nil {
 		return User{}, fmt.Errorf("reading groups of %s: %w", u.Name, err)
