@@ -94,7 +94,7 @@ func (a *Acceptor) wake() {
 
 // attend is one connection from its dialling to its end.
 func (a *Acceptor) attend(ctx context.Context) {
-	c, err := a.maker.dialer.dial(ctx, a.maker.prover, a.maker.inside.Load())
+	c, err := a.maker.dial(ctx)
 	a.dialled(ctx, err)
 	if err != nil {
 		return
@@ -139,8 +139,10 @@ func (a *Acceptor) dialled(ctx context.Context, err error) {
 }
 
 func (a *Acceptor) failedLocked() {
-	a.retry = time.Now().Add(min(firstRetry<<min(a.failures, 10), maxRetry))
-	a.failures++
+	if now := time.Now(); !now.Before(a.retry) { // what fails together fails once
+		a.retry = now.Add(min(firstRetry<<min(a.failures, 10), maxRetry))
+		a.failures++
+	}
 }
 
 // park waits at the gateway for the client's end, and reports whether it came. The
@@ -207,8 +209,9 @@ type served struct {
 	ended  bool     // the client's last frame has come
 	done   chan struct{}
 
+	last bool // our last frame is written; under the link's writing
+
 	mu     sync.Mutex
-	last   bool // our last frame is on its way
 	broken bool // the client gave the connection up
 	halves int  // directions that have ended
 }
@@ -219,9 +222,8 @@ func (a *Acceptor) begin(ctx context.Context, l *link) *served {
 	target, err := a.target(ctx)
 	if err != nil {
 		defer close(s.done)
-		s.dead, s.last = true, true
-		// A link that cannot be written ends with the next read.
-		_ = l.writeText(kindRefused, err.Error())
+		s.dead = true
+		s.writeLast(kindRefused, err.Error())
 		return s
 	}
 	s.target = target
@@ -231,9 +233,9 @@ func (a *Acceptor) begin(ctx context.Context, l *link) *served {
 
 // isOver reports whether the client had reason to open another connection.
 func (s *served) isOver() bool {
-	s.mu.Lock()
+	s.link.writing.Lock()
 	over := s.ended && s.last
-	s.mu.Unlock()
+	s.link.writing.Unlock()
 	if over {
 		<-s.done // a moment at most
 	}
@@ -256,14 +258,19 @@ func (s *served) carry(ctx context.Context) {
 		s.link.close()
 		return
 	}
-	s.mu.Lock()
-	s.last = true
-	s.mu.Unlock()
-	k := kindEnd
 	if err != nil {
-		k = kindAbort
+		s.writeLast(kindAbort, "")
+		return
 	}
-	if s.link.writeText(k, "") != nil {
+	s.writeLast(kindEnd, "")
+}
+
+// writeLast writes our last frame.
+func (s *served) writeLast(k kind, text string) {
+	s.link.writing.Lock()
+	defer s.link.writing.Unlock()
+	s.last = true
+	if s.link.writeLocked(k, textFrame(text)) != nil {
 		s.link.close()
 	}
 }
@@ -293,8 +300,10 @@ func (s *served) take(k kind, b *body) error {
 		return b.discard()
 	case k == kindOpen, k == kindData:
 		return s.pass(b)
-	case k == kindRefused:
-		return fmt.Errorf("%w: the client refused", errFrame)
+	case k == kindAsk:
+		return s.answer()
+	case !k.ends(), k == kindRefused:
+		return fmt.Errorf("%w: frame of kind %d from the client", errFrame, k)
 	}
 	s.ended = true
 	if s.target == nil {
@@ -307,6 +316,17 @@ func (s *served) take(k kind, b *body) error {
 	}
 	s.half()
 	return b.discard()
+}
+
+// answer tells that the target was reached. A refusal was told already, and the target's
+// end is an answer, too.
+func (s *served) answer() error {
+	s.link.writing.Lock()
+	defer s.link.writing.Unlock()
+	if s.last {
+		return nil
+	}
+	return s.link.writeLocked(kindReached, textFrame(""))
 }
 
 // pass writes a frame's payload to the target.

@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,10 +31,13 @@ const drainWait = 2 * time.Second
 type Conn struct {
 	link *link
 	free func(l *link, good bool) // gives the link back, once
-	wg   *sync.WaitGroup          // of whoever owns the link
+	// spawn starts a goroutine of whoever owns the link, who waits for it; false where
+	// that is too late.
+	spawn func(func()) bool
 
 	reading sync.Mutex // held while frames are read
 	body    body
+	reached bool // the agent has reached the target
 
 	// ending is set when our last frame is about to be written; the link's writing
 	// guards it, so that nothing follows that frame.
@@ -48,9 +52,9 @@ type Conn struct {
 }
 
 // open begins a connection on an idle link.
-func (l *link) open(free func(*link, bool), wg *sync.WaitGroup) (*Conn, error) {
-	c := &Conn{link: l, free: free, wg: wg, body: body{l: l}}
-	if err := l.write(kindOpen, make([]byte, headerSize)); err != nil {
+func (l *link) open(free func(*link, bool), spawn func(func()) bool) (*Conn, error) {
+	c := &Conn{link: l, free: free, spawn: spawn, body: body{l: l}}
+	if err := l.write(kindOpen, textFrame("")); err != nil {
 		c.fail(err)
 		return nil, err
 	}
@@ -121,18 +125,50 @@ func (c *Conn) nextLocked() error {
 		return io.EOF
 	}
 	k, n, err := readHeader(c.link.rw)
-	if err == nil && k == kindOpen {
-		err = fmt.Errorf("%w: the agent opened a connection", errFrame)
+	if err == nil && (k == kindOpen || k == kindAsk) {
+		err = fmt.Errorf("%w: frame of kind %d from the agent", errFrame, k)
 	}
 	if err != nil {
 		c.fail(fmt.Errorf("bulk connection: %w", noEOF(err)))
 		return c.err()
 	}
 	c.body.left = n
+	c.reached = true
 	if k.ends() {
+		c.reached = k != kindRefused
 		return c.ended(k)
 	}
 	return nil
+}
+
+// Answer waits until the agent has reached the target. The error is a *TargetError if it
+// has not.
+func (c *Conn) Answer(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if err := c.ask(); err != nil {
+		return err
+	}
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	for !c.reached {
+		if err := c.nextLocked(); err != nil && err != io.EOF {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conn) ask() error {
+	c.link.writing.Lock()
+	defer c.link.writing.Unlock()
+	if c.ending {
+		return c.err()
+	}
+	return c.link.writeLocked(kindAsk, textFrame(""))
 }
 
 // noEOF keeps the end of a link from looking like the end of a connection.
@@ -194,7 +230,7 @@ func (c *Conn) writeLast(k kind) (first bool, err error) {
 		return false, nil
 	}
 	c.ending = true
-	return true, c.link.writeLocked(k, make([]byte, headerSize))
+	return true, c.link.writeLocked(k, textFrame(""))
 }
 
 // settle gives the link back when both ends have come.
@@ -335,7 +371,9 @@ func (c *Conn) Close() error {
 		c.finish(kindEnd)
 		return nil
 	}
-	c.wg.Go(c.drain)
+	if !c.spawn(c.drain) {
+		c.release(false)
+	}
 	return nil
 }
 
@@ -373,7 +411,7 @@ func (c *Conn) over() bool {
 func (c *Conn) giveUp() error {
 	first, err := c.writeLast(kindAbort)
 	if err == nil && !first {
-		err = c.link.writeText(kindAbort, "")
+		err = c.link.write(kindAbort, textFrame(""))
 	}
 	if err == nil {
 		c.mu.Lock()

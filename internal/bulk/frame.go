@@ -15,6 +15,8 @@ const (
 	kindEnd     kind = 3 // no more in this direction
 	kindAbort   kind = 4 // the connection broke; ends this direction, too
 	kindRefused kind = 5 // agent: the target was not reached; ends this direction
+	kindAsk     kind = 6 // client: say whether the target was reached
+	kindReached kind = 7 // agent: it was
 )
 
 const (
@@ -44,7 +46,7 @@ func header(b [headerSize]byte) (k kind, n int, err error) {
 		limit = maxPayload
 	case kindAbort, kindRefused:
 		limit = maxReason
-	case kindEnd:
+	case kindEnd, kindAsk, kindReached:
 	default:
 		return 0, 0, fmt.Errorf("%w: frame of unknown kind %d", errFrame, k)
 	}

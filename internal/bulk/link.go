@@ -69,10 +69,9 @@ func (l *link) writeLocked(k kind, b []byte) error {
 	return err
 }
 
-// writeText writes a frame that ends something, with a text for people or none.
-func (l *link) writeText(k kind, text string) error {
-	text = text[:min(len(text), maxReason)]
-	return l.write(k, append(make([]byte, headerSize, headerSize+maxReason), text...))
+// textFrame is a frame with a short text, or none, for write.
+func textFrame(text string) []byte {
+	return append(make([]byte, headerSize), text[:min(len(text), maxReason)]...)
 }
 
 // whole reports whether more can be read without waiting.

@@ -70,8 +70,8 @@ func NewOpener(d Dialer, p *Prover, id *Identity, peer string, log *slog.Logger)
 
 // Close breaks off what is open and waits until nothing is left of it.
 func (o *Opener) Close() {
-	o.cancel()
 	o.mu.Lock()
+	o.cancel()
 	o.off = true
 	for l := range o.links {
 		l.close()
@@ -89,12 +89,23 @@ func (o *Opener) Open(ctx context.Context) (*Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c, err := l.open(o.free, &o.wg)
+		c, err := l.open(o.free, o.spawn)
 		if err == nil {
 			return c, nil
 		}
 		o.log.Debug("bulk connection lost", "error", err)
 	}
+}
+
+// spawn starts a goroutine that Close waits for.
+func (o *Opener) spawn(f func()) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ctx.Err() != nil {
+		return false
+	}
+	o.wg.Go(f)
+	return true
 }
 
 // take takes a link out of the pool, or waits for one.
@@ -236,8 +247,10 @@ func (o *Opener) failedLocked(err error) {
 	if errors.As(err, &refused) && refused.Permanent() {
 		o.off = true
 	}
-	o.retry = time.Now().Add(min(firstRetry<<min(o.failures, 10), maxRetry))
-	o.failures++
+	if now := time.Now(); !now.Before(o.retry) { // what fails together fails once
+		o.retry = now.Add(min(firstRetry<<min(o.failures, 10), maxRetry))
+		o.failures++
+	}
 	o.log.Debug("no bulk connection", "error", err, "for good", o.off)
 	o.wakeLocked()
 }

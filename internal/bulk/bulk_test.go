@@ -1,0 +1,239 @@
+package bulk
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestRoundTrips(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	for _, n := range []int{0, 1, 100, maxSingle, maxSingle + 1, chunk - headerSize, chunk, 3 << 20, 20 << 20} {
+		c := w.open()
+		if err := roundTrip(c, noise(n)); err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		c.Close()
+	}
+	if w.g.raws.Load() == 0 {
+		t.Error("no connection left the outer TLS")
+	}
+}
+
+// Thousands of short connections need no more links than are open at once.
+func TestChurn(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	const workers, each = 8, 625
+	data := noise(700)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				c := w.open()
+				if err := roundTrip(c, data); err != nil {
+					t.Error(err)
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if n := w.links(); n > 3*workers+maxSpare {
+		t.Errorf("%d connections one after the other, %d at a time, made %d links", workers*each, workers, n)
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	data := noise(300 << 10)
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			c := w.open()
+			defer c.Close()
+			if err := roundTrip(c, data); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Connections that are given up in the midst of what they carry neither block the next
+// ones nor leave anything behind.
+func TestGivingUp(t *testing.T) {
+	w := newWorld(t, listen(t, func(c *net.TCPConn) {
+		p := noise(64 << 10)
+		for {
+			if _, err := c.Write(p); err != nil {
+				return
+			}
+		}
+	}))
+	for i := range 50 {
+		c := w.open()
+		if i%2 == 0 {
+			c.CloseWrite()
+		}
+		if _, err := io.ReadFull(c, make([]byte, 100_000)); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("reading after the close: got %v", err)
+		}
+	}
+}
+
+// Each side may finish before the other one has begun.
+func TestHalfClose(t *testing.T) {
+	heard := make(chan string, 1)
+	for name, serve := range map[string]func(*net.TCPConn){
+		"the client first": func(c *net.TCPConn) {
+			all, _ := io.ReadAll(c)
+			io.WriteString(c, "you said "+string(all))
+		},
+		"the target first": func(c *net.TCPConn) {
+			io.WriteString(c, "you said hello")
+			c.CloseWrite()
+			all, _ := io.ReadAll(c)
+			heard <- string(all)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, listen(t, serve))
+			c := w.open()
+			defer c.Close()
+			if name == "the target first" {
+				if all, err := io.ReadAll(c); string(all) != "you said hello" || err != nil {
+					t.Errorf("read %q, %v", all, err)
+				}
+			}
+			io.WriteString(c, "hello")
+			c.CloseWrite()
+			if _, err := io.WriteString(c, "more"); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("writing after the end: got %v", err)
+			}
+			if name == "the target first" {
+				if got := <-heard; got != "hello" {
+					t.Errorf("target read %q, want hello", got)
+				}
+			} else {
+				if all, err := io.ReadAll(c); string(all) != "you said hello" || err != nil {
+					t.Errorf("read %q, %v", all, err)
+				}
+			}
+		})
+	}
+}
+
+func TestTargetThatIsNotReached(t *testing.T) {
+	w := newWorld(t, func(context.Context) (net.Conn, error) {
+		return nil, errors.New("connecting to db:5432: " + strings.Repeat("no", 1000))
+	})
+	var made int
+	for range 20 {
+		c := w.open()
+		io.Copy(c, strings.NewReader("hello")) // may be too late
+		_, err := c.Read(make([]byte, 1))
+		var refused *TargetError
+		if !errors.As(err, &refused) || !strings.HasPrefix(refused.Reason, "connecting to db:5432: no") {
+			t.Fatalf("got %v, want the agent's reason", err)
+		}
+		if err := c.Answer(t.Context()); !errors.As(err, &refused) {
+			t.Errorf("answer: got %v", err)
+		}
+		c.Close()
+		made = w.links()
+	}
+	if made > 2*maxSpare {
+		t.Errorf("refusals used up %d links", made)
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	for range 20 {
+		c := w.open()
+		if err := c.Answer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := roundTrip(c, []byte("after the answer")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+}
+
+func TestTargetThatBreaks(t *testing.T) {
+	w := newWorld(t, listen(t, func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 5))
+		c.SetLinger(0)
+	}))
+	for range 20 {
+		c := w.open()
+		io.WriteString(c, "hello")
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrReset) {
+			t.Fatalf("got %v, want %v", err, ErrReset)
+		}
+		if _, err := io.WriteString(c, "more"); !errors.Is(err, ErrReset) {
+			t.Errorf("writing: got %v, want %v", err, ErrReset)
+		}
+		c.Close()
+	}
+}
+
+// A link that breaks breaks the connection on it, and new ones come up on new links.
+func TestCut(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	for range 5 {
+		c := w.open()
+		_, err := io.WriteString(c, "hello")
+		if err == nil {
+			_, err = io.ReadFull(c, make([]byte, 5))
+		}
+		if err != nil { // its link was cut with the last one
+			c.Close()
+			continue
+		}
+		w.g.cut(false)
+		if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Fatalf("got %v, want the break", err)
+		}
+		c.Close()
+	}
+	c := w.open()
+	defer c.Close()
+	if err := roundTrip(c, noise(1<<20)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Closing the opener ends what waits.
+func TestCloseEndsConnections(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	c := w.open()
+	read := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		read <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	w.opener.Close()
+	select {
+	case err := <-read:
+		if err == nil {
+			t.Error("read without an error")
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the reader waits still")
+	}
+	if _, err := w.opener.Open(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("opening after the close: got %v, want %v", err, ErrUnavailable)
+	}
+}
