@@ -314,7 +314,7 @@ func (a *API) post(ctx context.Context, service, target string, body []byte) (in
 		req.URL.Path = "/"
 	}
 	sum := sha256.Sum256(body)
-	if err := a.sign(ctx, req, hex.EncodeToString(sum[:]), service); err != nil {
+	if err := a.sign(ctx, req, hex.EncodeToString(sum[:]), service, a.cfg.Region); err != nil {
 		return 0, nil, err
 	}
 	a.log.Debug("calling", "operation", target, "endpoint", a.endpoint)

@@ -72,7 +72,7 @@ func (a *API) describeInstances(ctx context.Context, token string) (*describedIn
 	if token != "" {
 		form.Set("NextToken", token)
 	}
-	status, answer, err := a.postForm(ctx, "ec2", a.ec2Endpoint(), form.Encode())
+	status, answer, err := a.postForm(ctx, "ec2", a.ec2Endpoint(), a.cfg.Region, form.Encode())
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (a *API) ec2Endpoint() string {
 }
 
 // postForm signs and sends a request of AWS's Query protocol.
-func (a *API) postForm(ctx context.Context, service, endpoint, body string) (int, []byte, error) {
+func (a *API) postForm(ctx context.Context, service, endpoint, region, body string) (int, []byte, error) {
 	if err := secure("the endpoint", endpoint); err != nil {
 		return 0, nil, err
 	}
@@ -116,19 +116,19 @@ func (a *API) postForm(ctx context.Context, service, endpoint, body string) (int
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
 	req.Header.Set("User-Agent", a.agent)
 	sum := sha256.Sum256([]byte(body))
-	if err := a.sign(ctx, req, hex.EncodeToString(sum[:]), service); err != nil {
+	if err := a.sign(ctx, req, hex.EncodeToString(sum[:]), service, region); err != nil {
 		return 0, nil, err
 	}
 	return a.send(req)
 }
 
-// sign signs a request for a service of this region.
-func (a *API) sign(ctx context.Context, req *http.Request, hash, service string) error {
+// sign signs a request for a service of a region.
+func (a *API) sign(ctx context.Context, req *http.Request, hash, service, region string) error {
 	credentials, err := a.cfg.Credentials.Retrieve(ctx)
 	if err != nil {
 		return fmt.Errorf("getting credentials: %w", err)
 	}
-	if err := a.signer.SignHTTP(ctx, credentials, req, hash, service, a.cfg.Region, time.Now()); err != nil {
+	if err := a.signer.SignHTTP(ctx, credentials, req, hash, service, region, time.Now()); err != nil {
 		return fmt.Errorf("signing: %w", err)
 	}
 	return nil
