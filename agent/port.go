@@ -128,18 +128,20 @@ func (s *session) resolveTarget(ctx context.Context, p plan) (*forward.Target, e
 type portTerms struct {
 	client  string // the client's version
 	streams bool   // our multiplexer
+	bulk    *bulkSide
 	answer  wire.PortAnswer
 }
 
 // agreeOnPort makes the handshake of a Port session.
 func (s *session) agreeOnPort(ctx context.Context, p plan) (portTerms, error) {
+	beside, offer := s.offerBulk()
 	r, err := s.shake(ctx, wire.SessionTypeParameters{
-		SessionType: p.sessionType, Properties: p.properties, Streams: wire.StreamsVersion,
+		SessionType: p.sessionType, Properties: p.properties, Streams: wire.StreamsVersion, Bulk: offer,
 	})
 	if err != nil {
 		return portTerms{}, err
 	}
-	terms := portTerms{client: r.ClientVersion}
+	terms := portTerms{client: r.ClientVersion, bulk: beside}
 	for _, a := range r.ProcessedClientActions {
 		if a.ActionType == wire.ActionSessionType && len(a.ActionResult) > 0 {
 			// AWS's clients answer null.
@@ -162,6 +164,7 @@ func (s *session) serveStreams(ctx context.Context, target *forward.Target, term
 	})
 	var feeding sync.WaitGroup
 	feeding.Go(func() { cancel(s.feed(m)) })
+	feeding.Go(func() { s.serveBulk(ctx, terms.bulk, terms.answer.Bulk, target) })
 	if !terms.streams && wire.CompareVersions(terms.client, withoutKeepAlive) <= 0 {
 		feeding.Go(func() { keepAlive(ctx, m) })
 	}

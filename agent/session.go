@@ -11,6 +11,7 @@ import (
 
 	"sallyport.dev/agent/forward"
 	"sallyport.dev/agent/shell"
+	"sallyport.dev/internal/bulk"
 	"sallyport.dev/wire"
 )
 
@@ -189,6 +190,7 @@ type session struct {
 	port   *port                   // of a Port session, else nil
 	rules  forward.Rules           // the node's
 	cancel context.CancelCauseFunc // set by run
+	beside func() bulk.Dialer      // for connections beside the data channel
 
 	wg sync.WaitGroup // goroutines around the program
 
@@ -211,6 +213,7 @@ func (a *Agent) newSession(start wire.StartSession, log *slog.Logger) *session {
 	s := &session{start: start, opts: a.cfg.Shell, rules: a.cfg.rules, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1)}
 	s.stream = newStream(start.SessionID, a.NodeID(), a.cfg.now)
 	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken)
+	s.beside = a.besideDataChannel(start.SessionID)
 	s.stream.deliver = s.deliver
 	s.stream.closed = func() { s.cancel(errClosed) }
 	if start.Exec != nil {

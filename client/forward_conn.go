@@ -133,6 +133,32 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom implements io.ReaderFrom: a way that can read for itself need not have it
+// copied.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	way, ok := c.way.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	n, err := way.ReadFrom(&countedReader{r, &c.sent})
+	if err != nil {
+		c.breaks(err)
+	}
+	return n, err
+}
+
+// countedReader counts what is read from r.
+type countedReader struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c *countedReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
 // CloseWrite implements ForwardConn.
 func (c *conn) CloseWrite() error { return c.way.CloseWrite() }
 

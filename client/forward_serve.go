@@ -100,7 +100,7 @@ func (f *Forward) Carry(ctx context.Context, local net.Conn) {
 // send copies from local to the target. When local has finished, so has the connection's
 // half; when it broke, the connection is over.
 func (c *conn) send(local net.Conn) {
-	_, err := io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{local})
+	_, err := io.Copy(c, struct{ io.Reader }{local})
 	if err == nil {
 		err = c.CloseWrite()
 	}

@@ -31,6 +31,8 @@ const (
 	maxBulkMember = 16384
 	// bulkWait bounds the writing of what the gateway itself says.
 	bulkWait = 5 * time.Second
+	// bulkLook is how often pairs are looked at.
+	bulkLook = 5 * time.Second
 )
 
 // bulkEnds are the bulk connections of one session at its gateway (docs/protocol.md
@@ -45,6 +47,7 @@ type bulkEnds struct {
 	paired map[net.Conn]bool       // sockets of pairs
 	total  int                     // pairs, since the session began
 	closed bool
+	looked time.Time // for ends that are gone
 }
 
 // bulkEnd is a connection to one end.
@@ -137,8 +140,8 @@ func (b *bulkEnds) room(r bulk.Role) error {
 	return nil
 }
 
-// other is the end that a connection is paired with.
-func other(r bulk.Role) bulk.Role {
+// mateOf is the end that a connection is paired with.
+func mateOf(r bulk.Role) bulk.Role {
 	if r == bulk.Client {
 		return bulk.Agent
 	}
@@ -154,7 +157,7 @@ func (b *bulkEnds) arrive(r bulk.Role, e bulkEnd) {
 		b.drop(e)
 		return
 	}
-	mate, ok := b.mateLocked(other(r))
+	mate, ok := b.mateLocked(mateOf(r))
 	if !ok {
 		b.parked[r] = append(b.parked[r], e)
 		return
@@ -230,7 +233,8 @@ func (b *bulkEnds) relay(client, agent bulkEnd, waiting int) {
 	}
 }
 
-// expire drops clients that no agent came for.
+// expire drops clients that no agent came for, and pairs of which one end is gone without
+// a word.
 func (b *bulkEnds) expire(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -240,6 +244,15 @@ func (b *bulkEnds) expire(now time.Time) {
 		waiting = waiting[1:]
 	}
 	b.parked[bulk.Client] = waiting
+	if now.Sub(b.looked) < bulkLook {
+		return
+	}
+	b.looked = now
+	for c := range b.paired {
+		if bulk.Stalled(c) {
+			c.Close() // relay sees to the rest
+		}
+	}
 }
 
 // close closes all connections and waits until their last bytes are counted. It returns
