@@ -376,7 +376,7 @@ func (t *tunnel) startPort(ctx context.Context, l *lane) (portSession, string, f
 			t.show.tell(tunnelEvent{Event: eventNotice, Target: l.target.String(), Text: client.Clean(text)})
 		},
 		Logger: t.p.logger(),
-	}, client.ForwardConfig{Event: func(e client.ForwardEvent) { t.connection(l, e) }})
+	}, client.ForwardConfig{Event: func(e client.ForwardEvent) { t.connection(l, e) }, Bulk: t.p.bulk(api, stream)})
 	return f, stream.SessionID, func() { t.p.leave(api, stream.SessionID) }, nil
 }
 
