@@ -120,7 +120,7 @@ func (p *program) carryStreams(ctx context.Context, f *client.Forward) error {
 	stdin, stopReading := cancelable(p.stdin)
 	var up sync.WaitGroup
 	up.Go(func() {
-		if _, err := io.Copy(struct{ io.Writer }{c}, stdin); err == nil || errors.Is(err, net.ErrClosed) {
+		if _, err := io.Copy(c, stdin); err == nil || errors.Is(err, net.ErrClosed) {
 			c.CloseWrite()
 		} else if !errors.Is(err, cancelreader.ErrCanceled) {
 			c.Close()
