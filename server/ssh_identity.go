@@ -213,11 +213,11 @@ const nodeKeyGroups = "SSHKeyGroups"
 // SSHKeyGroups names, which people with ssm:AddTagsToResource set, and of no user;
 // others need sallyport:ListGroupSSHKeys on the group or user.
 func listGroupSSHKeys(ctx context.Context, c *Call, in *groupKeysInput) (*groupKeysOutput, error) {
-	if (in.GroupName == "") == (in.UserName == "") {
-		return nil, exception("ValidationException", "Name either GroupName or UserName.")
-	}
 	if err := c.checkKeysOf(ctx, in); err != nil {
 		return nil, err
+	}
+	if (in.GroupName == "") == (in.UserName == "") {
+		return nil, exception("ValidationException", "Name either GroupName or UserName.")
 	}
 	keys, err := c.keysOf(ctx, in)
 	if err != nil {
