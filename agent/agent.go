@@ -23,6 +23,7 @@ type Agent struct {
 	identity  nodeIdentity
 	outbox    *outbox
 	sessions  sessions
+	jobs      *jobs
 	keys      *keysync.Syncer // nil for none
 
 	sessionsCtx    context.Context // of all sessions, set by Run
@@ -44,6 +45,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Logger, endpoints: endpoints, outbox: newOutbox(cfg.now), registeredAnew: make(chan struct{}, 1),
 		sessions: sessions{max: cfg.MaxSessions, live: make(map[string]context.CancelCauseFunc)},
 	}
+	a.jobs = newJobs(a)
 	a.keys, err = a.newKeys()
 	return a, err
 }
@@ -77,6 +79,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	defer unlink()
 	a.sessionsCtx = linked
 	failed := make(chan error, 1)
+	a.jobs.resume()
 	var wg sync.WaitGroup
 	wg.Go(func() { failed <- a.runControl(linked) })
 	wg.Go(func() { a.reportFacts(linked) })
@@ -86,7 +89,9 @@ func (a *Agent) serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	wg.Go(a.jobs.stop)
 	a.sessions.stop()
+	a.jobs.wg.Wait()
 	if err == nil {
 		a.flush(linked)
 	}

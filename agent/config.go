@@ -18,11 +18,12 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultRegion      = "us-east-1"
-	DefaultStateDir    = "/var/lib/sallyport-agent"
-	DefaultMaxSessions = 1000
-	DefaultFactsEvery  = 5 * time.Minute
-	DefaultReattach    = 10 * time.Minute
+	DefaultRegion         = "us-east-1"
+	DefaultStateDir       = "/var/lib/sallyport-agent"
+	DefaultMaxSessions    = 1000
+	DefaultFactsEvery     = 5 * time.Minute
+	DefaultReattach       = 10 * time.Minute
+	DefaultCommandWorkers = 5
 )
 
 // Config says what an agent connects to and how it behaves. Zero fields have the
@@ -62,6 +63,9 @@ type Config struct {
 	// MaxSessions is how many sessions may run at once; further ones are refused.
 	// DefaultMaxSessions if zero.
 	MaxSessions int
+	// CommandWorkers is how many commands (Run Command) may run at once; further ones
+	// wait. DefaultCommandWorkers if zero.
+	CommandWorkers int
 	// FactsEvery is how often the node's facts are reported; DefaultFactsEvery if zero.
 	FactsEvery time.Duration
 	// Reattach is how long a session waits for its link to come back before it
@@ -95,6 +99,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Region = orDefault(c.Region, DefaultRegion)
 	c.StateDir = orDefault(c.StateDir, DefaultStateDir)
 	c.MaxSessions = orDefault(c.MaxSessions, DefaultMaxSessions)
+	c.CommandWorkers = orDefault(c.CommandWorkers, DefaultCommandWorkers)
 	c.FactsEvery = orDefault(c.FactsEvery, DefaultFactsEvery)
 	c.Reattach = orDefault(c.Reattach, DefaultReattach)
 	if c.Proxy == nil {
@@ -134,6 +139,9 @@ func (c Config) check() error {
 	}
 	if c.MaxSessions < 1 {
 		return fmt.Errorf("max_sessions: %d is not positive", c.MaxSessions)
+	}
+	if c.CommandWorkers < 1 || c.CommandWorkers > 1000 {
+		return fmt.Errorf("command_workers: %d is not from 1 to 1000", c.CommandWorkers)
 	}
 	if (c.Activation.ID == "") != (c.Activation.Code == "") {
 		return errors.New("activation: id and code are needed together")

@@ -179,9 +179,9 @@ func (a *Agent) dispatch(ctx context.Context, m *wire.Message) {
 	case wire.TypeKeysChanged:
 		a.askForKeys()
 	case wire.TypeAgentJob:
-		a.refuseJob(m)
+		a.job(m)
 	case wire.TypeAgentJobReplyAck:
-		var ack jobReplyAck
+		var ack wire.JobReplyAck
 		if json.Unmarshal(m.Payload, &ack) == nil {
 			a.outbox.acknowledged(ack.AcknowledgedMessageID)
 		}

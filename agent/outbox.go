@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type report struct {
 	tries   int               // in all
 	onLink  int               // on this connection
 	last    time.Time
+	done    func() // called once it was acknowledged; nil for none
 }
 
 // outbox keeps what the control channel has to send, across reconnections.
@@ -43,9 +45,13 @@ func newOutbox(now func() time.Time) *outbox {
 	return &outbox{now: now, wake: make(chan struct{}, 1)}
 }
 
-func (o *outbox) add(typ string, payload func(try int) any) {
+func (o *outbox) add(typ string, payload func(try int) any) { o.addUntil(typ, payload, nil) }
+
+// addUntil is add for a report of which it matters when the server knows: then done is
+// called.
+func (o *outbox) addUntil(typ string, payload func(try int) any, done func()) {
 	o.mu.Lock()
-	o.reports = append(o.reports, &report{typ: typ, payload: payload})
+	o.reports = append(o.reports, &report{typ: typ, payload: payload, done: done})
 	if len(o.reports) > maxReports {
 		o.reports = o.reports[1:]
 	}
@@ -68,17 +74,24 @@ func (o *outbox) acknowledged(id string) {
 	if err != nil {
 		return
 	}
+	if r := o.take(parsed); r != nil {
+		if r.done != nil {
+			r.done()
+		}
+		notify(o.wake)
+	}
+}
+
+func (o *outbox) take(id uuid.UUID) *report {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i, r := range o.reports {
-		for _, sent := range r.ids {
-			if sent == parsed {
-				o.reports = append(o.reports[:i], o.reports[i+1:]...)
-				notify(o.wake)
-				return
-			}
+		if slices.Contains(r.ids, id) {
+			o.reports = slices.Delete(o.reports, i, i+1)
+			return r
 		}
 	}
+	return nil
 }
 
 // relink starts the tries anew: a new connection is open.

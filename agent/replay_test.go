@@ -176,35 +176,44 @@ func play(t *testing.T, p *peer, b []byte, want *recorded, seen map[int64]bool) 
 	p.conn.Write(websocket.Binary, bytes.Clone(b))
 }
 
-// TestReplayJob sends a recorded command: it must fail at once, with a reason.
+// TestReplayJob sends recorded commands, whose documents are of the older kind: they run,
+// and the report comes until it is acknowledged.
 func TestReplayJob(t *testing.T) {
-	g := newGateway(t)
-	run(t, g.config())
-	c := g.control()
-	tr := vectors.Load(t, vectorsDir, "17-run-command-success")
-	for _, l := range tr.Lines {
-		if l.Frame != nil && l.Frame.Type == wire.TypeAgentJob {
-			c.conn.Write(websocket.Binary, tr.Message(&l))
-		}
-	}
-	var ack jobAck
-	json.Unmarshal(receive(t, c.jobs, "agent_job_ack").Payload, &ack)
-	if ack.StatusCode != "51403" || ack.ErrorMessage == "" || ack.AcknowledgedMessageID == "" || !strings.HasPrefix(ack.JobID, "aws.ssm.") {
-		t.Errorf("got ack %+v", ack)
-	}
-	m := receive(t, c.jobs, "agent_job_reply")
-	var reply jobReply
-	var out jobOutcome
-	json.Unmarshal(m.Payload, &reply)
-	json.Unmarshal([]byte(reply.Content), &out)
-	if m.Type != wire.TypeAgentJobReply || out.DocumentStatus != "Failed" || out.DocumentTraceOutput == "" {
-		t.Errorf("got %s %+v", m.Type, out)
-	}
-	again := receive(t, c.jobs, "a second agent_job_reply, as the first was not acknowledged")
-	c.write(wire.NewJSON(wire.TypeAgentJobReplyAck, time.Now(), jobReplyAck{again.ID.String()}))
-	time.Sleep(reportEvery + 200*time.Millisecond)
-	if len(c.jobs) > 0 {
-		t.Error("the reply was sent again after its acknowledgement")
+	for name, want := range map[string]wire.JobPlugin{
+		"17-run-command-success": {Status: "Success", Code: 0},
+		"17b-run-command-exit-3": {Status: "Failed", Code: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGateway(t)
+			run(t, g.config())
+			c := g.control()
+			tr := vectors.Load(t, vectorsDir, name)
+			var recorded wire.JobOutcome
+			for _, l := range tr.Lines {
+				switch {
+				case l.Frame == nil:
+				case l.Frame.Type == wire.TypeAgentJob:
+					c.conn.Write(websocket.Binary, tr.Message(&l))
+				case l.Frame.Type == wire.TypeAgentJobReply:
+					if o := outcomeIn(t, l.Frame.Payload()); o.RuntimeStatus != nil {
+						recorded = o
+					}
+				}
+			}
+			var ack wire.JobAck
+			json.Unmarshal(receive(t, c.jobs, "agent_job_ack").Payload, &ack)
+			if ack.StatusCode != wire.JobSuccessful || ack.ErrorMessage != "Successful" || !strings.HasPrefix(ack.JobID, "aws.ssm.") {
+				t.Errorf("got ack %+v", ack)
+			}
+			got := finalReply(t, c)
+			step, theirs := got.RuntimeStatus["aws:runShellScript"], recorded.RuntimeStatus["aws:runShellScript"]
+			if got.DocumentStatus != want.Status || step.Status != want.Status || step.Code != want.Code {
+				t.Errorf("got %+v, want %+v", step, want)
+			}
+			if want.Code == 0 && (step.StandardError != theirs.StandardError || !strings.HasPrefix(step.StandardOutput, "to-stdout\n")) {
+				t.Errorf("got outputs %q and %q, AWS's agent gave %q and %q", step.StandardOutput, step.StandardError, theirs.StandardOutput, theirs.StandardError)
+			}
+		})
 	}
 }
 
