@@ -350,7 +350,7 @@ func (d *doctor) lookPolicy(ctx context.Context) check {
 	}
 	c := fail(d.whyLine()+" shows each policy and what it says", "%s", cmp.Or(out.Message, "you may not start a session"))
 	if hint := wouldPass(out); hint != "" {
-		c.Text += "; it would pass if " + hint
+		c.Text += "; to make it pass: " + hint
 	}
 	return c
 }
@@ -376,16 +376,31 @@ func decidedBy(out *client.ExplainAccessOutput) string {
 	return strings.Join(sources, ", ")
 }
 
-// wouldPass is the first thing that would make a refusal pass.
+// wouldPass is what would make a refusal pass: of the statements about the action, the
+// one that lacks least.
 func wouldPass(out *client.ExplainAccessOutput) string {
+	hint, least := "", 0
 	for _, r := range out.Resources {
 		for _, s := range r.Statements {
-			if r.Decision != allowed && s.Effect == "Allow" && !s.Matched && s.Hint != "" {
-				return s.Hint
+			if r.Decision == allowed || s.Effect != "Allow" || s.Matched || s.Hint == "" || otherActions(s) {
+				continue
+			}
+			if n := lacking(s); hint == "" || n < least {
+				hint, least = s.Hint, n
 			}
 		}
 	}
-	return ""
+	return hint
+}
+
+func lacking(s client.ExplainedStatement) int {
+	n := 0
+	for _, c := range s.Checks {
+		if !c.Held {
+			n++
+		}
+	}
+	return n
 }
 
 // simulatePolicy asks IAM's simulator.

@@ -22,7 +22,7 @@ const (
 	// started anew.
 	openPatience = 20 * time.Second
 	firstRetry   = time.Second
-	lastRetry    = 30 * time.Second
+	lastRetry    = 10 * time.Second
 	// shortLived is how long a session must last to count as one that worked, and
 	// maxShort how many in a row may not.
 	shortLived = 10 * time.Second
@@ -101,7 +101,7 @@ func (l *lane) keep(ctx context.Context) error {
 		if first && !worked || final(err) || short >= maxShort {
 			return err
 		}
-		l.tell(tunnelEvent{Event: eventLost, Target: l.target.String(), Error: errorText(err)})
+		l.tell(tunnelEvent{Event: map[bool]string{true: eventLost, false: eventFailed}[worked], Target: l.target.String(), Error: errorText(err)})
 		if err := l.wait(ctx, retry); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ const (
 	eventListening = "listening" // connections are accepted
 	eventUp        = "up"        // a session has started
 	eventLost      = "lost"      // the session is gone; another will be started
+	eventFailed    = "failed"    // no other could be started yet; it is tried again
 	eventOpened    = "opened"    // a connection
 	eventClosed    = "closed"    // that connection
 	eventRefused   = "refused"   // the target was not reached, or may not be
@@ -116,6 +117,8 @@ func (s *tunnelShow) words(e tunnelEvent) string {
 		return fmt.Sprintf("%s leads to %s through %s", e.Listen, target, node)
 	case eventLost:
 		return fmt.Sprintf("%s: the session is lost (%s); starting another", target, e.Error)
+	case eventFailed:
+		return fmt.Sprintf("%s: no session yet (%s); trying again", target, e.Error)
 	case eventRefused:
 		return fmt.Sprintf("%s: %s", target, e.Error)
 	case eventNotice:
