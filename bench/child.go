@@ -39,10 +39,11 @@ type operations map[string]func(args json.RawMessage) (any, error)
 type role func() (ops operations, stop func(), err error)
 
 var roles = map[string]role{
-	"server": serverRole,
-	"nodes":  nodesRole,
-	"people": peopleRole,
-	"idle":   idleRole,
+	"server":  serverRole,
+	"nodes":   nodesRole,
+	"people":  peopleRole,
+	"idle":    idleRole,
+	"forward": forwardRole,
 }
 
 // runChild serves a parent until its requests end.

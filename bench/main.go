@@ -31,6 +31,7 @@ var sections = []section{
 	{"echo", "from a key to its echo, through a program in raw mode on a terminal", benchEcho},
 	{"output", "terminal output through agent, recording and client", benchOutput},
 	{"setups", "session set-ups per second, with policy, recording and durable audit", benchSetups},
+	{"forward", "forwards: throughput, cost, new connections, echoes, long links", benchForward},
 	{"memory", "memory that idle nodes and idle shells take", benchMemory},
 }
 
