@@ -38,6 +38,7 @@ type Acceptor struct {
 	failures int
 	retry    time.Time // not before
 	off      bool      // the server has no bulk connections
+	sockets  map[net.Conn]bool
 }
 
 // NewAcceptor makes an acceptor. peer is the client's fingerprint; target connects to
@@ -46,23 +47,38 @@ func NewAcceptor(d Dialer, p *Prover, id *Identity, peer string, target func(con
 	return &Acceptor{
 		maker:  maker{dialer: d, prover: p, config: id.config(peer), pool: &buffers{}},
 		target: target, log: log, want: minParked, changed: make(chan struct{}, 1),
+		sockets: map[net.Conn]bool{},
 	}
 }
 
 // Run serves until ctx ends, and waits until nothing of it is left.
 func (a *Acceptor) Run(ctx context.Context) {
 	defer a.wg.Wait()
+	look := time.NewTicker(keepEvery)
+	defer look.Stop()
 	for {
-		wait := a.grow(ctx)
-		t := time.NewTimer(wait)
+		retry := time.NewTimer(a.grow(ctx))
 		select {
 		case <-ctx.Done():
 		case <-a.changed:
-		case <-t.C:
+		case <-retry.C:
+		case <-look.C:
+			a.dropStalled()
 		}
-		t.Stop()
+		retry.Stop()
 		if ctx.Err() != nil {
 			return
+		}
+	}
+}
+
+// dropStalled closes the connections whose other end is gone without a word.
+func (a *Acceptor) dropStalled() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for s := range a.sockets {
+		if Stalled(s) {
+			s.Close()
 		}
 	}
 }
@@ -105,7 +121,7 @@ func (a *Acceptor) attend(ctx context.Context) {
 	if !a.park(c) {
 		return
 	}
-	defer a.leave()
+	defer a.leave(c)
 	l, err := a.maker.shake(ctx, c, true)
 	if err != nil {
 		a.log.Debug("bulk connection", "error", err)
@@ -161,14 +177,16 @@ func (a *Acceptor) park(c *dialled) bool {
 		return false
 	}
 	a.served++
+	a.sockets[c.socket] = true
 	a.want = min(max(minParked, int(more[0])), maxParked)
 	a.wake()
 	return true
 }
 
-func (a *Acceptor) leave() {
+func (a *Acceptor) leave(c *dialled) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.sockets, c.socket)
 	a.served--
 }
 

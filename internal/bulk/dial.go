@@ -30,6 +30,8 @@ const (
 	dialTimeout  = 20 * time.Second
 	keepAlive    = 15 * time.Second
 	maxErrorBody = 1 << 10
+	// deadAfter is how long a peer may leave what was sent unacknowledged.
+	deadAfter = 30 * time.Second
 )
 
 // RefusedError is a server's refusal to open a connection.

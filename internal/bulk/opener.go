@@ -273,6 +273,11 @@ func (o *Opener) keep() {
 }
 
 func (o *Opener) shrinkLocked(now time.Time) {
+	for l := range o.links {
+		if Stalled(l.socket) {
+			l.close() // whoever uses it gives it back
+		}
+	}
 	var kept []idle
 	for i, r := range o.ready { // the ones longest unused come first
 		old := now.Sub(r.since) > idleLink
