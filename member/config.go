@@ -70,6 +70,7 @@ type Config struct {
 	TLS      *TLS      `hcl:"tls,block"`
 	NATS     *NATS     `hcl:"nats,block"`
 	Sessions *Sessions `hcl:"sessions,block"`
+	SSH      *SSH      `hcl:"ssh,block"`
 
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -167,6 +168,9 @@ func (c *Config) Check() error {
 		return errors.New("tls: cert_file and key_file go together")
 	}
 	if err := c.checkProxies(); err != nil {
+		return err
+	}
+	if err := c.SSH.check(); err != nil {
 		return err
 	}
 	return c.Sessions.check()

@@ -21,6 +21,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/cluster"
 	"sallyport.dev/command"
+	"sallyport.dev/frontdoor"
 	"sallyport.dev/internal/build"
 	"sallyport.dev/internal/ca"
 	"sallyport.dev/recording"
@@ -47,6 +48,8 @@ type Member struct {
 	commands   *command.Runner
 	api        *server.Server
 	listeners  []*listener
+	ssh        net.Listener    // nil without a front door
+	door       *frontdoor.Door // likewise
 	failed     chan error
 	running    sync.WaitGroup // of the listeners
 	started    bool           // the audit log says so, and is to say when it stops
@@ -96,10 +99,16 @@ func (m *Member) start(ctx context.Context) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(gatewayMetrics{m.gateway})
+	if err := m.listenSSH(); err != nil {
+		return err
+	}
 	if m.api, err = server.New(m.serverConfig(registry, peers)); err != nil {
 		return err
 	}
 	if err := m.listen(serverTLS, registry); err != nil {
+		return err
+	}
+	if err := m.openDoor(ctx, peers); err != nil {
 		return err
 	}
 	// After the addresses are ours, before the first call on them.
@@ -111,6 +120,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	for _, l := range m.listeners {
 		m.running.Go(func() { m.serve(l) })
 	}
+	m.serveSSH()
 	return nil
 }
 
@@ -140,6 +150,7 @@ func (m *Member) gatewayConfig() session.Config {
 		DisconnectGrace: s.disconnectGrace,
 		AgentGrace:      s.agentGrace,
 		StartTimeout:    s.startTimeout,
+		RecordLimit:     m.cfg.SSH.recordLimit(),
 	}
 }
 
@@ -158,6 +169,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Commands:              m.Store,
 		Runner:                m.commands,
 		PeerTLS:               peers,
+		SSH:                   m.sshGateway(),
 		Logger:                m.log,
 		Now:                   m.cfg.Now,
 		RequireDocumentAccess: m.cfg.Sessions.RequireDocumentAccess,
@@ -345,7 +357,7 @@ func (m *Member) Connected(ctx context.Context, id string) bool {
 // Close takes the member down: no new calls, sessions ended with a word to their
 // people, recordings and audit written out, store closed.
 func (m *Member) Close(ctx context.Context) error {
-	var errs []error
+	errs := []error{m.closeSSH()}
 	for _, l := range m.listeners {
 		// Stop accepting; calls under way go on while sessions are told.
 		errs = append(errs, ignoreClosed(l.net.Close()))
@@ -356,6 +368,7 @@ func (m *Member) Close(ctx context.Context) error {
 	if m.gateway != nil {
 		errs = append(errs, m.gateway.Close(ctx))
 	}
+	errs = append(errs, m.closeDoor(ctx))
 	if m.api != nil {
 		m.api.EndPolls() // or Shutdown would wait for them, up to 18 seconds
 	}

@@ -71,6 +71,10 @@ func (l *Line) Ping() error { return l.end.Ping(nil) }
 // OnPong sets what Read calls for each pong.
 func (l *Line) OnPong(f func()) { l.end.OnPong(func([]byte) { f() }) }
 
+// Done is closed when either end has closed the line. What was written before may not
+// have been read.
+func (l *Line) Done() <-chan struct{} { return l.end.over.closed }
+
 // Close ends the line at both ends. What was written before can still be read.
 func (l *Line) Close() error { return l.end.Close() }
 
