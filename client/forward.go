@@ -150,6 +150,9 @@ func (f *Forward) Run(ctx context.Context) (End, error) {
 		f.cfg.Bulk.Close()
 	}
 	crew.wait()
+	if ctx.Err() != nil {
+		return End{}, context.Cause(ctx)
+	}
 	return end, err
 }
 

@@ -220,8 +220,8 @@ func (c *Call) sessionDocument(ctx context.Context, name string) (*document.Docu
 		return d.parsed, nil
 	}
 	prefs, err := c.findDocument(ctx, defaultDocument, "")
-	if err != nil {
-		return nil, err
+	if err != nil || prefs.builtin { // nobody's preferences: an idle timeout would count as one
+		return d.parsed, err
 	}
 	return d.parsed.WithPreferences(prefs.parsed), nil
 }

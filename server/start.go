@@ -184,7 +184,10 @@ func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, erro
 	return &session.StartRequest{
 		Session: s,
 		Start:   start,
-		Options: session.Options{NodeName: p.node.DisplayName(), Record: record, RecordInput: c.Server.config.RecordInput},
+		Options: session.Options{
+			NodeName: p.node.DisplayName(), Record: record, RecordInput: c.Server.config.RecordInput,
+			KeepInUse: p.document.Inputs.IdleSessionTimeout == "",
+		},
 	}, nil
 }
 

@@ -116,10 +116,11 @@ func (s *live) drain() {
 }
 
 // awaitClient waits for a client to show what is left to, and reports whether there
-// are both. The waits of all calls together end when left is used up.
+// are both. The waits of all calls together end when left is used up. A client that has
+// ended the session and gone will not come back.
 func (s *live) awaitClient(left *time.Duration) bool {
 	began := time.Now()
-	s.await(*left, func() bool { return s.client != nil || len(s.out.frames) == 0 })
+	s.await(*left, func() bool { return s.client != nil || len(s.out.frames) == 0 || s.left.Load() })
 	*left -= time.Since(began)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,6 +19,9 @@ type Options struct {
 	// Command is the command line that the session runs, for the recording; empty for a
 	// shell. The gateway sets it.
 	Command string `json:"command,omitempty"`
+	// KeepInUse says that the keep-alives of the client's multiplexer show that the
+	// session is in use.
+	KeepInUse bool `json:"keep_in_use,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, so that nothing
 	// can be read from it or put into it.
 	Encrypted bool `json:"encrypted,omitempty"`
@@ -50,6 +53,7 @@ type live struct {
 	bytesOut        atomic.Int64
 	unflushed       atomic.Bool // the recording holds what is not written out
 	strange         atomic.Bool // a message that does not belong here was logged
+	left            atomic.Bool // the client has ended a Port session and is on its way out
 	flushing        atomic.Bool
 	enterIn         sync.Mutex // held while messages of a client enter
 	enterOut        sync.Mutex // held while messages of an agent enter

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"regexp"
 	"time"
@@ -18,8 +19,11 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 		s.bytesIn.Add(int64(len(h.Payload)))
 	}
 	now := s.g.now()
-	if isActivity(s.row.SessionType, h) {
+	if s.isActivity(fromAgent, h) {
 		s.active.Store(now.UnixNano())
+	}
+	if !fromAgent && s.row.SessionType == "Port" && isFlag(h, wire.FlagTerminateSession) {
+		s.left.Store(true)
 	}
 	if s.rec == nil && s.exec == nil {
 		return data, true
@@ -115,15 +119,22 @@ func (s *live) within(fromAgent bool, p []byte) []byte {
 }
 
 // isActivity reports whether a message shows that the session is in use: stream data
-// other than the size of the terminal, and the keep-alives of the multiplexer.
-func isActivity(sessionType string, h wire.Header) bool {
+// other than the size of the terminal, and the keep-alives of the multiplexer. Our client
+// sends those while it has open connections; where no idle timeout was asked for, that
+// counts as use, so that a forward does not end below a database connection that is
+// silent for a while. AWS's client sends none to agents of our day.
+func (s *live) isActivity(fromAgent bool, h wire.Header) bool {
 	switch h.PayloadType {
 	case wire.PayloadOutput:
-		return sessionType != "Port" || !isKeepAlive(h.Payload)
+		return s.row.SessionType != "Port" || !isKeepAlive(h.Payload) || s.opts.KeepInUse && !fromAgent
 	case wire.PayloadStdErr, wire.PayloadFlag, wire.PayloadExitCode, wire.PayloadExecControl, wire.PayloadExecStreams:
 		return true
 	}
 	return false
+}
+
+func isFlag(h wire.Header, value uint32) bool {
+	return h.PayloadType == wire.PayloadFlag && len(h.Payload) == 4 && binary.BigEndian.Uint32(h.Payload) == value
 }
 
 // isKeepAlive reports whether a payload is one smux NOP frame: version, command 3,
