@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -447,6 +448,35 @@ func TestDocumentsOfTranscripts(t *testing.T) {
 			if refused := in.Parameters["portNumber"] != nil && in.Parameters["portNumber"][0] == "not-a-port"; (err != nil) != refused {
 				t.Errorf("%s line %d: got error %v", tr.Name, l.N, err)
 			}
+		}
+	}
+}
+
+// The guide's documents are good, and the guide shows them as they are.
+func TestGuide(t *testing.T) {
+	page, err := os.ReadFile("../docs/documents.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../docs/documents/*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %d files (%v)", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := Parse(filepath.Base(file), text)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if found := d.Lint(); len(found) > 0 {
+			t.Errorf("%s: %v", file, found)
+		}
+		if !strings.Contains(string(page), "\n"+string(text)+"```\n") {
+			t.Errorf("%s is not shown in documents.md as it is", file)
 		}
 	}
 }
