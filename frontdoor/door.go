@@ -3,6 +3,7 @@ package frontdoor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -44,6 +45,10 @@ func New(ctx context.Context, cfg Config) (*Door, error) {
 		cfg: cfg, log: cfg.Logger,
 		unproven: newCrowd(cfg.MaxUnproven, cfg.MaxUnprovenFrom),
 		places:   make(chan struct{}, cfg.MaxConnections),
+	}
+	// Makes the authority where there is none, and fails now rather than for everybody.
+	if _, err := cfg.Server.HostSigner(ctx, cfg.Names); err != nil {
+		return nil, fmt.Errorf("opening the front door: %w", err)
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return d, nil

@@ -67,13 +67,14 @@ func checkText(s string, most int) error {
 }
 
 // innerLogin is the login that the user name of a connection to NODE.SUFFIX means: none
-// where it is the person's own name, or -.
+// where it is the person's own name, _ or -. (OpenSSH takes no user name that begins
+// with -.)
 func innerLogin(user string, p identity.Principal) (string, error) {
 	switch {
-	case user == "-" || user == p.Name || p.SessionName != "" && user == p.SessionName:
+	case user == "_" || user == "-" || user == p.Name || p.SessionName != "" && user == p.SessionName:
 		return "", nil
 	case !loginPattern.MatchString(user):
-		return "", fmt.Errorf("the SSH user name must be a login of the node, your own name, or - for the node's default")
+		return "", fmt.Errorf("the SSH user name must be a login of the node, your own name, or _ for the node's default")
 	}
 	return user, nil
 }

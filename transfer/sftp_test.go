@@ -181,6 +181,7 @@ func TestSFTPOrder(t *testing.T) {
 		{"written over", []step{write(2, 0, "good"), write(3, 0, "evil")}, Event{Bytes: 8, Note: "some bytes were transferred more than once"}},
 		{"with a hole", []step{write(2, 0, "ab"), write(3, 9, "cd")}, Event{Bytes: 4, Note: "some bytes between were not transferred"}},
 		{"cut afterwards", []step{write(2, 0, "ab"), client(fxpFsetstat, 3, "h", attrSize, int64(1))}, Event{Bytes: 2, Note: "the file's size was set"}},
+		{"cut to what was written", []step{write(2, 0, "ab"), client(fxpFsetstat, 3, "h", attrSize, int64(2))}, Event{Bytes: 2, SHA256: sum("ab")}},
 		{"refused", []step{write(2, 0, "ab"), server(fxpStatus, 2, 4, "", "")}, Event{Bytes: 2, SHA256: sum("ab"), Error: "failure"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
