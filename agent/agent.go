@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport.dev/agent/keysync"
+	"sallyport.dev/agent/shell"
 )
 
 // lastWords bounds how long a stopping agent tries to report the ends of its sessions.
@@ -78,6 +79,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
 	defer unlink()
 	a.sessionsCtx = linked
+	defer a.openCgroups().Close()
 	failed := make(chan error, 1)
 	a.jobs.resume()
 	var wg sync.WaitGroup
@@ -101,6 +103,21 @@ func (a *Agent) serve(ctx context.Context) error {
 		e.http.CloseIdleConnections()
 	}
 	return err
+}
+
+// openCgroups gives each session a control group, where the machine has them.
+func (a *Agent) openCgroups() *shell.Cgroups {
+	all, err := shell.OpenCgroups(a.cfg.SessionLimits, a.log)
+	switch {
+	case err == nil:
+		a.cfg.Shell.Cgroups = all
+		return all
+	case a.cfg.SessionLimits != shell.SessionLimits{}:
+		a.log.Error("sessions go without limits and control groups", "error", err)
+	default:
+		a.log.Info("sessions go without control groups", "error", err)
+	}
+	return nil
 }
 
 // flush gives the outbox a moment to be acknowledged.

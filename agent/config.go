@@ -60,6 +60,9 @@ type Config struct {
 	Forward forward.Config
 	// KeySync are the authorized_keys files that the agent keeps; none if empty.
 	KeySync []keysync.Config
+	// SessionLimits bound what the programs of one session may use together, where the
+	// node has control groups of version 2.
+	SessionLimits shell.SessionLimits
 	// MaxSessions is how many sessions may run at once; further ones are refused.
 	// DefaultMaxSessions if zero.
 	MaxSessions int

@@ -3,10 +3,12 @@
 // streams, as the operating-system user that the session document and the node's
 // options decide.
 //
-// It promises that nothing of the agent's environment reaches a session, that no
-// session runs as root unless the node's owner or the document's author asked for
-// it, and that when a session is closed every process that stayed in it is gone, and on
-// Linux every one that left it with its environment as well: only a program that both
-// leaves the session and clears or overwrites its environment stays, as does what
-// another program, such as systemd, starts on its behalf.
+// It promises that nothing of the agent's environment, descriptors, signals or groups
+// reaches a session, that no session runs as root unless the node's owner, the
+// document's author or policy says so, and that when a session is closed every process
+// that it started is gone: on Linux with control groups of version 2 whatever the process
+// has done, save moving to another group, which takes root; without them, and on other
+// systems, as far as the process stayed in its session or, on Linux, kept its
+// environment. What another program, such as systemd, starts on a session's behalf is
+// that program's.
 package shell

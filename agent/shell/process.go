@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ const (
 type Process struct {
 	cmd    *exec.Cmd
 	all    members
+	group  *cgroup  // nil for none
 	in     *os.File // the terminal's own side, or a pipe to standard input; nil for none
 	out    *os.File // the terminal's own side, or a plain command's output
 	errs   *os.File // a plain command's errors, where they are separate
@@ -140,27 +142,58 @@ func (o Options) start(run program, u User, in, out, errs *os.File, attr *syscal
 	if run.path == "" {
 		l.Limits = withoutAddressSpace(l.Limits)
 	}
-	s := started{mark: newMark()}
+	s := started{mark: newMark(), group: o.Cgroups.create(u.Detached)}
 	if u.Detached {
 		s.mark = ""
 	} else {
 		l.Env = append(l.Env, s.mark)
 	}
 	var err error
-	s.cmd, err = l.start(in, out, errs, attr)
+	if s.cmd, err = s.launch(l, o.Cgroups, in, out, errs, attr); err != nil && s.group != nil {
+		s.group.remove()
+	}
 	return s, err
+}
+
+// launch starts the program in its group if it has one, else or if the kernel refuses
+// without.
+func (s *started) launch(l launch, all *Cgroups, in, out, errs *os.File, attr *syscall.SysProcAttr) (*exec.Cmd, error) {
+	if s.group == nil {
+		return l.start(in, out, errs, attr)
+	}
+	defer s.group.opened()
+	cmd, err := l.start(in, out, errs, s.group.in(attr))
+	if !isRefusal(err) {
+		return cmd, err
+	}
+	if cmd, rerr := l.start(in, out, errs, attr); rerr == nil {
+		all.refused(err)
+		s.group.remove()
+		s.group = nil
+		return cmd, nil
+	}
+	return nil, err
+}
+
+// isRefusal reports whether the kernel, or a filter of system calls, may have refused to
+// start a program in a group.
+func isRefusal(err error) bool {
+	return slices.ContainsFunc([]error{unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL, unix.EOPNOTSUPP, unix.EBUSY, unix.EBADF},
+		func(e error) bool { return errors.Is(err, e) })
 }
 
 // started is a program that runs.
 type started struct {
-	cmd  *exec.Cmd
-	mark string // in its environment; empty for none
+	cmd   *exec.Cmd
+	mark  string  // in its environment; empty for none
+	group *cgroup // nil for none
 }
 
 // newProcess watches a program, which must have been started as the leader of a session.
 func newProcess(s started, in, out, errs *os.File) *Process {
 	p := &Process{cmd: s.cmd, in: in, out: out, errs: errs, exited: make(chan struct{}), closed: make(chan struct{})}
-	p.all = newMembers(s.cmd.Process.Pid, s.mark)
+	p.group = s.group
+	p.all = newMembers(s.cmd.Process.Pid, s.mark, s.group)
 	go p.watch()
 	return p
 }
@@ -259,6 +292,7 @@ func (p *Process) Signal(sig syscall.Signal) {
 func (p *Process) Close() {
 	p.closing.Do(func() {
 		p.end()
+		p.leaveGroup()
 		p.CloseWrite()
 		p.out.Close()
 		if p.errs != nil {
@@ -271,6 +305,14 @@ func (p *Process) Close() {
 	<-p.closed
 }
 
+// leaveGroup removes the session's group, now or when the programs that may outlive the
+// session have ended.
+func (p *Process) leaveGroup() {
+	if p.group != nil {
+		p.group.remove()
+	}
+}
+
 func (p *Process) end() {
 	if p.all.signal(syscall.SIGHUP) == 0 {
 		return
@@ -278,6 +320,9 @@ func (p *Process) end() {
 	p.all.signal(syscall.SIGCONT) // a stopped program takes its hang-up only now
 	if p.awaitEmpty(grace) {
 		return
+	}
+	if p.group != nil && !p.group.kept {
+		p.group.kill()
 	}
 	// Only when none was found twice is there none: one that forks or executes just
 	// then is overlooked once.
@@ -292,7 +337,7 @@ func (p *Process) end() {
 // awaitEmpty reports whether the session emptied within d.
 func (p *Process) awaitEmpty(d time.Duration) bool {
 	for deadline := time.Now().Add(d); time.Now().Before(deadline); time.Sleep(pollEvery) {
-		if p.all.signal(0) == 0 {
+		if p.all.none() {
 			return true
 		}
 	}

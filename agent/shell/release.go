@@ -4,6 +4,9 @@ package shell
 // left behind goes on. It must not be called before Exited is closed.
 func (p *Process) Release() {
 	p.closing.Do(func() {
+		if p.group != nil {
+			p.group.release()
+		}
 		p.CloseWrite()
 		p.out.Close()
 		if p.errs != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -45,22 +46,27 @@ func waitExit(pid int) Exit {
 	return exitBy(syscall.Signal(c.child.status), c.code == cldDumped)
 }
 
-// members are the processes of a session: those that the kernel counts to it, and
-// those that left it (setsid, daemons) but carry its mark in their environment, which
-// every child inherits. A program that clears its environment or overwrites it in its
-// memory, besides leaving the session, is not found.
+// members are the processes of a session: those that the kernel counts to it, those in
+// its control group, and those that left it (setsid, daemons) but carry its mark in their
+// environment, which every child inherits. Without a group, a program that clears its
+// environment or overwrites it in its memory, besides leaving the session, is not found.
 type members struct {
 	sid   int
 	mark  []byte
-	since uint64 // when the leader started, in the kernel's ticks; others are younger
+	since uint64  // when the leader started, in the kernel's ticks; others are younger
+	group *cgroup // nil for none, or one whose processes may outlive the session
 }
 
 // maxEnvironment bounds what is read of a process's environment.
 const maxEnvironment = 256 << 10
 
-func newMembers(sid int, mark string) members {
+func newMembers(sid int, mark string, group *cgroup) members {
 	p, _ := readProcess(sid)
-	return members{sid: sid, mark: []byte(mark), since: p.started}
+	m := members{sid: sid, mark: []byte(mark), since: p.started}
+	if group != nil && !group.kept {
+		m.group = group
+	}
+	return m
 }
 
 // signal sends sig to every living process of the session and returns how many there
@@ -96,6 +102,20 @@ func (m members) kill(pid int, sig syscall.Signal) bool {
 }
 
 func (m members) pids() []int {
+	pids := m.scan()
+	if m.group == nil {
+		return pids
+	}
+	for _, pid := range m.group.pids() {
+		if !slices.Contains(pids, pid) && m.has(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// scan looks for members among all processes of the machine.
+func (m members) scan() []int {
 	d, err := os.Open("/proc")
 	if err != nil {
 		return nil
@@ -108,7 +128,7 @@ func (m members) pids() []int {
 	var pids []int
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err == nil && m.has(pid) {
+		if err == nil && m.inSession(pid) {
 			pids = append(pids, pid)
 		}
 	}
@@ -117,6 +137,19 @@ func (m members) pids() []int {
 
 // has reports whether pid is a living process of the session.
 func (m members) has(pid int) bool {
+	if m.inSession(pid) {
+		return true
+	}
+	if m.group == nil || !m.group.has(pid) {
+		return false
+	}
+	p, ok := readProcess(pid)
+	return ok && !p.dead
+}
+
+// inSession reports whether pid is a living process that the kernel counts to the
+// session, or bears its mark.
+func (m members) inSession(pid int) bool {
 	p, ok := readProcess(pid)
 	switch {
 	case !ok || p.dead:
@@ -125,6 +158,15 @@ func (m members) has(pid int) bool {
 		return true
 	}
 	return len(m.mark) > 0 && p.started >= m.since && m.marks(pid)
+}
+
+// none reports whether no process of the session is left; the group, if there is one,
+// knows that most cheaply.
+func (m members) none() bool {
+	if m.group != nil && m.group.populated() {
+		return false
+	}
+	return m.signal(0) == 0
 }
 
 // marks reports whether the process carries the session's mark.

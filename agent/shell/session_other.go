@@ -27,7 +27,7 @@ func waitExit(pid int) Exit {
 // members are the processes of a session: without /proc, those of its leader's group.
 type members struct{ sid int }
 
-func newMembers(sid int, _ string) members { return members{sid} }
+func newMembers(sid int, _ string, _ *cgroup) members { return members{sid} }
 
 // signal sends sig to the processes and returns 1 if there was one.
 func (m members) signal(sig syscall.Signal) int {
@@ -36,3 +36,6 @@ func (m members) signal(sig syscall.Signal) int {
 	}
 	return 1
 }
+
+// none reports whether no process of the session is left.
+func (m members) none() bool { return m.signal(0) == 0 }

@@ -30,6 +30,8 @@ type Options struct {
 	KeepDetached bool
 	// Program is run in place of the user's login shell: an absolute path.
 	Program string
+	// Cgroups gives each session a control group; nil for none.
+	Cgroups *Cgroups
 
 	sudoers string   // directory of the sudoers file; empty means /etc/sudoers.d
 	useradd []string // command that makes a user; empty means useradd -m

@@ -46,6 +46,11 @@ type settings struct {
 	SSMUserSudo bool
 	// KeepDetached lets programs that leave their session (tmux, daemons) outlive it.
 	KeepDetached bool
+	// MemoryMax ("2G"), PidsMax and CPUMax ("150%"), of the block session_limits, bound
+	// what one session may use.
+	MemoryMax string
+	PidsMax   int
+	CPUMax    string
 	// Shell is run in place of users' login shells.
 	Shell string
 	// MaxSessions is how many sessions may run at once (1000).
@@ -81,7 +86,8 @@ func (s *settings) keys() map[string]any {
 // blocks are where the keys of the file's blocks go.
 func (s *settings) blocks() map[string]map[string]any {
 	return map[string]map[string]any{
-		"forward": {"deny": &s.Forward.Deny, "allow": &s.Forward.Allow, "sockets": &s.Forward.Sockets},
+		"session_limits": {"memory_max": &s.MemoryMax, "pids_max": &s.PidsMax, "cpu_max": &s.CPUMax},
+		"forward":        {"deny": &s.Forward.Deny, "allow": &s.Forward.Allow, "sockets": &s.Forward.Sockets},
 	}
 }
 
@@ -168,8 +174,13 @@ func (p program) config(s settings) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	limits, err := shell.ParseLimits(s.MemoryMax, s.PidsMax, s.CPUMax)
+	if err != nil {
+		return agent.Config{}, fmt.Errorf("session_limits: %w", err)
+	}
 	return agent.Config{
-		Servers: s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
+		SessionLimits: limits,
+		Servers:       s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
 		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
 		Shell:   shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
 		Forward: s.Forward,

@@ -13,7 +13,7 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(unit)) {
-		for _, key := range []string{"UMask=", "OOMScoreAdjust=", "Nice=", "IOSchedulingClass=", "LimitCORE=", "NoNewPrivileges=", "Environment=LD_"} {
+		for _, key := range []string{"UMask=", "OOMScoreAdjust=", "Nice=", "IOSchedulingClass=", "LimitCORE=", "LimitNOFILE=", "LimitNPROC=", "NoNewPrivileges=", "Environment=LD_"} {
 			if strings.HasPrefix(line, key) {
 				t.Errorf("shells would inherit %s", line)
 			}
