@@ -115,25 +115,20 @@ func (p *program) writeChoice(c choice) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(file, text)
+	return replacePrivate(file, text)
 }
 
-// replaceFile puts text where file is, for its owner alone. A link there is replaced,
-// never followed.
-func replaceFile(file string, text []byte) error {
+// replacePrivate puts text where file is, for its owner alone. A link or a pipe there is
+// replaced, never followed.
+func replacePrivate(file string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".last-*") // 0600
-	if err != nil {
-		return err
+	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
+		if err := os.Remove(file); err != nil {
+			return err
+		}
 	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
+	_, err := replaceFile(file, text, 0o600)
 	return err
 }
