@@ -32,6 +32,7 @@ import (
 const (
 	defaultRoleDuration = time.Hour
 	maxAccessKeys       = 2
+	maxSSHKeys          = 5
 	headerTimeout       = 10 * time.Second
 	idleConnTimeout     = 2 * time.Minute
 	readyTimeout        = 3 * time.Second

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/crypto/ssh"
+
 	"sallyport.dev/audit"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/seal"
@@ -145,4 +147,19 @@ func (s *State) CreateActivation(ctx context.Context, name string, tags identity
 		return "", "", err
 	}
 	return a.ID, code, nil
+}
+
+// RegisterSSHKey registers an SSH public key, a line as in authorized_keys, for a user.
+func (s *State) RegisterSSHKey(ctx context.Context, user, line string) error {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return fmt.Errorf("reading the public key of %s: %w", user, err)
+	}
+	if err := s.changed(ctx, "iam:UploadSSHPublicKey", s.cfg.Realm().IAM("user", "/", user)); err != nil {
+		return err
+	}
+	return s.Store.CreateSSHKey(ctx, identity.SSHPublicKey{
+		ID: identity.NewSSHKeyID(), User: user, Body: line,
+		Fingerprint: ssh.FingerprintLegacyMD5(key), Active: true, Uploaded: s.cfg.Now(),
+	}, maxSSHKeys)
 }

@@ -31,6 +31,7 @@ type devOptions struct {
 	dir     string
 	listen  string
 	tls     string
+	ssh     string
 	nodes   int
 	verbose bool
 }
@@ -52,6 +53,9 @@ folder is kept and used again.`,
 			if err := o.check(); err != nil {
 				return usageError{err}
 			}
+			if !cmd.Flags().Changed("ssh") {
+				o.ssh = freeAddress(o.ssh)
+			}
 			return runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -59,6 +63,7 @@ folder is kept and used again.`,
 	f.StringVar(&o.dir, "dir", "./sallyport-dev", "folder for state, keys and recordings; kept between runs")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8480", "loopback address for plain HTTP")
 	f.StringVar(&o.tls, "tls", "", "`HOST:PORT` of a second, TLS listener under the dev CA (DIR/ca.crt), on any address; none by default")
+	f.StringVar(&o.ssh, "ssh", "127.0.0.1:2222", "address of the SSH front door; empty for none. Any free port is taken where 2222 is not")
 	f.IntVar(&o.nodes, "nodes", len(sampleNodes), "number of nodes to run, 0 to 100")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the server and the nodes do")
 	return cmd
@@ -85,11 +90,14 @@ func (o devOptions) config(dir string) (member.Config, error) {
 		Listen:      o.tls,
 		ListenPlain: o.listen,
 	}
+	if o.ssh != "" {
+		cfg.SSH = &member.SSH{Listen: o.ssh, Suffix: devSuffix}
+	}
 	err := cfg.Check()
 	if err == nil {
 		return cfg, nil
 	}
-	for key, flag := range map[string]string{"listen_plain": "--listen", "listen": "--tls", "data_dir": "--dir"} {
+	for key, flag := range map[string]string{"listen_plain": "--listen", "listen": "--tls", "data_dir": "--dir", "ssh.listen": "--ssh"} {
 		if text, ok := strings.CutPrefix(err.Error(), key+": "); ok {
 			return cfg, fmt.Errorf("%s: %s", flag, text)
 		}
@@ -128,6 +136,9 @@ func runDev(ctx context.Context, o devOptions, out, errOut io.Writer) error {
 	if err := files.write(); err != nil {
 		return err
 	}
+	if err := files.writeSSH(ctx, m); err != nil {
+		return fmt.Errorf("making what ssh needs: %w", err)
+	}
 	nodesCtx, stopNodes := context.WithCancel(ctx)
 	nodes, err := startNodes(nodesCtx, m, dir, o.nodes, logger)
 	defer func() { stopNodes(); nodes.Wait() }()
@@ -164,7 +175,7 @@ func startDevMember(ctx context.Context, o devOptions, dir string, logger *slog.
 	cfg.Logger = logger
 	m, err := member.Start(ctx, cfg)
 	if errors.Is(err, unix.EADDRINUSE) {
-		err = hintedError{err, "another sallyportd dev may be running: end it, or give another address with --listen (or --tls)"}
+		err = hintedError{err, "another sallyportd dev may be running: end it, or give another address with --listen (or --tls, --ssh)"}
 	}
 	return m, err
 }

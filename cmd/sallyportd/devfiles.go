@@ -162,6 +162,9 @@ State, keys and recordings are in %s
 	if o.nodes < len(sampleNodes) {
 		return
 	}
+	if m.SSHAddress() != "" {
+		fmt.Fprintf(out, "SSH at %s\n", m.SSHAddress())
+	}
 	fmt.Fprintf(out, `
 In another shell (AWS_ENDPOINT_URL needs aws-cli 1.29 or 2.13; with an older one add
 --endpoint-url %s to every aws command):
@@ -178,12 +181,12 @@ In another shell (AWS_ENDPOINT_URL needs aws-cli 1.29 or 2.13; with an older one
   sallyport --profile alice nodes
   sallyport --profile alice connect frontend-1
 
-  # what happened
+%s  # what happened
   sallyport --profile admin sessions
   sallyport --profile admin play
   sallyport --profile admin audit
 
-`, m.PlainURL(), shellQuoteIfNeeded(env), sampleNodes[0].id, sampleNodes[1].id)
+`, m.PlainURL(), shellQuoteIfNeeded(env), sampleNodes[0].id, sampleNodes[1].id, sshTour(o, m))
 }
 
 func shellQuoteIfNeeded(s string) string {
