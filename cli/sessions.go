@@ -248,6 +248,7 @@ func shortARN(arn string) string {
 
 func (p *program) newTerminateCommand() *cobra.Command {
 	var yes bool
+	var reason string
 	cmd := &cobra.Command{
 		Use:   "terminate SESSION...",
 		Short: "End sessions, for both sides at once",
@@ -256,14 +257,15 @@ func (p *program) newTerminateCommand() *cobra.Command {
 		Args:              atLeast(1, "want SESSION..., as sallyport sessions --active shows them"),
 		ValidArgsFunction: p.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.terminate(cmd.Context(), args, yes)
+			return p.terminate(cmd.Context(), args, reason, yes)
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().StringVar(&reason, "reason", "", "`text` that the person and the log are told")
 	return cmd
 }
 
-func (p *program) terminate(ctx context.Context, ids []string, yes bool) error {
+func (p *program) terminate(ctx context.Context, ids []string, reason string, yes bool) error {
 	if !yes {
 		question := "End session " + ids[0] + "?"
 		if len(ids) > 1 {
@@ -283,7 +285,7 @@ func (p *program) terminate(ctx context.Context, ids []string, yes bool) error {
 	}
 	failed := false
 	for _, id := range ids {
-		did, err := terminateSession(ctx, api, id)
+		did, err := terminateSession(ctx, api, id, reason)
 		if err != nil {
 			failed = true
 			p.report(err)
@@ -300,7 +302,7 @@ func (p *program) terminate(ctx context.Context, ids []string, yes bool) error {
 // terminateSession ends a session and says what was done. The operation itself, as
 // AWS has it, accepts any id, so the session is looked up first; who may not do that,
 // or asks AWS, is told no more than that the request was accepted.
-func terminateSession(ctx context.Context, api *client.API, id string) (did string, err error) {
+func terminateSession(ctx context.Context, api *client.API, id, reason string) (did string, err error) {
 	did = "ended session"
 	session, err := api.GetSession(ctx, id)
 	switch {
@@ -310,6 +312,9 @@ func terminateSession(ctx context.Context, api *client.API, id string) (did stri
 		return "", err
 	case !session.Ended.IsZero():
 		return "already over: session", nil
+	}
+	if reason != "" {
+		return did, api.TerminateSessionFor(ctx, id, reason)
 	}
 	return did, api.TerminateSession(ctx, id)
 }

@@ -272,6 +272,13 @@ func (a *API) TerminateSession(ctx context.Context, id string) error {
 	return err
 }
 
+// TerminateSessionFor ends a session with a reason, which the person whose session it
+// is sees. AWS has no such operation.
+func (a *API) TerminateSessionFor(ctx context.Context, id, reason string) error {
+	_, err := call[struct{}](ctx, a, "TerminateSession", map[string]string{"SessionId": id, "Reason": reason})
+	return err
+}
+
 // call makes one call of the service sallyport.
 func call[Out any](ctx context.Context, a *API, operation string, in any) (*Out, error) {
 	if a.endpoint == "" {

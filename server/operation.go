@@ -223,6 +223,9 @@ func op[In, Out any](service, name string,
 // quietly leaves allowed calls out of the audit log.
 func quietly(o *Operation) { o.quiet = true }
 
+// as authorises an operation by the action of another, which it is a form of.
+func as(action string) func(*Operation) { return func(o *Operation) { o.Action = action } }
+
 // toEnd marks an operation that only ends access, which a failing audit log does not
 // keep from doing so.
 func toEnd(o *Operation) { o.ending = true }

@@ -21,6 +21,7 @@ func ownOperations() []*Operation {
 		op("sallyport", "ListNodes", nil, listNodes, checksItself, quietly),
 		op("sallyport", "ListSessions", nil, listSessions, checksItself, quietly),
 		op("sallyport", "GetSession", nil, getSession, checksItself, quietly),
+		op("sallyport", "TerminateSession", nil, terminateForReason, checksItself, toEnd, as("ssm:TerminateSession")),
 		op("sallyport", "GetRecording", nil, getRecording, checksItself),
 		op("sallyport", "GetCommand", nil, getCommand, checksItself),
 		op("sallyport", "QueryAudit", nil, queryAudit, checksItself),

@@ -97,11 +97,26 @@ type terminateSessionOutput struct {
 
 // terminateSession ends a session. One that has ended or never was is no error.
 func terminateSession(ctx context.Context, c *Call, in *sessionInput) (*terminateSessionOutput, error) {
-	v, found, err := c.checkOwnedSession(ctx, in.SessionID)
+	return c.terminate(ctx, in.SessionID, "")
+}
+
+type terminateForReasonInput struct {
+	SessionID string `json:"SessionId" check:"required,min=1,max=96,pattern=[ -~]*"`
+	Reason    string `json:"Reason" check:"required,min=1,max=256,pattern=\\P{C}{1,256}"`
+}
+
+// terminateForReason is terminateSession with a reason, which the person and the log are
+// told.
+func terminateForReason(ctx context.Context, c *Call, in *terminateForReasonInput) (*terminateSessionOutput, error) {
+	return c.terminate(ctx, in.SessionID, in.Reason)
+}
+
+func (c *Call) terminate(ctx context.Context, id, reason string) (*terminateSessionOutput, error) {
+	v, found, err := c.checkOwnedSession(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	out := &terminateSessionOutput{SessionID: in.SessionID}
+	out := &terminateSessionOutput{SessionID: id}
 	if !found || !v.State.Active() {
 		return out, nil
 	}
@@ -109,7 +124,7 @@ func terminateSession(ctx context.Context, c *Call, in *sessionInput) (*terminat
 	if err != nil {
 		return nil, err
 	}
-	return out, g.Terminate(ctx, v.ID, session.Terminated(c.Principal.ARN))
+	return out, g.Terminate(ctx, v.ID, session.TerminatedFor(c.Principal.ARN, reason))
 }
 
 // checkOwnedSession authorises the operation on a session with its system tags, by

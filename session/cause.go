@@ -42,8 +42,15 @@ func (c *Cause) Error() string {
 }
 
 // Terminated is the cause of a session ended through the API by a principal.
-func Terminated(arn string) *Cause {
-	return &Cause{Reason: ReasonTerminated, Detail: "by " + arn, Terminal: "Session terminated by " + arn + "."}
+func Terminated(arn string) *Cause { return TerminatedFor(arn, "") }
+
+// TerminatedFor is Terminated with the principal's reason, which may be empty.
+func TerminatedFor(arn, reason string) *Cause {
+	by := "by " + arn
+	if reason != "" {
+		by += ": " + reason
+	}
+	return &Cause{Reason: ReasonTerminated, Detail: by, Terminal: "Session terminated " + by + "."}
 }
 
 func (c *Cause) state() State {
