@@ -97,18 +97,39 @@ func (p *program) pluginFailed(err error) int {
 }
 
 func (p *program) pluginSession(ctx context.Context, api *client.API, stream client.Stream) int {
-	id := client.CleanLine(stream.SessionID)
-	fmt.Fprintf(p.stdout, "\nStarting session with SessionId: %s\n", id)
-	terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
-	end, err := client.RunShell(ctx, client.ChannelConfig{
+	port := newPluginPort(p, stream)
+	end, err := client.RunSession(ctx, client.ChannelConfig{
 		Stream: stream,
 		Dial:   client.Dialer(api.TLS(), p.userAgent()),
 		Resume: api.ResumeSession,
-	}, client.ShellConfig{Terminal: terminal, Escape: true, Plugin: true})
+		Notify: port.notify,
+	}, client.ShellConfig{
+		Terminal: port.terminal, Escape: true, Plugin: true, Started: port.start,
+	}, client.ForwardConfig{Event: port.event, Bulk: p.bulk(api, stream)}, port.run)
+	if port.single {
+		return p.pluginSingleEnd(api, stream, end, err)
+	}
+	port.greet() // if it ended before it started
+	return p.pluginEnd(api, stream, port, end, err)
+}
+
+// pluginEnd tells how a session ended, in the words of AWS's plugin.
+func (p *program) pluginEnd(api *client.API, stream client.Stream, port *pluginPort, end client.End, err error) int {
+	id := client.CleanLine(stream.SessionID)
 	var signalled *client.SignalError
 	switch {
 	case err == nil && end.Output != "":
+		if !port.started.Load() && !p.onTerminal() { // below ssh, who may not show what is on standard output
+			p.say("%s", client.CleanLine(end.Output))
+		}
 		fmt.Fprintf(p.stdout, "\n\nSessionId: %s : %s\n\n", id, client.Clean(end.Output))
+	case errors.As(err, &signalled) && port.forwards:
+		fmt.Fprintf(p.stdout, "Terminate signal received, exiting.\n")
+		p.leave(api, stream.SessionID)
+		fmt.Fprintf(p.stdout, "\n\nExiting session with sessionId: %s.\n\n", id)
+		if signalled.Signal != os.Interrupt {
+			return signalled.Status
+		}
 	case errors.As(err, &signalled):
 		p.leave(api, stream.SessionID)
 		return signalled.Status
@@ -120,6 +141,9 @@ func (p *program) pluginSession(ctx context.Context, api *client.API, stream cli
 	case errors.Is(err, client.ErrTimedOut):
 		fmt.Fprintf(p.stdout, "Session: %s timed out.\n", id)
 	default:
+		if port.forwards {
+			p.leave(api, stream.SessionID)
+		}
 		return p.pluginFailed(err)
 	}
 	return statusDone

@@ -44,6 +44,9 @@ const (
 	holdInput         = 3 * time.Second
 	handshakeGrace    = 200 * time.Millisecond
 	handshakePatience = 30 * time.Second
+	// unsureGrace is the same where the session may be a forward, whose bytes must not be
+	// taken for typed input.
+	unsureGrace = 2 * time.Second
 	// connectFor bounds the first opening of a data channel.
 	connectFor = 30 * time.Second
 	// DefaultResumeFor is how long a lost link is tried to be brought back.
@@ -114,6 +117,7 @@ type DataChannel struct {
 	taken   chan struct{} // closed when the agent has acknowledged something
 	shaking atomic.Bool   // a handshake has begun
 	handler Handler       // set before started is closed
+	unsure  bool          // whether this is a terminal's session shows when it has started
 
 	// sending keeps stream messages in order on the wire. Lock order: sending, mu.
 	sending sync.Mutex
@@ -188,7 +192,11 @@ func (d *DataChannel) Ready(ctx context.Context) bool {
 	if !await(ctx, d.opened, nil, 0) {
 		return false
 	}
-	if !await(ctx, d.started, d.taken, holdInput) || !await(ctx, d.started, nil, handshakeGrace) {
+	patience, grace := holdInput, handshakeGrace
+	if d.unsure {
+		patience, grace = 0, unsureGrace
+	}
+	if !await(ctx, d.started, d.taken, patience) || !await(ctx, d.started, nil, grace) {
 		return false
 	}
 	if d.shaking.Load() {

@@ -52,6 +52,8 @@ type ShellConfig struct {
 	// Exact leaves piped input as it is. Otherwise a last line without a newline gets
 	// one, because a shell's line editor needs it.
 	Exact bool
+	// Started, if set, is called when the session has started, before anything is shown.
+	Started func()
 }
 
 // shell is the handler of sessions with a terminal or a command.
@@ -59,6 +61,7 @@ type shell struct {
 	cfg     ShellConfig
 	term    *Terminal
 	channel *DataChannel
+	forward *Forward        // what a Port session is, where that is possible; else nil
 	ctx     context.Context // of the session, which the shell lives exactly as long as
 	cancel  context.CancelCauseFunc
 
@@ -74,20 +77,64 @@ func RunShell(ctx context.Context, channel ChannelConfig, cfg ShellConfig) (End,
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &shell{cfg: cfg, term: cfg.Terminal, ctx: ctx, cancel: cancel}
-	channel.Handlers = map[string]Handler{StandardStream: s, InteractiveCommands: s, NonInteractiveCommands: s}
+	channel.Handlers = s.handlers()
 	if channel.Notify == nil {
 		channel.Notify = s.term.Say
 	}
 	s.channel = NewDataChannel(channel)
+	return s.run(s.channel.Run)
+}
+
+// RunSession is RunShell for a session that may turn out to be a Port session: then port
+// is called with the forward, once that is ready, and its error ends the session.
+func RunSession(ctx context.Context, channel ChannelConfig, cfg ShellConfig, fc ForwardConfig, port func(context.Context, *Forward) error) (End, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &shell{cfg: cfg, term: cfg.Terminal, ctx: ctx, cancel: cancel}
+	if channel.Notify == nil {
+		channel.Notify = s.term.Say
+	}
+	s.forward = NewForward(channel, fc)
+	s.channel = s.forward.channel
+	for name, h := range s.handlers() {
+		s.channel.cfg.Handlers[name] = h
+	}
+	s.channel.unsure = true
+	return s.run(func(ctx context.Context) (End, error) {
+		var crew crew
+		defer crew.wait()
+		crew.run(cancel, func() {
+			if s.forward.await(ctx) != nil {
+				return
+			}
+			if err := port(ctx, s.forward); err != nil {
+				cancel(err)
+			}
+		})
+		return s.forward.Run(ctx)
+	})
+}
+
+func (s *shell) handlers() map[string]Handler {
+	return map[string]Handler{StandardStream: s, InteractiveCommands: s, NonInteractiveCommands: s}
+}
+
+// isPort reports whether the session has turned out to be a Port session, in which there
+// is nothing to type.
+func (s *shell) isPort() bool { return s.forward != nil && s.forward.isReady() }
+
+// run connects the terminal with the session that open opens.
+func (s *shell) run(open func(context.Context) (End, error)) (End, error) {
+	ctx, cancel := s.ctx, s.cancel
 	defer s.term.Restore()
 	defer ignoreBrokenPipes()()
 	s.sendSize(true)
 
 	var crew, input crew
 	crew.run(cancel, s.watchSignals)
-	crew.run(cancel, func() { watchSize(ctx, func() { s.sendSize(false) }, s.term.again) })
+	crew.run(cancel, func() { watchSize(ctx, s.sendNewSize, s.term.again) })
 	input.run(cancel, s.input)
-	end, err := s.channel.Run(ctx)
+	end, err := open(ctx)
 	cancel(nil)
 	s.term.reset()
 	s.term.Restore()
@@ -109,6 +156,9 @@ func (s *shell) withExit(end End) End {
 
 // Start implements Handler: from here on keys belong to the session.
 func (s *shell) Start(json.RawMessage) error {
+	if s.cfg.Started != nil {
+		s.cfg.Started()
+	}
 	s.sendSize(true) // an agent in a handshake threw the first one away
 	return s.term.MakeRaw()
 }
@@ -172,6 +222,12 @@ func (s *shell) sendSize(anyway bool) {
 	s.channel.trySend(wire.PayloadSize, b, true)
 }
 
+func (s *shell) sendNewSize() {
+	if !s.isPort() {
+		s.sendSize(false)
+	}
+}
+
 func (s *shell) watchSignals() {
 	c := make(chan os.Signal, 4)
 	signal.Notify(c, endingSignals...)
@@ -181,7 +237,7 @@ func (s *shell) watchSignals() {
 		case <-s.ctx.Done():
 			return
 		case sig := <-c:
-			if key, ok := typedSignal(sig); ok && s.cfg.Plugin {
+			if key, ok := typedSignal(sig); ok && s.cfg.Plugin && !s.isPort() {
 				s.channel.trySend(wire.PayloadOutput, []byte{key}, true)
 				continue
 			}
@@ -193,7 +249,7 @@ func (s *shell) watchSignals() {
 
 // input passes standard input on, once the agent is ready for it.
 func (s *shell) input() {
-	if !s.channel.Ready(s.ctx) {
+	if !s.channel.Ready(s.ctx) || s.isPort() {
 		return
 	}
 	if err := s.term.MakeRaw(); err != nil {
