@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 
@@ -113,6 +114,12 @@ func explainBulk(err error) error {
 
 // Answer implements answerer.
 func (c bulkConn) Answer(ctx context.Context) error { return explainBulk(c.Conn.Answer(ctx)) }
+
+// begin implements beginner.
+func (c bulkConn) begin(local net.Conn) (int, error) {
+	n, err := c.Conn.Begin(local)
+	return n, explainBulk(err)
+}
 
 func (c bulkConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)

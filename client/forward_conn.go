@@ -32,6 +32,12 @@ type answerer interface {
 	Answer(ctx context.Context) error
 }
 
+// beginner is a connection of which the agent is told along with what local has said
+// already, if that is left to it.
+type beginner interface {
+	begin(local net.Conn) (sent int, err error)
+}
+
 func (f *Forward) newConn(from net.Addr) *conn {
 	return &conn{f: f, number: f.number.Add(1), from: from}
 }
@@ -58,6 +64,19 @@ func (f *Forward) dial(ctx context.Context) (ForwardConn, error) {
 		f.channel.cfg.Logger.Debug("opening a connection beside the data channel", "error", err)
 	}
 	return f.way.open(ctx)
+}
+
+// begin sends what local has said already.
+func (c *conn) begin(local net.Conn) {
+	b, ok := c.way.(beginner)
+	if !ok {
+		return
+	}
+	n, err := b.begin(local)
+	c.sent.Add(int64(n))
+	if err != nil {
+		c.breaks(err) // reading and writing will find it, too
+	}
 }
 
 func (c *conn) answer(ctx context.Context) error {

@@ -91,6 +91,7 @@ func (f *Forward) Carry(ctx context.Context, local net.Conn) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { local.Close(); c.Close() })
 	defer stop()
+	c.begin(local)
 	var up sync.WaitGroup
 	up.Go(func() { c.send(local) })
 	c.receive(local)

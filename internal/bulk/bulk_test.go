@@ -156,6 +156,24 @@ func TestTargetThatIsNotReached(t *testing.T) {
 	}
 }
 
+// A connection that nobody used costs nothing, and its link carries the next one.
+func TestUnused(t *testing.T) {
+	w := newWorld(t, func(context.Context) (net.Conn, error) {
+		t.Error("the target was dialled")
+		return nil, errors.New("no")
+	})
+	for range 100 {
+		c := w.open()
+		c.Close()
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("reading: got %v", err)
+		}
+	}
+	if n := w.links(); n > 2*minSpare {
+		t.Errorf("100 connections that nobody used made %d links", n)
+	}
+}
+
 func TestAnswer(t *testing.T) {
 	w := newWorld(t, listen(t, echo))
 	for range 20 {

@@ -39,9 +39,10 @@ type Conn struct {
 	body    body
 	reached bool // the agent has reached the target
 
-	// ending is set when our last frame is about to be written; the link's writing
-	// guards it, so that nothing follows that frame.
-	ending bool
+	// The link's writing guards these. opened is set when the agent was told of the
+	// connection, ending when our last frame is about to be written: nothing follows it.
+	// unused is a connection that was closed before the agent was told of it.
+	opened, ending, unused bool
 
 	mu     sync.Mutex // taken after the link's writing
 	sent   bool       // our last frame is written
@@ -51,14 +52,46 @@ type Conn struct {
 	closed bool
 }
 
-// open begins a connection on an idle link.
-func (l *link) open(free func(*link, bool), spawn func(func()) bool) (*Conn, error) {
-	c := &Conn{link: l, free: free, spawn: spawn, body: body{l: l}}
-	if err := l.write(kindOpen, textFrame("")); err != nil {
-		c.fail(err)
-		return nil, err
+// Begin tells the agent of the connection, along with what r has to say already. Without
+// it whatever is called first does.
+func (c *Conn) Begin(r net.Conn) (int, error) {
+	if Quiet(r) {
+		return 0, c.begin()
 	}
-	return c, nil
+	b := c.link.pool.get(small)
+	defer c.link.pool.put(b)
+	n, err := r.Read(b[headerSize:])
+	if n > 0 {
+		err = c.send(b[:headerSize+n])
+	}
+	if err == io.EOF { // for whoever reads next
+		err = nil
+	}
+	return n, err
+}
+
+// begin tells the agent of the connection unless it knows.
+func (c *Conn) begin() error {
+	c.link.writing.Lock()
+	err := c.beginLocked()
+	c.link.writing.Unlock()
+	if err != nil {
+		c.fail(fmt.Errorf("bulk connection: %w", err))
+		return c.err()
+	}
+	return nil
+}
+
+// beginLocked is begin with the link's writing held.
+func (c *Conn) beginLocked() error {
+	if c.unused {
+		return net.ErrClosed
+	}
+	if c.opened {
+		return nil
+	}
+	c.opened = true
+	return c.link.writeLocked(kindOpen, textFrame(""))
 }
 
 // fail ends the connection and its link.
@@ -124,6 +157,9 @@ func (c *Conn) nextLocked() error {
 	case got:
 		return io.EOF
 	}
+	if err := c.begin(); err != nil {
+		return err
+	}
 	k, n, err := readHeader(c.link.rw)
 	if err == nil && (k == kindOpen || k == kindAsk) {
 		err = fmt.Errorf("%w: frame of kind %d from the agent", errFrame, k)
@@ -167,6 +203,9 @@ func (c *Conn) ask() error {
 	defer c.link.writing.Unlock()
 	if c.ending {
 		return c.err()
+	}
+	if err := c.beginLocked(); err != nil {
+		return err
 	}
 	return c.link.writeLocked(kindAsk, textFrame(""))
 }
@@ -230,6 +269,9 @@ func (c *Conn) writeLast(k kind) (first bool, err error) {
 		return false, nil
 	}
 	c.ending = true
+	if err := c.beginLocked(); err != nil {
+		return true, err
+	}
 	return true, c.link.writeLocked(k, textFrame(""))
 }
 
@@ -269,7 +311,11 @@ func (c *Conn) send(b []byte) error {
 		c.link.writing.Unlock()
 		return err
 	}
-	err = c.link.writeLocked(kindData, b)
+	k := kindData
+	if !c.opened {
+		k, c.opened = kindOpen, true
+	}
+	err = c.link.writeLocked(k, b)
 	c.link.writing.Unlock()
 	if err != nil {
 		c.fail(fmt.Errorf("bulk connection: %w", err))
@@ -366,6 +412,10 @@ func (c *Conn) Close() error {
 	if again {
 		return nil
 	}
+	if c.neverBegan() {
+		c.release(true)
+		return nil
+	}
 	c.link.socket.SetDeadline(time.Now().Add(drainWait))
 	if got {
 		c.finish(kindEnd)
@@ -375,6 +425,19 @@ func (c *Conn) Close() error {
 		c.release(false)
 	}
 	return nil
+}
+
+// neverBegan reports whether the agent was not told of the connection, and will not be.
+func (c *Conn) neverBegan() bool {
+	if !c.link.writing.TryLock() {
+		return false // it is being told
+	}
+	defer c.link.writing.Unlock()
+	if c.opened {
+		return false
+	}
+	c.unused, c.ending = true, true
+	return true
 }
 
 // drain breaks the connection off and reads the rest of it, so that its link can carry

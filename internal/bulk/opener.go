@@ -84,17 +84,11 @@ func (o *Opener) Close() {
 // Open opens a connection to the target, without waiting for the target: that it was
 // not reached shows when reading. The error is ErrUnavailable where no link comes soon.
 func (o *Opener) Open(ctx context.Context) (*Conn, error) {
-	for {
-		l, err := o.take(ctx)
-		if err != nil {
-			return nil, err
-		}
-		c, err := l.open(o.free, o.spawn)
-		if err == nil {
-			return c, nil
-		}
-		o.log.Debug("bulk connection lost", "error", err)
+	l, err := o.take(ctx)
+	if err != nil {
+		return nil, err
 	}
+	return &Conn{link: l, free: o.free, spawn: o.spawn, body: body{l: l}}, nil
 }
 
 // spawn starts a goroutine that Close waits for.
