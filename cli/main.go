@@ -37,6 +37,9 @@ func Main(args []string) int {
 		getenv:  os.Getenv,
 		version: build.Version(),
 	}
+	if len(args) > 0 {
+		p.name = args[0]
+	}
 	if len(args) > 0 && baseName(args[0]) == namePlugin {
 		return p.plugin(context.Background(), args)
 	}

@@ -30,6 +30,7 @@ type program struct {
 	stderr  io.Writer
 	getenv  func(string) string
 	version string
+	name    string // that the program was started under
 
 	flags struct {
 		profile, region, endpoint, bundle string

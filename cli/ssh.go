@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -166,7 +167,11 @@ func (p *program) ssh(ctx context.Context, line *sshLine) error {
 	if err != nil {
 		return err
 	}
-	args := append(way.options(), line.options...)
+	options, err := way.options()
+	if err != nil {
+		return err
+	}
+	args := append(options, line.options...)
 	args = append(args, to)
 	return p.runOpenSSH(ctx, "ssh", append(args, line.rest[1:]...))
 }
@@ -179,7 +184,11 @@ func (p *program) scp(ctx context.Context, line *sshLine) error {
 	if err != nil {
 		return err
 	}
-	args := append(way.options(), line.options...)
+	options, err := way.options()
+	if err != nil {
+		return err
+	}
+	args := append(options, line.options...)
 	args = append(args, "--")
 	for _, operand := range line.rest {
 		node, path, remote := cutRemote(operand)
@@ -226,14 +235,14 @@ func (p *program) sshDestination(ctx context.Context, way sshWay, text string) (
 
 // sshWay is how OpenSSH gets to nodes.
 type sshWay interface {
-	options() []string
+	options() ([]string, error)
 	destination(user string, n client.Node) string
 }
 
 // sshdWay leads to nodes' own sshd, through a session of this program's.
 type sshdWay struct{ proxy string }
 
-func (w sshdWay) options() []string { return []string{"-o", "ProxyCommand=" + w.proxy} }
+func (w sshdWay) options() ([]string, error) { return []string{"-o", "ProxyCommand=" + w.proxy}, nil }
 
 func (w sshdWay) destination(user string, n client.Node) string {
 	if user == "" {
@@ -242,35 +251,69 @@ func (w sshdWay) destination(user string, n client.Node) string {
 	return user + "@" + n.NodeID
 }
 
-// proxyCommand is what ssh is to run: this program, with what tells where the server is.
-// It is a line for a shell, in which ssh replaces %h and %p.
-func (p *program) proxyCommand() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("finding this program: %w", err)
-	}
-	words := []string{shellQuote(self)}
-	for name, value := range map[string]string{
-		"profile": p.flags.profile, "region": p.flags.region, "endpoint-url": p.flags.endpoint, "ca-bundle": p.flags.bundle,
+// doorWay leads to the server's SSH front door, by a certificate.
+type doorWay struct{ lines *sshConfigLines }
+
+func (w doorWay) options() ([]string, error) {
+	options := []string{"-o", "Port=" + w.lines.port, "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"}
+	for _, file := range []struct{ key, name string }{
+		{"IdentityFile", w.lines.files.key()}, {"CertificateFile", w.lines.files.certificate()}, {"UserKnownHostsFile", w.lines.files.knownHosts()},
 	} {
-		if value != "" {
-			words = append(words, "--"+name+"="+shellQuote(value))
+		quoted, err := sshQuote(file.name)
+		if err != nil {
+			return nil, err
 		}
+		options = append(options, "-o", file.key+"="+quoted)
 	}
-	if p.flags.debug {
-		words = append(words, "--debug")
-	}
-	line := strings.ReplaceAll(strings.Join(words, " "), "%", "%%")
-	return line + " proxy %h %p", nil
+	return options, nil
 }
 
-// sshWay chooses the way.
+// destination names person, login and node in what is the user's name for ssh.
+func (w doorWay) destination(user string, n client.Node) string {
+	person := w.lines.user
+	if user != "" {
+		person += "+" + user
+	}
+	return person + "@" + n.NodeID + "@" + w.lines.host
+}
+
+// selfPath is the path of this program under the name that it was started by: under
+// another it may be another program.
+func selfPath(name string) (string, error) {
+	if baseName(name) != nameSallyport {
+		return os.Executable()
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return os.Executable()
+	}
+	return filepath.Abs(path)
+}
+
+// sshWay chooses the way: the front door where there is one, unless the node's own sshd
+// is asked for.
 func (p *program) sshWay(ctx context.Context, sshd bool) (sshWay, error) {
-	if _, err := p.api(ctx); err != nil {
+	if !sshd {
+		way, err := p.doorWay(ctx)
+		if !errors.Is(err, errNoFrontDoor) && !errors.Is(err, client.ErrNotSallyport) {
+			return way, err
+		}
+		p.logger().Debug("there is no front door", "error", err)
+	}
+	proxy, err := p.ownCommand("proxy", "%h", "%p")
+	return sshdWay{proxy}, err
+}
+
+func (p *program) doorWay(ctx context.Context) (sshWay, error) {
+	files, err := p.sshFiles()
+	if err != nil {
 		return nil, err
 	}
-	proxy, err := p.proxyCommand()
-	return sshdWay{proxy}, err
+	lines, err := p.frontDoor(ctx, sshConfigFlags{}, files)
+	if err != nil {
+		return nil, err
+	}
+	return doorWay{lines}, p.writeKnownHosts(ctx, files)
 }
 
 // runOpenSSH runs one of OpenSSH's programs in this one's place.

@@ -89,9 +89,9 @@ func TestSSHDestinationRefuses(t *testing.T) {
 }
 
 func TestProxyCommandQuotes(t *testing.T) {
-	p := &program{}
+	p := &program{getenv: func(string) string { return "" }}
 	p.flags.profile = "it's 100%; rm -rf /"
-	got, err := p.proxyCommand()
+	got, err := p.ownCommand("proxy", "%h", "%p")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,10 +102,25 @@ func TestProxyCommandQuotes(t *testing.T) {
 
 func TestSSHWayOptions(t *testing.T) {
 	way := sshdWay{"sallyport proxy %h %p"}
-	if got := way.options(); !slices.Equal(got, []string{"-o", "ProxyCommand=sallyport proxy %h %p"}) {
-		t.Errorf("got %q", got)
+	if got, err := way.options(); err != nil || !slices.Equal(got, []string{"-o", "ProxyCommand=sallyport proxy %h %p"}) {
+		t.Errorf("got %q, %v", got, err)
 	}
 	if got := way.destination("", client.Node{NodeID: someNode}); got != someNode {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestDoorWay(t *testing.T) {
+	way := doorWay{&sshConfigLines{files: sshFiles{"/home/a b/%d"}, host: "gw.example.com", port: "2222", user: "alice"}}
+	node := client.Node{NodeID: someNode}
+	if got := way.destination("", node); got != "alice@"+someNode+"@gw.example.com" {
+		t.Errorf("got %q", got)
+	}
+	if got := way.destination("deploy", node); got != "alice+deploy@"+someNode+"@gw.example.com" {
+		t.Errorf("got %q", got)
+	}
+	got, err := way.options()
+	if text := strings.Join(got, " "); err != nil || !strings.Contains(text, `IdentityFile="/home/a b/%%d/id_ed25519"`) || !strings.Contains(text, "Port=2222") {
+		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -152,14 +152,24 @@ func (a *API) send(req *http.Request) (int, []byte, error) {
 	return res.StatusCode, answer, nil
 }
 
-// queryError turns an error of AWS's Query protocol into a smithy.APIError.
+// queryError turns an error of AWS's Query protocol into a smithy.APIError. EC2 wraps it
+// once more than others.
 func queryError(status int, answer []byte) error {
-	var body struct {
-		Code    string `xml:"Errors>Error>Code"`
-		Message string `xml:"Errors>Error>Message"`
+	type queried struct {
+		Code    string `xml:"Code"`
+		Message string `xml:"Message"`
 	}
-	if err := xml.Unmarshal(answer, &body); err != nil || body.Code == "" {
+	var body struct {
+		Error queried `xml:"Error"`
+		EC2   queried `xml:"Errors>Error"`
+	}
+	if err := xml.Unmarshal(answer, &body); err != nil {
 		return fmt.Errorf("it answered with status %d", status)
 	}
-	return &smithy.GenericAPIError{Code: body.Code, Message: body.Message}
+	for _, e := range []queried{body.Error, body.EC2} {
+		if e.Code != "" {
+			return &smithy.GenericAPIError{Code: e.Code, Message: e.Message}
+		}
+	}
+	return fmt.Errorf("it answered with status %d", status)
 }

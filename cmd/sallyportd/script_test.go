@@ -50,6 +50,9 @@ func TestScripts(t *testing.T) {
 			"aws":      cmdAWS,
 			"capture":  cmdCapture,
 			"eventual": cmdEventual,
+			"status":   cmdStatus,
+			"awsonly":  cmdAWSOnly,
+			"sshd":     cmdSSHD,
 		},
 	})
 }
