@@ -138,6 +138,12 @@ type Node struct {
 // member's by default.
 func (s *System) Node(id string, tags identity.Tags, servers ...string) *Node {
 	s.t.Helper()
+	return s.NodeWith(id, tags, func(*agent.Config) {}, servers...)
+}
+
+// NodeWith is Node with a change to its agent's configuration.
+func (s *System) NodeWith(id string, tags identity.Tags, change func(*agent.Config), servers ...string) *Node {
+	s.t.Helper()
 	activation, code, err := s.CreateActivation(s.t.Context(), tags["Name"], tags, []string{id})
 	if err != nil {
 		s.t.Fatalf("activation for %s: %v", id, err)
@@ -146,12 +152,14 @@ func (s *System) Node(id string, tags identity.Tags, servers ...string) *Node {
 		servers = []string{s.PlainURL()}
 	}
 	dir := s.t.TempDir()
-	a, err := agent.New(agent.Config{
+	cfg := agent.Config{
 		Servers: servers, Region: Region, StateDir: dir, CAFile: s.caFile(),
 		Activation: agent.Activation{ID: activation, Code: code},
 		Shell:      shell.Options{RunAsSelf: true},
 		Logger:     Logger(s.t),
-	})
+	}
+	change(&cfg)
+	a, err := agent.New(cfg)
 	if err != nil {
 		s.t.Fatalf("agent of %s: %v", id, err)
 	}
