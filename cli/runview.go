@@ -252,7 +252,7 @@ func (v *runView) finish(end runEnd, cancelled bool) error {
 }
 
 // summaryWords are what nodes by their details are called in summaries, in this order.
-var summaryWords = []struct{ details, word string }{
+var summaryWords = []summaryWord{
 	{"Success", "succeeded"},
 	{"Failed", "failed"},
 	{"ExecutionTimedOut", "took too long"},
@@ -262,6 +262,8 @@ var summaryWords = []struct{ details, word string }{
 	{"AccessDenied", "not allowed"},
 	{"Undeliverable", "gone"},
 }
+
+type summaryWord struct{ details, word string }
 
 func (v *runView) summary(counts map[string]int) string {
 	if len(v.nodes) == 0 {
@@ -275,11 +277,13 @@ func (v *runView) summary(counts map[string]int) string {
 	for _, w := range summaryWords {
 		if n := counts[w.details]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, w.word))
-			delete(counts, w.details)
 		}
 	}
 	var others []string
 	for details, n := range counts {
+		if slices.ContainsFunc(summaryWords, func(w summaryWord) bool { return w.details == details }) {
+			continue
+		}
 		others = append(others, fmt.Sprintf("%d %s", n, client.CleanLine(details)))
 	}
 	slices.Sort(others)
