@@ -172,12 +172,13 @@ func (p program) serve(ctx context.Context, f flags) error {
 }
 
 // releaseMemory gives back what starting took: key making, the parsing of the
-// configuration.
+// configuration, and the parts of the program that do that.
 func releaseMemory(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(time.Second):
 		debug.FreeOSMemory()
+		releaseProgram()
 	}
 }
 
