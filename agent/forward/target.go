@@ -158,7 +158,11 @@ func (t *Target) addresses(ctx context.Context) ([]netip.Addr, error) {
 	if len(all) == 0 {
 		return nil, fmt.Errorf("resolving %s: it has no address", t.host)
 	}
-	return all[:min(len(all), maxAddresses)], nil
+	all = all[:min(len(all), maxAddresses)]
+	for i := range all {
+		all[i] = all[i].Unmap() // resolvers return IPv4 as mapped
+	}
+	return all, nil
 }
 
 // forbidden words the refusal of an address: as AWS's agent does it for an address, with
