@@ -76,7 +76,7 @@ func (p *program) pipe(ctx context.Context, api *client.API, stream client.Strea
 		Resume: api.ResumeSession,
 		Notify: func(text string) { p.say("%s", client.Clean(text)) },
 		Logger: p.logger(),
-	}, client.ForwardConfig{Bulk: p.bulk(api, stream)})
+	}, client.ForwardConfig{})
 	var carried error
 	var crew sync.WaitGroup
 	crew.Go(func() {
@@ -101,13 +101,6 @@ func (p *program) pipe(ctx context.Context, api *client.API, stream client.Strea
 		return &statusError{status: statusNoAccess}
 	}
 	return nil
-}
-
-// bulk is how a forward opens connections beside its data channel.
-func (p *program) bulk(api *client.API, stream client.Stream) *client.Bulk {
-	return client.NewBulk(client.BulkConfig{
-		SessionID: stream.SessionID, URL: stream.URL, Trust: api.TLS(), UserAgent: p.userAgent(), Logger: p.logger(),
-	})
 }
 
 // carryStreams copies until the node's end has closed, or this one.

@@ -380,6 +380,13 @@ func (t *tunnel) startPort(ctx context.Context, l *lane) (portSession, string, f
 	return f, stream.SessionID, func() { t.p.leave(api, stream.SessionID) }, nil
 }
 
+// bulk is how a forward opens connections beside its data channel.
+func (p *program) bulk(api *client.API, stream client.Stream) *client.Bulk {
+	return client.NewBulk(client.BulkConfig{
+		SessionID: stream.SessionID, URL: stream.URL, Trust: api.TLS(), UserAgent: p.userAgent(), Logger: p.logger(),
+	})
+}
+
 func (t *tunnel) api(ctx context.Context) (*client.API, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -52,7 +52,7 @@ func (h *portHandler) agree(version string, p wire.SessionTypeParameters) (any, 
 	}
 	h.terms.streams = true
 	answer := wire.PortAnswer{Streams: wire.StreamsVersion}
-	if p.Bulk != nil && h.cfg.Bulk != nil {
+	if p.Bulk != nil && h.cfg.Bulk != nil && !single(p.Properties) {
 		bulk, err := h.cfg.Bulk.Answer(*p.Bulk)
 		if err != nil {
 			return nil, fmt.Errorf("bulk connections: %w", err)
@@ -60,6 +60,14 @@ func (h *portHandler) agree(version string, p wire.SessionTypeParameters) (any, 
 		answer.Bulk, h.terms.bulk = &bulk, true
 	}
 	return answer, nil
+}
+
+// single reports whether a session carries one connection. That stays on the data
+// channel, where it survives a broken link, which matters more to a shell over SSH than
+// speed does.
+func single(properties json.RawMessage) bool {
+	var p ForwardProperties
+	return json.Unmarshal(properties, &p) != nil || p.Single()
 }
 
 // Start implements Handler.
