@@ -231,3 +231,53 @@ func (w *world) dial(user string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
 		User: user, Auth: auth, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: 10 * time.Second,
 	})
 }
+
+// request is a request on a channel, and terminalRequest what asks for a terminal.
+type request struct {
+	kind    string
+	payload []byte
+}
+
+type terminalRequest struct {
+	Term                      string
+	Cols, Rows, Width, Height uint32
+	Modes                     string
+}
+
+func text(s string) []byte { return ssh.Marshal(struct{ Text string }{s}) }
+
+// ask opens a session with requests, all of which must be taken, and returns what it
+// says on standard error and its exit status; -1 if it tells none.
+func ask(t testing.TB, c *ssh.Client, requests ...request) (said string, status int) {
+	t.Helper()
+	ch, incoming, err := c.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ch.Close()
+	statuses := make(chan int, 1)
+	go func() {
+		status := -1
+		for r := range incoming {
+			var exit struct{ Status uint32 }
+			if r.Type == "exit-status" && ssh.Unmarshal(r.Payload, &exit) == nil {
+				status = int(exit.Status)
+			}
+		}
+		statuses <- status
+	}()
+	for _, r := range requests {
+		if ok, err := ch.SendRequest(r.kind, true, r.payload); !ok || err != nil {
+			t.Fatalf("%s: got %v, %v", r.kind, ok, err)
+		}
+	}
+	ch.CloseWrite()
+	stderr := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(ch.Stderr())
+		stderr <- string(b)
+	}()
+	io.Copy(io.Discard, ch)
+	ch.Close()
+	return <-stderr, <-statuses
+}
