@@ -66,6 +66,17 @@ func (c *Checker) CheckStart(ctx context.Context, q Query, s Start) (Decision, e
 	return c.settle(ctx, q, d, nil)
 }
 
+// PossibleStart reports whether policies let a principal start any session on a node at
+// all: with some document, to some host, as some login. It records nothing.
+func (c *Checker) PossibleStart(ctx context.Context, q Query, node Resource) (bool, error) {
+	set, err := c.policies(ctx, q.Principal, nil)
+	if err != nil {
+		return false, fmt.Errorf("deciding %s: %w", q.Action, err)
+	}
+	req := c.request(with(q, "true", node), node)
+	return set.Possible(req, keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket, keyRunAsUser), nil
+}
+
 // ExplainStart is Explain for starting a session.
 func (c *Checker) ExplainStart(ctx context.Context, q Query, s Start) (Explanation, error) {
 	e, err := c.explain(ctx, s.queries(q)...)

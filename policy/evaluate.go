@@ -204,3 +204,42 @@ func usedIn(patterns []pattern, key string) bool {
 func (p *pattern) uses(key string) bool {
 	return slices.ContainsFunc(p.tokens, func(t token) bool { return t.kind == variable && t.text == key })
 }
+
+// Possible reports whether some request like req may be allowed whose values of the keys
+// in open are not known yet: conditions on them are taken to hold where statements allow,
+// and not to hold where they deny.
+func (s *Set) Possible(req *Request, open ...string) bool {
+	q := newQuery(req)
+	unknown := make(map[string]bool, len(open))
+	for _, key := range open {
+		unknown[lower(key)] = true
+	}
+	if s.possible(&q, unknown, classDeny) || !s.possible(&q, unknown, classAllow) {
+		return false
+	}
+	return (!s.boundary || s.possible(&q, unknown, classBoundary)) && (!s.session || s.possible(&q, unknown, classSession))
+}
+
+// possible reports whether a statement of class c may match; of those that deny, whether
+// one does for certain.
+func (s *Set) possible(q *query, unknown map[string]bool, c class) bool {
+	from := 0
+	if c > 0 {
+		from = s.end[c-1]
+	}
+	return slices.ContainsFunc(s.statements[from:s.end[c]], func(st *Statement) bool {
+		return st.mayMatch(q, unknown, c != classDeny)
+	})
+}
+
+func (s *Statement) mayMatch(q *query, unknown map[string]bool, unknownHolds bool) bool {
+	if matchAction(s.actions, q) == s.notAction || matchResource(s.resources, q) == s.notResource {
+		return false
+	}
+	return !slices.ContainsFunc(s.conditions, func(c condition) bool {
+		if unknown[c.key] {
+			return !unknownHolds
+		}
+		return !c.holds(&q.environment)
+	})
+}

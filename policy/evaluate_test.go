@@ -173,3 +173,62 @@ func TestHints(t *testing.T) {
 		}
 	}
 }
+
+// What is not known yet neither allows for certain nor denies.
+func TestPossible(t *testing.T) {
+	const host = `"Condition":{"StringEquals":{"sallyport:RemoteHost":"db"},"StringEqualsIfExists":{"aws:username":"alice"}}`
+	for _, tt := range []struct {
+		name, src string
+		boundary  string
+		want      bool
+	}{
+		{"allowed for a host", `[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*",` + host + `}]`, "", true},
+		{"another action", `[{"Effect":"Allow","Action":"ssm:SendCommand","Resource":"*",` + host + `}]`, "", false},
+		{"another person", `[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*",` + strings.Replace(host, "alice", "bob", 1) + `}]`, "", false},
+		{"denied for a host", `[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"*","Resource":"*",` + host + `}]`, "", true},
+		{"denied for certain", `[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"*","Resource":"*"}]`, "", false},
+		{"beyond the boundary", `[{"Effect":"Allow","Action":"*","Resource":"*"}]`, `[{"Effect":"Allow","Action":"iam:*","Resource":"*"}]`, false},
+		{"within the boundary", `[{"Effect":"Allow","Action":"*","Resource":"*"}]`, `[{"Effect":"Allow","Action":"*","Resource":"*",` + host + `}]`, true},
+		{"nothing", `[{"Effect":"Deny","Action":"*","Resource":"*",` + host + `}]`, "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var sources []Source
+			for kind, src := range map[Kind]string{Identity: tt.src, Boundary: tt.boundary} {
+				if src == "" {
+					continue
+				}
+				d, err := Parse([]byte(`{"Version":"2012-10-17","Statement":` + src + `}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				sources = append(sources, Source{Kind: kind, Document: d})
+			}
+			req := &Request{Action: "ssm:StartSession", Resource: "arn:aws:ec2:us-east-1:111111111111:instance/i-1", Context: Context{"aws:username": {"alice"}}}
+			set := NewSet(sources)
+			if got := set.Possible(req, "sallyport:RemoteHost"); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			if set.Evaluate(req).Allowed() && !tt.want {
+				t.Error("what is allowed must be possible")
+			}
+		})
+	}
+}
+
+func TestUses(t *testing.T) {
+	for src, want := range map[string]bool{
+		`{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"IpAddress":{"SALLYPORT:remoteAddress":"10.0.0.0/8"}}}`:              true,
+		`{"Effect":"Deny","NotAction":"*","Resource":"*","Condition":{"StringEquals":{"aws:username":"${sallyport:RemoteAddress}"}}}`:    true,
+		`{"Effect":"Allow","Action":"*","Resource":"arn:aws:ssm:*:*:session/${sallyport:RemoteAddress}"}`:                                true,
+		`{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"sallyport:RemoteHost":"sallyport:RemoteAddress"}}}`: false,
+		`{"Effect":"Allow","Action":"*","Resource":"*"}`:                                                                                 false,
+	} {
+		d, err := Parse([]byte(`{"Version":"2012-10-17","Statement":` + src + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := NewSet([]Source{{Document: d}}).Uses("sallyport:RemoteAddress"); got != want {
+			t.Errorf("%s: got %v, want %v", src, got, want)
+		}
+	}
+}

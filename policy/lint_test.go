@@ -69,8 +69,8 @@ func TestLint(t *testing.T) {
 		{"check asked for the wrong way", statements(strings.NewReplacer(`"true"`, `"false"`, "arn", "§arn").Replace(checked), allowOn("ssm:StartSession", forward)), "warning forward-only-shell"},
 		{"shell documents allowed as well", statements(allowOn("ssm:StartSession", nodes), allowOn("ssm:StartSession", "arn:aws:ssm:*:*:document/*")), ""},
 
-		{"forward only to a host", statements(`{"Effect":"Allow","Action":"ssm:StartSession","Resource":["`+nodes+`","`+forward+`"],"Condition":{"StringEquals":{"sallyport:RemoteHost":"db"}}}`), ""},
-		{"forward only to any but a host", statements(`{"Effect":"Allow","Action":"ssm:StartSession","Resource":["§`+nodes+`","`+forward+`"],"Condition":{"StringNotEquals":{"sallyport:RemoteHost":"db"}}}`), "warning forward-only-shell"},
+		{"forward only to a host", statements(`{"Effect":"Allow","Action":"ssm:StartSession","Resource":["` + nodes + `","` + forward + `"],"Condition":{"StringEquals":{"sallyport:RemoteHost":"db"}}}`), ""},
+		{"forward only to any but a host", statements(`{"Effect":"Allow","Action":"ssm:StartSession","Resource":["§` + nodes + `","` + forward + `"],"Condition":{"StringNotEquals":{"sallyport:RemoteHost":"db"}}}`), "warning forward-only-shell"},
 		{"host in capitals", statements(allowIf(`"StringLike":{"sallyport:RemoteHost":["*.internal","§DB"]}`)), "warning host-form"},
 		{"host with a dot", statements(allowIf(`"StringEquals":{"sallyport:RemoteHost":"§db."}`)), "warning host-form"},
 		{"host denied", statements(`{"Effect":"Deny","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"§sallyport:RemoteHost":"db"}}}`), "warning deny-by-name"},

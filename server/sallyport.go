@@ -178,7 +178,7 @@ type listedNode struct {
 
 // listNodes lists nodes with whether the caller may connect. Who may do
 // sallyport:ListNodes or ssm:DescribeInstanceInformation sees all; others see the
-// nodes that they may connect to, and get a refusal if there are none.
+// nodes on which they may start some session, and get a refusal if there are none.
 func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutput, error) {
 	matches, err := nodeFilter(in.Filters)
 	if err != nil {
@@ -199,7 +199,7 @@ func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutp
 			if all {
 				return matches(n), nil
 			}
-			may, _, err := c.mayConnect(ctx, n)
+			may, err := c.mayStart(ctx, n)
 			visible = visible || may
 			return may && matches(n), err
 		},
@@ -267,6 +267,11 @@ func (c *Call) listed(ctx context.Context, n node.Node) (listedNode, error) {
 	var err error
 	out.MayConnect, out.Reason, err = c.mayConnect(ctx, n)
 	return out, err
+}
+
+// mayStart reports whether the caller may start some session on a node.
+func (c *Call) mayStart(ctx context.Context, n node.Node) (bool, error) {
+	return c.Server.checker.PossibleStart(ctx, c.query("ssm:StartSession", nil), c.Server.nodeResource(n))
 }
 
 // mayConnect tells whether the caller may start a shell on a node, and why not.

@@ -272,7 +272,7 @@ func exceptionText(err error) string {
 	return ""
 }
 
-// visibleNode finds a node that the caller may list or connect to. To others every
+// visibleNode finds a node that the caller may list or start sessions on. To others every
 // target is a node without tags, whether it exists or not: the explanation would tell
 // them which nodes there are, and their tags.
 func (c *Call) visibleNode(ctx context.Context, target string) (node.Node, error) {
@@ -286,7 +286,7 @@ func (c *Call) visibleNode(ctx context.Context, target string) (node.Node, error
 		}
 	}
 	if err == nil {
-		if may, _, mayErr := c.mayConnect(ctx, n); may || mayErr != nil {
+		if may, mayErr := c.mayStart(ctx, n); may || mayErr != nil {
 			return n, mayErr
 		}
 	}

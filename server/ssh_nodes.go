@@ -100,14 +100,11 @@ func (s *Server) usable(ctx context.Context, p identity.Principal, o access.Orig
 	}
 	var usable []node.Node
 	for _, n := range nodes {
-		d, err := s.checker.Decide(ctx, access.Query{
-			Principal: p, Action: "ssm:StartSession", Origin: o, Resources: []access.Resource{s.nodeResource(n)},
-			Context: map[string][]string{"ssm:SessionDocumentAccessCheck": {"true"}},
-		})
+		may, err := s.checker.PossibleStart(ctx, access.Query{Principal: p, Action: "ssm:StartSession", Origin: o}, s.nodeResource(n))
 		if err != nil {
 			return nil, err
 		}
-		if d.Allowed {
+		if may {
 			usable = append(usable, n)
 		}
 	}
