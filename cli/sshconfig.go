@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -257,16 +259,13 @@ func (p *program) ownCommand(words ...string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding this program: %w", err)
 	}
-	line := []string{shellQuote(self)}
-	profile := p.flags.profile
-	if profile == "" {
-		profile = p.getenv("AWS_PROFILE")
-	}
-	for _, f := range []struct{ name, value string }{
-		{"profile", profile}, {"region", p.flags.region}, {"endpoint-url", p.flags.endpoint}, {"ca-bundle", p.flags.bundle},
+	line := append(p.ownEnvironment(), shellQuote(self))
+	for _, f := range []struct{ name, value, variable string }{
+		{"profile", p.flags.profile, "AWS_PROFILE"}, {"region", p.flags.region, "AWS_REGION"},
+		{"endpoint-url", p.flags.endpoint, "AWS_ENDPOINT_URL"}, {"ca-bundle", p.flags.bundle, "AWS_CA_BUNDLE"},
 	} {
-		if f.value != "" {
-			line = append(line, "--"+f.name+"="+shellQuote(f.value))
+		if value := cmp.Or(f.value, p.getenv(f.variable)); value != "" {
+			line = append(line, "--"+f.name+"="+shellQuote(value))
 		}
 	}
 	text := strings.ReplaceAll(strings.Join(line, " "), "%", "%%") + " " + strings.Join(words, " ")
@@ -274,6 +273,21 @@ func (p *program) ownCommand(words ...string) (string, error) {
 		return "", errors.New("a name of this command line has a newline, which ssh_config cannot have")
 	}
 	return text, nil
+}
+
+// ownEnvironment sets what no option does, where this shell has it and that of an editor
+// that runs ssh may not. Secrets stay out of files.
+func (p *program) ownEnvironment() []string {
+	var set []string
+	for _, name := range []string{"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		if value := p.getenv(name); value != "" && runtime.GOOS != "windows" {
+			set = append(set, name+"="+shellQuote(value))
+		}
+	}
+	if len(set) > 0 {
+		set = append([]string{"env"}, set...)
+	}
+	return set
 }
 
 // writeKnownHosts writes how the front door is recognised, by the host authorities that

@@ -64,8 +64,10 @@ func privateFolder(dir string) error {
 
 // replaceFile writes a file in one step, unless it holds the same already.
 func replaceFile(path string, text []byte, mode os.FileMode) (changed bool, err error) {
-	if old, err := os.ReadFile(path); err == nil && string(old) == string(text) {
-		return false, nil
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() { // a pipe would wait
+		if old, err := os.ReadFile(path); err == nil && string(old) == string(text) {
+			return false, nil
+		}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // made with mode 0600
 	if err != nil {
