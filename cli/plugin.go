@@ -106,15 +106,16 @@ func (p *program) pluginSession(ctx context.Context, api *client.API, stream cli
 	}, client.ShellConfig{
 		Terminal: port.terminal, Escape: true, Plugin: true, Started: port.start,
 	}, client.ForwardConfig{Event: port.event, Bulk: p.bulk(api, stream)}, port.run)
+	leave := func() { port.leave(api, stream.SessionID) }
 	if port.single {
-		return p.pluginSingleEnd(api, stream, end, err)
+		return p.pluginSingleEnd(leave, end, err)
 	}
 	port.greet() // if it ended before it started
-	return p.pluginEnd(api, stream, port, end, err)
+	return p.pluginEnd(leave, stream, port, end, err)
 }
 
 // pluginEnd tells how a session ended, in the words of AWS's plugin.
-func (p *program) pluginEnd(api *client.API, stream client.Stream, port *pluginPort, end client.End, err error) int {
+func (p *program) pluginEnd(leave func(), stream client.Stream, port *pluginPort, end client.End, err error) int {
 	id := client.CleanLine(stream.SessionID)
 	var signalled *client.SignalError
 	switch {
@@ -125,16 +126,16 @@ func (p *program) pluginEnd(api *client.API, stream client.Stream, port *pluginP
 		fmt.Fprintf(p.stdout, "\n\nSessionId: %s : %s\n\n", id, client.Clean(end.Output))
 	case errors.As(err, &signalled) && port.forwards:
 		fmt.Fprintf(p.stdout, "Terminate signal received, exiting.\n")
-		p.leave(api, stream.SessionID)
+		leave()
 		fmt.Fprintf(p.stdout, "\n\nExiting session with sessionId: %s.\n\n", id)
 		if signalled.Signal != os.Interrupt {
 			return signalled.Status
 		}
 	case errors.As(err, &signalled):
-		p.leave(api, stream.SessionID)
+		leave()
 		return signalled.Status
 	case errors.Is(err, client.ErrLeft), errors.Is(err, syscall.EPIPE):
-		p.leave(api, stream.SessionID)
+		leave()
 		fallthrough
 	case err == nil:
 		fmt.Fprintf(p.stdout, "\n\nExiting session with sessionId: %s.\n\n", id)
@@ -142,7 +143,7 @@ func (p *program) pluginEnd(api *client.API, stream client.Stream, port *pluginP
 		fmt.Fprintf(p.stdout, "Session: %s timed out.\n", id)
 	default:
 		if port.forwards {
-			p.leave(api, stream.SessionID)
+			leave()
 		}
 		return p.pluginFailed(err)
 	}

@@ -24,6 +24,7 @@ type pluginPort struct {
 
 	greeting sync.Once
 	accepted sync.Once
+	forward  atomic.Pointer[client.Forward] // nil until it is ready
 
 	started atomic.Bool // by the agent
 	// Set before connections are carried.
@@ -48,11 +49,19 @@ func (pp *pluginPort) start() {
 	pp.greet()
 }
 
+// leave ends the session at the server, unless the agent knows already.
+func (pp *pluginPort) leave(api *client.API, id string) {
+	if f := pp.forward.Load(); f == nil || !f.Left() {
+		pp.p.leave(api, id)
+	}
+}
+
 // notify tells what happens to the link.
 func (pp *pluginPort) notify(text string) { pp.terminal.Say(text) }
 
 // run is the session once it has turned out to be a Port session.
 func (pp *pluginPort) run(ctx context.Context, f *client.Forward) error {
+	pp.forward.Store(f)
 	properties := f.Properties()
 	if properties.Single() {
 		pp.single = true
@@ -112,19 +121,19 @@ func (pp *pluginPort) event(e client.ForwardEvent) {
 
 // pluginSingleEnd tells how a session with one connection ended: on standard error, since
 // what ssh reads is the connection, and only if it ended badly. The status is AWS's.
-func (p *program) pluginSingleEnd(api *client.API, stream client.Stream, end client.End, err error) int {
+func (p *program) pluginSingleEnd(leave func(), end client.End, err error) int {
 	var signalled *client.SignalError
 	switch {
 	case err == nil && end.Output != "":
 		p.say("%s", client.CleanLine(end.Output))
 	case err == nil, errors.Is(err, client.ErrForwardOver):
 	case errors.Is(err, errPluginDone):
-		p.leave(api, stream.SessionID)
+		leave()
 	case errors.As(err, &signalled):
-		p.leave(api, stream.SessionID)
+		leave()
 		return signalled.Status
 	default:
-		p.leave(api, stream.SessionID)
+		leave()
 		p.say("%s", errorText(err))
 		return statusRefused
 	}

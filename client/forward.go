@@ -109,6 +109,7 @@ type Forward struct {
 	over    chan struct{}   // closed when Run is about to return
 	ctx     context.Context // of Run, which everything of the forward lives in; set by it
 	number  atomic.Uint64   // of the last connection
+	left    atomic.Bool   // the agent knows that the session is over
 	open    atomic.Int64    // connections that are open
 }
 
@@ -174,6 +175,7 @@ func (f *Forward) watch(ctx, inner context.Context, stop context.CancelCauseFunc
 	if f.isReady() {
 		f.channel.trySend(wire.PayloadFlag, flagPayload(wire.FlagTerminateSession), true)
 		f.channel.drain(inner, goodbye)
+		f.left.Store(f.channel.isAcknowledged(f.channel.lastSent()))
 	}
 	stop(context.Cause(ctx))
 }
@@ -194,6 +196,10 @@ func (f *Forward) keepInUse(ctx context.Context) {
 		}
 	}
 }
+
+// Left reports, after Run, whether the agent was told that the session is over, so that
+// the server need not be.
+func (f *Forward) Left() bool { return f.left.Load() }
 
 func (f *Forward) isReady() bool {
 	select {
