@@ -152,6 +152,25 @@ func TestPickerGoesBack(t *testing.T) {
 	}
 }
 
+// Over a slow line several keys arrive at once.
+func TestPickerTakesKeysTogether(t *testing.T) {
+	for typed, want := range map[string]string{
+		"bax\x7f\x7f": "b", "\x1b[B\x1b[B\x1b[Ab": "b", "b\r": "b", "b\x1b[15~c": "bc", "é\x7fb": "b", "\x01\x02b": "b",
+	} {
+		l := &picker{lines: []string{"a", "b", "bc", "é"}, width: 80}
+		l.narrow("")
+		l.keys(typed)
+		if l.filter != want {
+			t.Errorf("%q: got filter %q, want %q", typed, l.filter, want)
+		}
+	}
+	l := &picker{lines: []string{"a", "b"}, width: 80}
+	l.narrow("")
+	if done := l.keys("b\rxyz"); !done || len(l.matches) != 1 || l.matches[0] != 1 {
+		t.Errorf("got done %v, matches %v, want b chosen and the rest let go", done, l.matches)
+	}
+}
+
 func TestListedByTagKey(t *testing.T) {
 	nodes := fleet()
 	for terms, want := range map[string]string{

@@ -82,7 +82,7 @@ func (l *picker) run(in io.Reader, out io.Writer) (int, error) {
 		if err != nil {
 			return 0, errNothingChosen
 		}
-		switch done := l.key(string(buf[:n])); {
+		switch done := l.keys(string(buf[:n])); {
 		case done && l.back:
 			return 0, errBack
 		case done && len(l.matches) > 0:
@@ -91,6 +91,38 @@ func (l *picker) run(in io.Reader, out io.Writer) (int, error) {
 			return 0, errNothingChosen
 		}
 	}
+}
+
+// keys acts on what was read at once, which over a slow line, or when text is pasted, is
+// several keys. What comes after the choice is let go.
+func (l *picker) keys(typed string) (done bool) {
+	for typed != "" && !done {
+		n := keyLength(typed)
+		done = l.key(typed[:n])
+		typed = typed[n:]
+	}
+	return done
+}
+
+// keyLength is how much of what was typed is one key, or text without any.
+func keyLength(typed string) int {
+	switch {
+	case len(typed) >= 3 && typed[0] == '\x1b' && (typed[1] == '[' || typed[1] == 'O'):
+		for i := 2; i < len(typed); i++ {
+			if typed[i] >= '@' && typed[i] <= '~' {
+				return i + 1
+			}
+		}
+		return len(typed)
+	case typed[0] == '\x1b':
+		return len(typed) // alone, or a key with Alt
+	case typed[0] < ' ' || typed[0] == '\x7f':
+		return 1
+	}
+	if i := strings.IndexFunc(typed, unicode.IsControl); i > 0 {
+		return i
+	}
+	return len(typed)
 }
 
 // key acts on what was typed at once; done ends the choosing, with matches empty if
@@ -117,10 +149,6 @@ func (l *picker) key(typed string) (done bool) {
 		_, size := utf8.DecodeLastRuneInString(l.filter)
 		l.narrow(l.filter[:len(l.filter)-size])
 	default:
-		if strings.HasSuffix(typed, "\r") { // pasted
-			l.key(strings.TrimSuffix(typed, "\r"))
-			return len(l.matches) > 0
-		}
 		if !strings.ContainsFunc(typed, unicode.IsControl) {
 			l.narrow(l.filter + typed)
 		}
