@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -86,12 +85,12 @@ func TestForwards(t *testing.T) {
 		}
 		return conn
 	}
-	text := strings.Repeat("0123456789abcdef", 100_000)
+	long := strings.Repeat("0123456789abcdef", 100_000)
 	t.Run("the node itself", func(t *testing.T) {
-		through(t, open(t, fmt.Sprintf("localhost:%d", port)).(halfCloser), text)
+		through(t, open(t, fmt.Sprintf("localhost:%d", port)).(halfCloser), long)
 	})
 	t.Run("another host", func(t *testing.T) {
-		through(t, open(t, fmt.Sprintf("127.0.0.2:%d", port)).(halfCloser), text)
+		through(t, open(t, fmt.Sprintf("127.0.0.2:%d", port)).(halfCloser), long)
 	})
 	t.Run("many at once share a session", func(t *testing.T) {
 		var all sync.WaitGroup
