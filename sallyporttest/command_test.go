@@ -28,7 +28,7 @@ func awsCLI(t *testing.T, s *sallyporttest.System, k sallyporttest.Key, args ...
 		t.Skip("the aws CLI is not installed")
 	}
 	cmd := exec.Command(cli, append([]string{"--endpoint-url", s.PlainURL(), "ssm"}, args...)...)
-	cmd.Env = s.Env(k)
+	cmd.Env = slices.DeleteFunc(s.Env(k), func(kv string) bool { return strings.HasPrefix(kv, "AWS_PROFILE=") }) // it takes an empty one for a name
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
