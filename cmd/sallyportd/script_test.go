@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"status":   cmdStatus,
 			"awsonly":  cmdAWSOnly,
 			"sshd":     cmdSSHD,
+			"terminal": cmdTerminal,
 		},
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -10,9 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -105,4 +110,95 @@ func cmdSSHD(ts *testscript.TestScript, neg bool, args []string) {
 	who, err := exec.Command("id", "-un").Output()
 	ts.Check(err)
 	ts.Setenv("SSHD_USER", strings.TrimSpace(string(who)))
+}
+
+// cmdTerminal runs "terminal SCRIPT COMMAND [ARG]..." on a terminal of 100 columns and 30
+// rows. Lines of SCRIPT: "want REGEXP" waits until it is shown behind what was wanted
+// before, "type QUOTED" types, "status N" wants that exit status at the end (0 unless
+// given). All that was shown is then in the file terminal.out.
+func cmdTerminal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: terminal SCRIPT COMMAND [ARG]...")
+	}
+	cmd := exec.Command(lookPath(ts, args[1]), args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
+	for _, name := range []string{"PATH", "HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ENDPOINT_URL", "AWS_REGION", "SALLYPORT_CONFIG"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 100, Rows: 30})
+	ts.Check(err)
+	defer screen.Close()
+	shown := &shownText{}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		io.Copy(shown, screen) // ends with the command
+	}()
+	defer func() {
+		cmd.Process.Kill()
+		ts.Check(os.WriteFile(ts.MkAbs("terminal.out"), []byte(shown.String()), 0o600))
+	}()
+	status := "0"
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch verb {
+		case "want":
+			shown.await(ts, regexp.MustCompile(rest))
+		case "type":
+			text, err := strconv.Unquote(rest)
+			ts.Check(err)
+			fmt.Fprint(screen, text)
+		case "status":
+			status = rest
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(devPatience):
+		ts.Fatalf("%q did not end; it showed %q", args[1:], shown.String())
+	}
+	<-read
+	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != status {
+		ts.Fatalf("exit status: got %s, want %s; it showed %q", got, status, shown.String())
+	}
+}
+
+// shownText is what a terminal was sent.
+type shownText struct {
+	mu   sync.Mutex
+	b    strings.Builder
+	seen int // up to where it was waited for
+}
+
+// Write implements io.Writer.
+func (s *shownText) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *shownText) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func (s *shownText) await(ts *testscript.TestScript, want *regexp.Regexp) {
+	for deadline := time.Now().Add(devPatience); ; time.Sleep(10 * time.Millisecond) {
+		s.mu.Lock()
+		at := want.FindStringIndex(s.b.String()[s.seen:])
+		if at != nil {
+			s.seen += at[1]
+		}
+		s.mu.Unlock()
+		if at != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("never showed %q; it showed %q", want, s.String())
+		}
+	}
 }
