@@ -21,6 +21,7 @@ type conn struct {
 	way            ForwardConn
 	sent, received atomic.Int64
 	once           sync.Once
+	finished       atomic.Bool // CloseWrite was called
 
 	mu     sync.Mutex
 	broken error
@@ -101,7 +102,7 @@ func (c *conn) tell(kind ForwardEventKind, err error) {
 // breaks notes why the connection is at its end; the first cause counts. That this end
 // has closed it is none.
 func (c *conn) breaks(err error) {
-	if errors.Is(err, mux.ErrClosed) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+	if isClosed(err) {
 		return
 	}
 	c.mu.Lock()
@@ -115,15 +116,30 @@ func (c *conn) breaks(err error) {
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.way.Read(p)
 	c.received.Add(int64(n))
+	if c.closedWhole(err) {
+		return n, io.EOF
+	}
 	if err != nil && err != io.EOF {
 		c.breaks(err)
 	}
 	return n, err
 }
 
+// closedWhole reports whether an error of reading says no more than that CloseWrite has
+// closed the connection, where half of it cannot be closed.
+func (c *conn) closedWhole(err error) bool { return isClosed(err) && c.finished.Load() }
+
+// isClosed reports whether an error says that this end has closed the connection.
+func isClosed(err error) bool {
+	return errors.Is(err, mux.ErrClosed) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
+}
+
 // WriteTo implements io.WriterTo, so that what arrived is not copied once more.
 func (c *conn) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.Copy(&counter{w, &c.received}, c.way)
+	if c.closedWhole(err) {
+		return n, nil
+	}
 	if err != nil {
 		c.breaks(err)
 	}
@@ -179,7 +195,10 @@ func (c *countedReader) Read(p []byte) (int, error) {
 }
 
 // CloseWrite implements ForwardConn.
-func (c *conn) CloseWrite() error { return c.way.CloseWrite() }
+func (c *conn) CloseWrite() error {
+	c.finished.Store(true)
+	return c.way.CloseWrite()
+}
 
 // Close implements io.Closer.
 func (c *conn) Close() error {
