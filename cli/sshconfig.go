@@ -290,8 +290,8 @@ func (p *program) ownEnvironment() []string {
 	return set
 }
 
-// writeKnownHosts writes how the front door is recognised, by the host authorities that
-// the server has now. The patterns are *: the file is used for the front door and its
+// writeKnownHosts writes how the front door is recognised: by the host authorities that
+// the server has now, and by its own key, so that one of them can be replaced. The patterns are *: the file is used for the front door and its
 // nodes alone.
 func (p *program) writeKnownHosts(ctx context.Context, files sshFiles) error {
 	api, err := p.api(ctx)
@@ -307,14 +307,15 @@ func (p *program) writeKnownHosts(ctx context.Context, files sshFiles) error {
 	}
 	var b strings.Builder
 	for _, a := range told.Authorities {
-		if a.Kind != "host" {
+		marker, known := map[string]string{"host": "@cert-authority ", "gateway": ""}[a.Kind]
+		if !known {
 			continue
 		}
 		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(a.PublicKey))
 		if err != nil {
 			return fmt.Errorf("reading the host authority %.40q: it is not a public key", a.ID)
 		}
-		fmt.Fprintf(&b, "@cert-authority * %s", ssh.MarshalAuthorizedKey(key))
+		fmt.Fprintf(&b, "%s* %s", marker, ssh.MarshalAuthorizedKey(key))
 	}
 	_, err = replaceFile(files.knownHosts(), []byte(b.String()), 0o600)
 	return err

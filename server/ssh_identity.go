@@ -141,9 +141,12 @@ func (o *sshAuthoritiesOutput) add(a identity.SSHAuthority, gateway SSHGateway) 
 	switch a.Kind {
 	case identity.SSHUsers:
 		o.TrustedUserCAKeys = append(o.TrustedUserCAKeys, a.PublicKey+" sallyport "+a.ID)
-	case identity.SSHHosts:
+	case identity.SSHHosts, identity.SSHGateway:
+		// The gateway's own key is known too, so that the authority can be replaced
+		// without shutting anybody out.
 		if patterns := gateway.patterns(); patterns != "" {
-			o.KnownHosts = append(o.KnownHosts, "@cert-authority "+patterns+" "+a.PublicKey+" sallyport "+a.ID)
+			marker := map[identity.SSHAuthorityKind]string{identity.SSHHosts: "@cert-authority "}[a.Kind]
+			o.KnownHosts = append(o.KnownHosts, marker+patterns+" "+a.PublicKey+" sallyport "+a.ID)
 		}
 	}
 }
