@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -365,5 +367,137 @@ func TestForwardAgent(t *testing.T) {
 	if conn, err := net.Dial("unix", lines[2]); err == nil {
 		conn.Close()
 		t.Error("somebody still answers at the socket")
+	}
+}
+
+// startWith starts an agent with the shell options of its configuration changed, and one
+// session on it.
+func startWith(t *testing.T, change func(*Config), start wire.StartSession) (*gateway, *control) {
+	t.Helper()
+	g := newGateway(t)
+	cfg := g.config()
+	cfg.Shell.Program = "/bin/sh"
+	change(&cfg)
+	run(t, cfg)
+	c := g.control()
+	start.DataChannelToken = "given"
+	c.start(start)
+	return g, c
+}
+
+// TestExecAs is the attack: to run as nobody that exists, or as root without leave of
+// policy. Nothing is run.
+func TestExecAs(t *testing.T) {
+	const document = `{"schemaVersion":"1.0","sessionType":"NonInteractiveCommands","inputs":{"runAsEnabled":true},"properties":{"linux":{"commands":"false"}}}`
+	for name, tt := range map[string]struct {
+		user string
+		root bool
+		want string
+	}{
+		"nobody that exists": {user: "no-such-user", want: "no such user"},
+		"root":               {user: "root", want: "a session cannot run as root"},
+		"root by number":     {user: "0", root: true, want: "no such user"},
+		"none named":         {root: true, want: "no user is named"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "ran")
+			id := strings.ReplaceAll(name, " ", "-")
+			_, c := startWith(t, func(*Config) {}, wire.StartSession{
+				SessionID: id, DocumentContent: json.RawMessage(document), RunAsUser: tt.user, RunAsRoot: tt.root,
+				Exec: &wire.Exec{Command: "touch " + file},
+			})
+			if got := c.completed(id); got.FinalTaskStatus != statusFailed || !strings.Contains(got.Output, tt.want) {
+				t.Errorf("got %s %q, want Failed with %q", got.FinalTaskStatus, got.Output, tt.want)
+			}
+			if _, err := os.Stat(file); err == nil {
+				t.Error("the command was run")
+			}
+		})
+	}
+}
+
+// TestExecAsRoot runs as root where policy lets it.
+func TestExecAsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const document = `{"schemaVersion":"1.0","sessionType":"NonInteractiveCommands","inputs":{"runAsEnabled":true},"properties":{"linux":{"commands":"false"}}}`
+	g, _ := startWith(t, func(cfg *Config) { cfg.Shell.RunAsSelf = false }, wire.StartSession{
+		SessionID: "as-root", DocumentContent: json.RawMessage(document), RunAsUser: "root", RunAsRoot: true,
+		Exec: &wire.Exec{Command: "id -un"},
+	})
+	p := g.attach("as-root")
+	p.exit()
+	if out, _, _ := p.streams(); out != "root\n" {
+		t.Errorf("got %q, want root", out)
+	}
+}
+
+// TestKeepDetachedOfDocument lets what leaves the session outlive it where its document
+// says so, and not where it does not.
+func TestKeepDetachedOfDocument(t *testing.T) {
+	for name, tt := range map[string]struct {
+		inputs string
+		kept   bool
+	}{
+		"kept": {`{"keepDetached":true}`, true},
+		"not":  {`{}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			id := "detached-" + name
+			g, c := startWith(t, func(*Config) {}, wire.StartSession{
+				SessionID: id, DocumentContent: json.RawMessage(`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":` + tt.inputs + `}`),
+				Exec: &wire.Exec{Command: "setsid -f sh -c 'echo $$; exec sleep 20 </dev/null >/dev/null 2>&1'"},
+			})
+			p := g.attach(id)
+			p.exit()
+			c.completed(id)
+			out, _, _ := p.streams()
+			pid, err := strconv.Atoi(strings.TrimSpace(out))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !tt.kept {
+				for limit := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(limit) {
+						t.Fatal("the program outlived its session")
+					}
+				}
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Errorf("the program has ended with its session: %v", err)
+			}
+		})
+	}
+}
+
+// TestShellProfile types a profile of several lines, with what shells find special.
+func TestShellProfile(t *testing.T) {
+	const document = `{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"shellProfile":{
+		"linux":"export GREETING='hello  \"$USER\" {{ x }}'\ncd /usr\nif true; then\n  echo ran-$((6*7))\nfi\nprofiled() { echo \"$GREETING in $PWD\"; }"}}}`
+	for name, exec := range map[string]*wire.Exec{
+		"of AWS's kind":     nil,
+		"with a terminal":   {Terminal: &wire.ExecTerminal{Term: "xterm", Cols: 200, Rows: 50}},
+		"without terminals": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			id := strings.NewReplacer(" ", "-", "'", "").Replace(name)
+			g, c := startWith(t, func(*Config) {}, wire.StartSession{SessionID: id, DocumentContent: json.RawMessage(document), Exec: exec})
+			p := g.attach(id)
+			if exec == nil {
+				p.size(200, 50)
+			}
+			p.typed("profiled; exit 5\n")
+			p.expect("ran-42")
+			p.expect(`hello  "$USER" {{ x }} in /usr`)
+			if got := c.completed(id); got.ExitStatus == nil || *got.ExitStatus != 5 {
+				t.Errorf("got %+v, want status 5", got)
+			}
+		})
 	}
 }

@@ -99,6 +99,10 @@ func (o Options) named(ctx context.Context, r RunAs, self uint32) (User, error) 
 	switch {
 	case err != nil:
 		return User{}, fmt.Errorf("looking up run as user: %w", err)
+	case u.Name != r.User && !strings.HasPrefix(u.Name, r.User+"@"):
+		// A number, or other capitals where a directory service does not mind:
+		// policies speak of the name.
+		return User{}, fmt.Errorf("looking up run as user: %w: %q is called %q here", ErrNoUser, r.User, u.Name)
 	case (u.UID == 0 || u.GID == 0) && !r.Root:
 		return User{}, ErrRunAsRoot
 	case u.UID == self:

@@ -44,7 +44,16 @@ func TestRunAs(t *testing.T) {
 		{name: "no user named", run: RunAs{Enabled: true}, err: ErrNoRunAsUser},
 		{name: "unknown user", run: RunAs{Enabled: true, User: "nobody-here"}, err: ErrNoUser},
 		{name: "root by name", run: RunAs{Enabled: true, User: "root"}, err: ErrRunAsRoot},
-		{name: "root by number", run: RunAs{Enabled: true, User: "0"}, err: ErrRunAsRoot},
+		{name: "root by number", run: RunAs{Enabled: true, User: "0"}, err: ErrNoUser},
+		{name: "by number", run: RunAs{Enabled: true, User: "54321"}, err: ErrNoUser},
+		{name: "by number as policy lets root", run: RunAs{Enabled: true, User: "0", Root: true}, err: ErrNoUser},
+		{name: "root by leave of policy", run: RunAs{Enabled: true, User: "root", Root: true}, root: true, want: "root"},
+		{name: "leave for root is none for nobody", run: RunAs{Enabled: true, User: "nobody-here", Root: true}, err: ErrNoUser},
+		{name: "other capitals", run: RunAs{Enabled: true, User: "Alice"}, err: ErrNoUser},
+		{name: "a line", run: RunAs{Enabled: true, User: "alice\nroot"}, err: ErrNoUser},
+		{name: "a nul", run: RunAs{Enabled: true, User: "alice\x00"}, err: ErrNoUser},
+		{name: "a pattern", run: RunAs{Enabled: true, User: "a*"}, err: ErrNoUser},
+		{name: "too long", run: RunAs{Enabled: true, User: strings.Repeat("a", 300)}, err: ErrNoUser},
 		{name: "uid of root", run: RunAs{Enabled: true, User: "toor"}, err: ErrRunAsRoot},
 		{name: "group of root", run: RunAs{Enabled: true, User: "wheel"}, err: ErrRunAsRoot},
 		{name: "an option", run: RunAs{Enabled: true, User: "-G"}, err: ErrNoUser},
@@ -56,6 +65,9 @@ func TestRunAs(t *testing.T) {
 				t.Skip("needs root")
 			}
 			u, err := passwd(t).Resolve(context.Background(), tt.run)
+			if u.Name == "root" && (u.UID != 0 || u.Home != "/root") {
+				t.Errorf("got %+v, want root", u)
+			}
 			if !errors.Is(err, tt.err) || u.Name != tt.want {
 				t.Errorf("got user %q, error %v, want %q, %v", u.Name, err, tt.want, tt.err)
 			}
