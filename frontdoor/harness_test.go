@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/client"
 	"sallyport.dev/identity"
 	"sallyport.dev/member"
 	"sallyport.dev/sallyporttest"
@@ -280,4 +281,33 @@ func ask(t testing.TB, c *ssh.Client, requests ...request) (said string, status 
 	io.Copy(io.Discard, ch)
 	ch.Close()
 	return <-stderr, <-statuses
+}
+
+// refusesClient checks that a data channel does not let a client in.
+func (w *world) refusesClient(url, token string) {
+	w.t.Helper()
+	link, err := client.Dialer(nil, "test")(w.t.Context(), url)
+	if err != nil {
+		return
+	}
+	defer link.Close()
+	opening := fmt.Sprintf(`{"MessageSchemaVersion":"1.0","RequestId":"r","TokenValue":%q,"ClientId":"c","ClientVersion":"1.2.700.0"}`, token)
+	if err := link.Write(true, []byte(opening)); err != nil {
+		return
+	}
+	if _, b, err := link.Read(); err == nil {
+		w.t.Errorf("the data channel let somebody in: %d bytes", len(b))
+	}
+}
+
+// waitSession waits for a session that was started.
+func waitSession(s *ssh.Session) error {
+	done := make(chan error, 1)
+	go func() { done <- s.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(20 * time.Second):
+		return errors.New("the session does not end")
+	}
 }

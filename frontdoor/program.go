@@ -163,7 +163,6 @@ func (p *program) carry(started server.Started, ours bool) (client.End, error) {
 	if p.auth != nil {
 		p.auth.close()
 	}
-	p.ch.CloseWrite()
 	// The goroutine that reads input ends when the channel is closed, which waits for
 	// what finish has to say.
 	p.s.c.wg.Go(crew.Wait)
