@@ -40,7 +40,7 @@ type inputs struct {
 	KMSKeyID         string   `json:"kmsKeyId"`
 	RunAsEnabled     flexBool `json:"runAsEnabled"`
 	RunAsDefaultUser string   `json:"runAsDefaultUser"`
-	KeepDetached     flexBool `json:"keepDetached"` // ours (docs/protocol.md §28)
+	KeepDetached     flexBool `json:"keepDetached"` // ours (docs/protocol.md §28.5)
 	ShellProfile     struct {
 		Linux string `json:"linux"`
 		MacOS string `json:"macos"`

@@ -16,7 +16,7 @@ import (
 	"sallyport.dev/wire"
 )
 
-// Sessions with an Exec (docs/protocol.md §28) run their program as an SSH server
+// Sessions with an Exec (docs/protocol.md §28.4) run their program as an SSH server
 // would: without a handshake, with end of input, signals and the way it ended told
 // apart from data.
 

@@ -144,6 +144,7 @@ func checkInputs(n *node, path string) error {
 		"kmsKeyId":                    text,
 		"runAsEnabled":                flag,
 		"runAsDefaultUser":            text,
+		"keepDetached":                flag, // ours (docs/protocol.md §28.5)
 		"shellProfile":                checkShellProfile,
 		"idleSessionTimeout":          minutes(60),
 		"maxSessionDuration":          minutes(1440),
