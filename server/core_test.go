@@ -32,7 +32,7 @@ func TestGetCallerIdentityNeedsNoPermission(t *testing.T) {
 func TestEveryOperationIsAuthorised(t *testing.T) {
 	exempt := map[string]bool{
 		"sts:GetCallerIdentity": true, "sts:GetSessionToken": true, "sallyport:GetStatus": true,
-		"sallyport:ListSessions": true, // one's own
+		"sallyport:ListSessions":      true,                                        // one's own
 		"sallyport:GetSSHAuthorities": true, "sallyport:IssueSSHCertificate": true, // of one's own key
 	}
 	h := newHarness(t)
