@@ -107,6 +107,12 @@ func (s *tunnelShow) tell(e tunnelEvent) {
 
 // words are what a person is told of an event; nothing of most.
 func (s *tunnelShow) words(e tunnelEvent) string {
+	switch e.Event { // first what comes with every connection
+	case eventUp, eventOpened, eventClosed:
+		s.p.logger().Debug(e.Event, "target", e.Target, "session", e.Session, "connection", e.Connection,
+			"sent", e.Sent, "received", e.Received, "error", e.Error)
+		return ""
+	}
 	target := client.CleanLine(e.Target)
 	node := client.CleanLine(orNodeName(s.t.node))
 	switch e.Event {
@@ -123,9 +129,6 @@ func (s *tunnelShow) words(e tunnelEvent) string {
 		return fmt.Sprintf("%s: %s", target, e.Error)
 	case eventNotice:
 		return fmt.Sprintf("%s: %s", target, client.CleanLine(e.Text))
-	case eventUp, eventOpened, eventClosed:
-		s.p.logger().Debug(e.Event, "target", e.Target, "session", e.Session, "connection", e.Connection,
-			"sent", e.Sent, "received", e.Received, "error", e.Error)
 	}
 	return ""
 }
