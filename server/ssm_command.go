@@ -81,14 +81,14 @@ func (o *commandOutput) made() string { return o.Command.CommandID }
 
 // sendCommand authorises the document and every node, and begins to run it there.
 func sendCommand(ctx context.Context, c *Call, in *sendCommandInput) (*commandOutput, error) {
-	r, err := c.runner()
+	all, err := c.checkCommand(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	all, err := c.checkCommand(ctx, in)
+	r, err := c.runner()
 	if err != nil {
 		return nil, err
 	}
@@ -247,6 +247,9 @@ func (c *Call) recordRefused(ctx context.Context, refused []access.Resource) err
 
 // targetNodes finds the nodes that targets select, as they are now.
 func (c *Call) targetNodes(ctx context.Context, targets []commandTarget) ([]node.Node, error) {
+	if len(targets) == 0 {
+		return nil, nil
+	}
 	var conditions []node.Condition
 	for _, t := range targets {
 		tag := strings.HasPrefix(t.Key, "tag:") && len(t.Key) > len("tag:")
@@ -340,11 +343,11 @@ type cancelCommandInput struct {
 
 // cancelCommand stops a command. Who sent it needs no policy for that.
 func cancelCommand(ctx context.Context, c *Call, in *cancelCommandInput) (*struct{}, error) {
-	r, err := c.runner()
+	cmd, err := c.checkedCommand(ctx, in.CommandID)
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := c.checkedCommand(ctx, in.CommandID)
+	r, err := c.runner()
 	if err != nil {
 		return nil, err
 	}
@@ -367,14 +370,14 @@ func cancelCommand(ctx context.Context, c *Call, in *cancelCommandInput) (*struc
 // sender needs no policy. One that does not exist is like somebody else's until the
 // caller may act on those.
 func (c *Call) checkedCommand(ctx context.Context, id string) (command.Command, error) {
+	everything := access.Resource{ARN: "*"}
 	if _, err := c.runner(); err != nil {
-		return command.Command{}, err
+		return command.Command{}, errors.Join(c.Check(ctx, everything), err)
 	}
 	cmd, err := c.Server.config.Commands.Command(ctx, strings.ToLower(id))
 	if err != nil && !errors.Is(err, command.ErrNotFound) {
 		return cmd, err
 	}
-	everything := access.Resource{ARN: "*"}
 	c.Document = cmd.Document
 	if err == nil && c.sent(cmd) {
 		c.quiet = !c.Operation.ending

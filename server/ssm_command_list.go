@@ -234,10 +234,11 @@ func (c *Call) checkListInvocations(ctx context.Context, in *listInvocationsInpu
 		_, err := c.checkedCommand(ctx, in.CommandID)
 		return err
 	}
-	if _, err := c.runner(); err != nil {
+	if err := c.Check(ctx, access.Resource{ARN: "*"}); err != nil {
 		return err
 	}
-	return c.Check(ctx, access.Resource{ARN: "*"})
+	_, err := c.runner()
+	return err
 }
 
 func (c *Call) showInvocations(ctx context.Context, found []command.Invocation, next string, details bool) (*listInvocationsOutput, error) {
