@@ -41,8 +41,8 @@ type jsonDoctor struct {
 
 const (
 	skewWarn = 30 * time.Second
-	// Signatures that are further off are refused.
-	skewAWS, skewSallyport = 5 * time.Minute, 15 * time.Minute
+	// skewFail is from where on signatures are refused.
+	skewFail = 5 * time.Minute
 	// pingRecent is how old an agent's last sign of life may be: agents give one every
 	// five minutes.
 	pingRecent = 15 * time.Minute
@@ -89,12 +89,12 @@ type doctor struct {
 	parameters      map[string][]string
 
 	name   string
+	set    *settings
 	api    *client.API
 	aws    bool
 	me     *client.GetStatusOutput
 	node   client.Node
 	start  *client.ExplainedStart
-	rules  []tagRule
 	checks []check
 }
 
@@ -104,7 +104,7 @@ func (d *doctor) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	d.name, d.rules = name, s.Tags
+	d.name, d.set = name, s
 	if d.api, err = d.p.api(ctx); err != nil {
 		return err
 	}
@@ -200,6 +200,7 @@ func (d *doctor) lookServer(ctx context.Context) check {
 		return d.failed(err)
 	}
 	d.me = me
+	d.set.adopt(me)
 	if d.aws {
 		return ok("%s answers, with AWS's operations only", endpoint)
 	}
@@ -210,15 +211,11 @@ func (d *doctor) lookClock(context.Context) check {
 	skew, known := d.api.Skew()
 	ahead := map[bool]string{true: "behind", false: "ahead of"}[skew > 0]
 	const hint = "set this machine's clock, best by NTP"
-	most := skewSallyport
-	if d.aws {
-		most = skewAWS
-	}
 	switch {
 	case !known:
 		return warn("", "the server does not tell its time")
-	case skew.Abs() > most:
-		return fail(hint, "this clock is %v %s the server's, which refuses signatures from %v on", skew.Abs(), ahead, most)
+	case skew.Abs() > skewFail:
+		return fail(hint, "this clock is %v %s the server's, which refuses signatures from %v on", skew.Abs(), ahead, skewFail)
 	case skew.Abs() > skewWarn:
 		return warn(hint, "this clock is %v %s the server's", skew.Abs(), ahead)
 	}
@@ -319,7 +316,7 @@ func numbers(version string) []int {
 
 func (d *doctor) lookTags(context.Context) check {
 	var broken []string
-	for _, r := range d.rules {
+	for _, r := range d.set.Tags {
 		if text := r.broken(d.node.Tags); text != "" {
 			broken = append(broken, text)
 		}
@@ -328,7 +325,7 @@ func (d *doctor) lookTags(context.Context) check {
 	switch {
 	case len(broken) > 0:
 		return fail("policies that go by tags do not find it; aws ec2 create-tags, or ssm add-tags-to-resource, sets them", "%s; it has: %s", strings.Join(broken, "; "), tags)
-	case len(d.rules) == 0:
+	case len(d.set.Tags) == 0:
 		return ok("%s; no rules are configured", tags)
 	}
 	return ok("%s, as the rules want", tags)

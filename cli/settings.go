@@ -68,6 +68,27 @@ func (s *settings) dimensions() []dimension {
 	return s.Menu.Dimensions
 }
 
+// adopt takes what the server says of what is not set here. A pattern that is none is
+// the server's mistake, and is left out.
+func (s *settings) adopt(told *client.GetStatusOutput) {
+	if s.Menu == nil && len(told.Menu) > 0 {
+		s.Menu = &menuSettings{}
+		for _, d := range told.Menu {
+			s.Menu.Dimensions = append(s.Menu.Dimensions, dimension(d))
+		}
+	}
+	if s.Tags != nil {
+		return
+	}
+	for _, r := range told.TagRules {
+		rule := tagRule{Key: r.Key, Required: r.Required, Values: r.Values, Pattern: r.Pattern}
+		if pattern, err := regexp.Compile("^(?:" + r.Pattern + ")$"); r.Pattern != "" && err == nil {
+			rule.pattern = pattern
+		}
+		s.Tags = append(s.Tags, rule)
+	}
+}
+
 func (d dimension) title() string {
 	if d.Title != "" {
 		return d.Title

@@ -228,11 +228,32 @@ type GetStatusOutput struct {
 	Principal string         `json:"Principal"` // ARN
 	UserID    string         `json:"UserId"`
 	// Tags are the caller's, of the user or of the role and its session.
-	Tags           map[string]string `json:"Tags,omitempty"`
-	Nodes          int               `json:"Nodes"`
-	NodesConnected int               `json:"NodesConnected"`
-	ActiveSessions int               `json:"ActiveSessions"`
-	Started        Time              `json:"Started,omitzero"`
+	Tags map[string]string `json:"Tags,omitempty"`
+	// Menu and TagRules are how the organisation finds and tags its nodes.
+	Menu           []MenuDimension `json:"Menu,omitempty"`
+	TagRules       []TagRule       `json:"TagRules,omitempty"`
+	Nodes          int             `json:"Nodes"`
+	NodesConnected int             `json:"NodesConnected"`
+	ActiveSessions int             `json:"ActiveSessions"`
+	Started        Time            `json:"Started,omitzero"`
+}
+
+// MenuDimension is one step of the menu by which people find nodes: a tag key, what the
+// step is called, what nodes without the tag are found under, and values that come first.
+type MenuDimension struct {
+	Key     string   `json:"Key"`
+	Title   string   `json:"Title,omitempty"`
+	Missing string   `json:"Missing,omitempty"`
+	Order   []string `json:"Order,omitempty"`
+}
+
+// TagRule says what a tag of nodes has to be like: whether it must be there, which values
+// are allowed, and a regular expression for them.
+type TagRule struct {
+	Key      string   `json:"Key"`
+	Required bool     `json:"Required,omitempty"`
+	Values   []string `json:"Values,omitempty"`
+	Pattern  string   `json:"Pattern,omitempty"`
 }
 
 // StatusMember is one member of the cluster.

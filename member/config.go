@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/server"
 	"sallyport.dev/wire"
 )
 
@@ -72,10 +73,43 @@ type Config struct {
 	Sessions *Sessions `hcl:"sessions,block"`
 	SSH      *SSH      `hcl:"ssh,block"`
 
+	// Menu is how people find nodes with "sallyport menu", and Tags what "sallyport
+	// doctor" wants of them; people's own config.hcl goes before both.
+	Menu *Menu            `hcl:"menu,block"`
+	Tags []server.TagRule `hcl:"tag,block"`
+
 	Logger *slog.Logger
 	Now    func() time.Time
 
 	trustedProxies []netip.Prefix
+}
+
+// Menu are the tags by which "sallyport menu" drills down, in order.
+type Menu struct {
+	Dimensions []server.MenuDimension `hcl:"dimension,block"`
+}
+
+// dimensions returns what clients are told.
+func (m *Menu) dimensions() []server.MenuDimension {
+	if m == nil {
+		return nil
+	}
+	return m.Dimensions
+}
+
+// checkTags names what is wrong with menu and tags.
+func (c *Config) checkTags() error {
+	for _, d := range c.Menu.dimensions() {
+		if d.Key == "" {
+			return errors.New(`menu: dimension "": want a tag key`)
+		}
+	}
+	for _, r := range c.Tags {
+		if _, err := regexp.Compile(r.Pattern); err != nil {
+			return fmt.Errorf("tag %q: pattern: %w", r.Key, err)
+		}
+	}
+	return nil
 }
 
 // TLS says which certificate the listeners show. With no files the member's own CA
@@ -171,6 +205,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.SSH.check(); err != nil {
+		return err
+	}
+	if err := c.checkTags(); err != nil {
 		return err
 	}
 	return c.Sessions.check()

@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport.dev/server"
 )
 
 const goodConfig = `
@@ -105,5 +109,32 @@ sessions {
 	}
 	if got, want := fmt.Sprint(*c.Sessions.forward()), "{[169.254.0.0/16 fd00:ec2::254/128] [10.0.0.0/8]}"; got != want {
 		t.Errorf("forward: got %s, want %s", got, want)
+	}
+}
+
+func TestConfigMenuAndTags(t *testing.T) {
+	c, err := load(t, goodConfig+`
+menu {
+  dimension "Platform" {}
+  dimension "Environment" {
+    title   = "Stage"
+    missing = "not sorted yet"
+    order   = ["Production"]
+  }
+}
+tag "Environment" {
+  required = true
+  pattern  = "[A-Z][a-z]+"
+}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []server.MenuDimension{{Key: "Platform"}, {Key: "Environment", Title: "Stage", Missing: "not sorted yet", Order: []string{"Production"}}}
+	if diff := cmp.Diff(want, c.Menu.dimensions()); diff != "" {
+		t.Errorf("menu (-want +got)\n%s", diff)
+	}
+	if _, err := load(t, goodConfig+"tag \"A\" {\n pattern = \"(\"\n}\n"); err == nil || !strings.Contains(err.Error(), `tag "A": pattern`) {
+		t.Errorf("got %v, want an error about the pattern", err)
 	}
 }

@@ -167,6 +167,8 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Sealer:                m.Key,
 		Recordings:            recordings{m.recordings},
 		Gateway:               m.gateway,
+		Menu:                  m.cfg.Menu.dimensions(),
+		TagRules:              m.cfg.Tags,
 		Commands:              m.Store,
 		Runner:                m.commands,
 		PeerTLS:               peers,

@@ -48,6 +48,9 @@ type Config struct {
 	// RequireDocumentAccess checks the default session document even where the
 	// caller did not name it.
 	RequireDocumentAccess bool
+	// Menu and TagRules are told to clients, which show nodes by them; optional.
+	Menu     []MenuDimension
+	TagRules []TagRule
 	// TrustedProxies are networks whose X-Forwarded-For and X-Forwarded-Proto count;
 	// none by default.
 	TrustedProxies []netip.Prefix

@@ -83,18 +83,20 @@ func (s *Server) userResource(name string, u identity.User) access.Resource {
 }
 
 type getStatusOutput struct {
-	Version        string         `json:"Version"`
-	Member         string         `json:"Member"`
-	Members        []statusMember `json:"Members,omitempty"`
-	Account        string         `json:"Account"`
-	Region         string         `json:"Region"`
-	Principal      string         `json:"Principal"`
-	UserID         string         `json:"UserId"`
-	Tags           identity.Tags  `json:"Tags,omitempty"` // the caller's
-	Nodes          int            `json:"Nodes"`
-	NodesConnected int            `json:"NodesConnected"`
-	ActiveSessions int            `json:"ActiveSessions"`
-	Started        wire.Time      `json:"Started,omitzero"`
+	Version        string          `json:"Version"`
+	Member         string          `json:"Member"`
+	Members        []statusMember  `json:"Members,omitempty"`
+	Account        string          `json:"Account"`
+	Region         string          `json:"Region"`
+	Principal      string          `json:"Principal"`
+	UserID         string          `json:"UserId"`
+	Tags           identity.Tags   `json:"Tags,omitempty"` // the caller's
+	Menu           []MenuDimension `json:"Menu,omitempty"`
+	TagRules       []TagRule       `json:"TagRules,omitempty"`
+	Nodes          int             `json:"Nodes"`
+	NodesConnected int             `json:"NodesConnected"`
+	ActiveSessions int             `json:"ActiveSessions"`
+	Started        wire.Time       `json:"Started,omitzero"`
 }
 
 type statusMember struct {
@@ -110,6 +112,7 @@ func getStatus(ctx context.Context, c *Call, _ *struct{}) (*getStatusOutput, err
 	out := &getStatusOutput{
 		Version: s.config.Version, Account: s.config.Realm.Account, Region: s.config.Realm.Region,
 		Principal: c.Principal.ARN, UserID: c.Principal.UserID, Tags: c.Principal.Tags,
+		Menu: s.config.Menu, TagRules: s.config.TagRules,
 	}
 	allowed, err := c.Allows(ctx, c.Operation.Action, access.Resource{ARN: "*"})
 	if err != nil || !allowed {
