@@ -69,6 +69,9 @@ type Config struct {
 	// CommandWorkers is how many commands (Run Command) may run at once; further ones
 	// wait. DefaultCommandWorkers if zero.
 	CommandWorkers int
+	// NoCommands makes every command fail: whoever may send one is otherwise the agent's
+	// own user, root as a rule.
+	NoCommands bool
 	// FactsEvery is how often the node's facts are reported; DefaultFactsEvery if zero.
 	FactsEvery time.Duration
 	// Reattach is how long a session waits for its link to come back before it

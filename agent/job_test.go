@@ -302,6 +302,18 @@ func TestCommandsOutliveTheAgent(t *testing.T) {
 	}
 }
 
+func TestNoCommands(t *testing.T) {
+	g := newGateway(t)
+	cfg := g.config()
+	cfg.NoCommands = true
+	run(t, cfg)
+	c := g.control()
+	c.command(shellDocument, runCommands("true"))
+	if o := finalReply(t, c); o.DocumentStatus != "Failed" || o.DocumentTraceOutput != noCommands || len(o.RuntimeStatus) > 0 {
+		t.Errorf("got %+v", o)
+	}
+}
+
 func TestOutputIsBounded(t *testing.T) {
 	g := newGateway(t)
 	run(t, g.config())

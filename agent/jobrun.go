@@ -34,8 +34,13 @@ const (
 	outputPatience = 2 * time.Second
 )
 
+const noCommands = "this node runs no commands (no_commands in its agent's configuration)"
+
 // execute runs the steps of a command.
 func (j *jobs) execute(ctx context.Context, id, jobID string, c wire.Command) outcomeOf {
+	if j.a.cfg.NoCommands {
+		return failedOutcome(noCommands)
+	}
 	steps, err := readJob(c)
 	if err != nil {
 		return failedOutcome(err.Error())

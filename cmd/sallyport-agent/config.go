@@ -55,6 +55,10 @@ type settings struct {
 	Shell string
 	// MaxSessions is how many sessions may run at once (1000).
 	MaxSessions int
+	// CommandWorkers is how many commands (Run Command) may run at once (5); NoCommands
+	// refuses them.
+	CommandWorkers int
+	NoCommands     bool
 	// FactsEvery is how often the machine's facts are reported ("5m").
 	FactsEvery string
 	// Reattach is how long a session waits for a broken link ("10m").
@@ -78,7 +82,7 @@ func (s *settings) keys() map[string]any {
 		"servers": &s.Servers, "region": &s.Region, "ca_file": &s.CAFile, "ca_sha256": &s.CASHA256,
 		"state_dir": &s.StateDir, "activation_file": &s.ActivationFile, "name": &s.Name,
 		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "keep_detached": &s.KeepDetached, "shell": &s.Shell,
-		"max_sessions": &s.MaxSessions, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
+		"max_sessions": &s.MaxSessions, "command_workers": &s.CommandWorkers, "no_commands": &s.NoCommands, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
 		"log_level": &s.LogLevel, "log_format": &s.LogFormat,
 	}
 }
@@ -181,7 +185,8 @@ func (p program) config(s settings) (agent.Config, error) {
 	return agent.Config{
 		SessionLimits: limits,
 		Servers:       s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
-		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions, FactsEvery: facts, Reattach: reattach,
+		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions,
+		CommandWorkers: s.CommandWorkers, NoCommands: s.NoCommands, FactsEvery: facts, Reattach: reattach,
 		Shell:   shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
 		Forward: s.Forward,
 		KeySync: s.KeySync,

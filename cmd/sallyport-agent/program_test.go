@@ -128,6 +128,8 @@ run_as_self   = true
 ssm_user_sudo = true
 max_sessions  = 5
 facts_every   = "1m"
+command_workers = 3
+no_commands   = true
 `)
 	s, err := flags{config: path, over: settings{Region: "us-west-2", Servers: nil}}.load()
 	if err != nil {
@@ -141,7 +143,7 @@ facts_every   = "1m"
 		t.Error(diff)
 	}
 	if cfg.Region != "us-west-2" || cfg.StateDir != "/var/lib/x" || !cfg.Shell.RunAsSelf || !cfg.Shell.SSMUserSudo ||
-		cfg.MaxSessions != 5 || cfg.FactsEvery.Seconds() != 60 {
+		cfg.MaxSessions != 5 || cfg.CommandWorkers != 3 || !cfg.NoCommands || cfg.FactsEvery.Seconds() != 60 {
 		t.Errorf("got %+v", cfg)
 	}
 }
