@@ -348,7 +348,7 @@ func (p *program) sendEvents(ctx context.Context, ours bool) {
 		if !p.data.Ready(ctx) {
 			return
 		}
-		if t := p.s.exec.Terminal; t != nil {
+		if t := p.s.exec.Terminal; t != nil && t.Cols > 0 && t.Rows > 0 {
 			p.sendSize(ctx, wire.TerminalSize{Cols: t.Cols, Rows: t.Rows})
 		}
 	}
