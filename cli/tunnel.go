@@ -199,7 +199,7 @@ func (t *tunnel) listen(specs, proxies []forwardSpec) (err error) {
 		if err != nil {
 			return err
 		}
-		d.socks = newSOCKS(t)
+		d.socks = newSOCKS(t.startPort, t.show.tell, &t.crew, t.p.logger())
 	}
 	return nil
 }

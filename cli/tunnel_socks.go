@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -24,8 +25,11 @@ const (
 
 // socks is a proxy: one lane for each target that programs have asked for.
 type socks struct {
-	t   *tunnel
-	now func() time.Time
+	start startPort
+	tell  func(tunnelEvent)
+	crew  *sync.WaitGroup // of whoever waits for the lanes
+	log   *slog.Logger
+	now   func() time.Time
 
 	mu             sync.Mutex
 	lanes          map[target]*socksLane
@@ -42,8 +46,8 @@ type socksLane struct {
 	err    error
 }
 
-func newSOCKS(t *tunnel) *socks {
-	return &socks{t: t, now: time.Now, lanes: map[target]*socksLane{}}
+func newSOCKS(start startPort, tell func(tunnelEvent), crew *sync.WaitGroup, log *slog.Logger) *socks {
+	return &socks{start: start, tell: tell, crew: crew, log: log, now: time.Now, lanes: map[target]*socksLane{}}
 }
 
 // serve serves one program.
@@ -58,7 +62,7 @@ func (s *socks) serve(ctx context.Context, c net.Conn) {
 		if errors.As(err, &refused) {
 			socksReply(c, refused.reply)
 		}
-		s.t.p.logger().Debug("serving SOCKS", "error", err)
+		s.log.Debug("serving SOCKS", "error", err)
 		return
 	}
 	c.SetDeadline(time.Time{})
@@ -122,7 +126,7 @@ func (s *socks) hold(ctx context.Context, to target) (*socksLane, error) {
 	}
 	if l == nil {
 		if len(s.lanes) >= maxTargets && !s.evictLocked() {
-			s.t.show.tell(tunnelEvent{Event: eventRefused, Target: to.String(), Error: errManyTargets.Error()})
+			s.tell(tunnelEvent{Event: eventRefused, Target: to.String(), Error: errManyTargets.Error()})
 			return nil, errManyTargets
 		}
 		l = s.startLocked(ctx, to)
@@ -133,9 +137,9 @@ func (s *socks) hold(ctx context.Context, to target) (*socksLane, error) {
 
 func (s *socks) startLocked(ctx context.Context, to target) *socksLane {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &socksLane{lane: newLane(to, s.t.startPort, s.t.show.tell), cancel: cancel, ended: make(chan struct{})}
+	l := &socksLane{lane: newLane(to, s.start, s.tell), cancel: cancel, ended: make(chan struct{})}
 	s.lanes[to] = l
-	s.t.crew.Go(func() {
+	s.crew.Go(func() {
 		defer cancel()
 		err := l.run(ctx)
 		s.mu.Lock()
