@@ -60,6 +60,7 @@ type API struct {
 	STS *sts.Client
 
 	cfg      aws.Config
+	keys     *rereadable
 	http     aws.HTTPClient
 	endpoint string // of ssm; empty for AWS's own
 	signer   *v4.Signer
@@ -74,10 +75,18 @@ func Connect(ctx context.Context, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, append(loadOptions(o, httpClient), assumeRoleAt(globalEndpoint(ctx, o)))...)
+	load := func(ctx context.Context) (aws.Config, error) {
+		return config.LoadDefaultConfig(ctx, append(loadOptions(o, httpClient), assumeRoleAt(globalEndpoint(ctx, o)))...)
+	}
+	cfg, err := load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("loading AWS configuration: %w", err)
 	}
+	keys := &rereadable{current: cfg.Credentials, read: func(ctx context.Context) (aws.CredentialsProvider, error) {
+		fresh, err := load(ctx)
+		return fresh.Credentials, err
+	}}
+	cfg.Credentials = keys
 	if cfg.Region == "" {
 		return nil, ErrNoRegion
 	}
@@ -88,6 +97,7 @@ func Connect(ctx context.Context, o Options) (*API, error) {
 		SSM:    ssm.NewFromConfig(cfg, ssmEndpoint(o.SSMEndpoint)),
 		STS:    sts.NewFromConfig(cfg),
 		cfg:    cfg,
+		keys:   keys,
 		http:   cfg.HTTPClient,
 		signer: v4.NewSigner(),
 		agent:  o.UserAgent,
@@ -253,9 +263,14 @@ func (a *API) StartSession(ctx context.Context, in *ssm.StartSessionInput) (Stre
 }
 
 // ResumeSession asks for a new token for a session whose link broke. An empty Token
-// means that the session is over.
+// means that the session is over. Where the credentials have expired they are read again
+// first: the session may be older than they are.
 func (a *API) ResumeSession(ctx context.Context, id string) (Stream, error) {
-	out, err := a.SSM.ResumeSession(ctx, &ssm.ResumeSessionInput{SessionId: &id})
+	in := &ssm.ResumeSessionInput{SessionId: &id}
+	out, err := a.SSM.ResumeSession(ctx, in)
+	if expired(err) && a.keys.reread(ctx) == nil {
+		out, err = a.SSM.ResumeSession(ctx, in)
+	}
 	if err != nil {
 		return Stream{}, err
 	}
