@@ -248,26 +248,46 @@ func groupIDs(ctx context.Context, u User) ([]string, error) {
 	return local.GroupIds()
 }
 
-// create makes a user without a password, and its sudoers file if the node's owner
-// wants one.
+// create makes a user without a password, after its sudoers file if the node's owner
+// wants one: made in the other order, a failure in between would leave a user that is
+// never given it.
 func (o Options) create(ctx context.Context, name string) error {
+	sudoers, err := o.allowSudo(name)
+	if err != nil {
+		return err
+	}
 	argv := o.useradd
 	if len(argv) == 0 {
 		argv = []string{"useradd", "-m", "-s", loginShell()}
 	}
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:len(argv):len(argv)], name)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
-	}
-	if !o.SSMUserSudo {
+	out, err := cmd.CombinedOutput()
+	if err == nil {
 		return nil
+	}
+	if sudoers != "" {
+		os.Remove(sudoers)
+	}
+	return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+}
+
+// allowSudo writes the user's sudoers file, if the node's owner wants one and the node
+// has sudo, and returns its path.
+func (o Options) allowSudo(name string) (string, error) {
+	if !o.SSMUserSudo {
+		return "", nil
 	}
 	dir := o.sudoers
 	if dir == "" {
 		dir = "/etc/sudoers.d"
 	}
-	return writeSudoers(dir, name)
+	if !isDir(dir) {
+		return "", nil
+	}
+	return filepath.Join(dir, sudoersName(name)), writeSudoers(dir, name)
 }
+
+func sudoersName(name string) string { return "sallyport-" + name }
 
 func loginShell() string {
 	if _, err := os.Stat("/bin/bash"); err == nil {
@@ -279,7 +299,7 @@ func loginShell() string {
 // writeSudoers puts the file in place in one step: sudo refuses to work at all while a
 // file there is half written. A name with a dot is ignored by sudo until it is renamed.
 func writeSudoers(dir, name string) error {
-	path := filepath.Join(dir, "sallyport-"+name)
+	path := filepath.Join(dir, sudoersName(name))
 	f, err := os.CreateTemp(dir, ".sallyport-*.tmp")
 	if err != nil {
 		return err

@@ -137,6 +137,25 @@ func TestDefaultUser(t *testing.T) {
 	}
 }
 
+// TestDefaultUserFails leaves nothing of a user that could not be made, and makes it
+// without sudo where there is none.
+func TestDefaultUserFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	o := passwd(t)
+	o.SSMUserSudo, o.sudoers, o.useradd = true, t.TempDir(), []string{"false"}
+	if _, err := o.Resolve(context.Background(), RunAs{}); err == nil {
+		t.Error("a user was found that could not be made")
+	}
+	checkSudoers(t, o.sudoers, false)
+	o.sudoers += "/absent"
+	o.useradd = []string{"sh", "-c", "echo $0:x:54999:54999::/home/$0:/bin/sh >>" + o.passwd}
+	if _, err := o.Resolve(context.Background(), RunAs{}); err != nil {
+		t.Errorf("without sudo: %v", err)
+	}
+}
+
 func checkSudoers(t *testing.T, dir string, want bool) {
 	t.Helper()
 	files, err := os.ReadDir(dir)
