@@ -88,6 +88,10 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.g.ServeControl(rw, r, node)
 	} else if id, ok := strings.CutPrefix(r.URL.Path, "/v1/data-channel/"); ok {
 		w.g.ServeData(rw, r, id, node)
+	} else if id, ok := strings.CutPrefix(r.URL.Path, "/v1/bulk/"); ok {
+		if err := w.g.ServeBulk(rw, r, id); err != nil {
+			http.Error(rw, err.Error(), http.StatusForbidden)
+		}
 	} else {
 		http.Error(rw, "no", http.StatusForbidden)
 	}
