@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/xtaci/smux"
 
 	"sallyport.dev/internal/mux"
@@ -416,5 +418,185 @@ func TestListenUnix(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
 		t.Errorf("left in the folder: %v, %v", left, err)
+	}
+}
+
+// recordedPort is what the official plugin sent in a Port session of the transcripts:
+// per stream (0 where nothing is multiplexed), and flags.
+type recordedPort struct {
+	data   map[uint32]string
+	opened []uint32
+	flags  []uint32
+	rest   []byte
+}
+
+// add takes one message of the plugin and returns the streams that it opens, with what
+// it says on each.
+func (r *recordedPort) add(m *wire.Message, multiplexed bool) (opens []uint32, says map[uint32]string, closes []uint32) {
+	says = map[uint32]string{}
+	switch {
+	case m.PayloadType == wire.PayloadFlag:
+		r.flags = append(r.flags, binary.BigEndian.Uint32(m.Payload))
+	case m.PayloadType != wire.PayloadOutput:
+	case !multiplexed:
+		says[0] = string(m.Payload)
+		r.data[0] += string(m.Payload)
+	default:
+		for r.rest = append(r.rest, m.Payload...); len(r.rest) >= 8; {
+			n, id := 8+int(binary.LittleEndian.Uint16(r.rest[2:])), binary.LittleEndian.Uint32(r.rest[4:])
+			switch r.rest[1] {
+			case 0:
+				opens = append(opens, id)
+			case 1:
+				closes = append(closes, id)
+			case 2:
+				says[id] += string(r.rest[8:n])
+				r.data[id] += string(r.rest[8:n])
+			}
+			r.rest = r.rest[n:]
+		}
+	}
+	r.opened = append(r.opened, opens...)
+	return opens, says, closes
+}
+
+// Our client sends what the official plugin sent, stream by stream, and hands over what
+// that got, when it gets the official agent's frames.
+func TestReplayForwards(t *testing.T) {
+	for name, multiplexed := range map[string]bool{
+		"07-forward-mux": true, "09-forward-remote-host": true, "08-forward-basic": false, "12-ssh-session": false,
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines := vector(t, name)
+			f := newFakeServer(t)
+			forward, stop := forwarding(t, f, ForwardConfig{})
+			p := &replayedPort{t: t, forward: forward, conn: f.next(), multiplexed: multiplexed,
+				conns: map[uint32]ForwardConn{}, got: map[uint32]*output{}, hex: map[int]string{},
+				want: &recordedPort{data: map[uint32]string{}}, answered: &recordedPort{data: map[uint32]string{}}, sent: &recordedPort{data: map[uint32]string{}}}
+			collected := make(chan struct{})
+			go func() { defer close(collected); p.collect() }()
+			for _, l := range lines {
+				p.play(l)
+			}
+			stop()
+			p.conn.drop()
+			<-collected
+			p.check()
+		})
+	}
+}
+
+type replayedPort struct {
+	t           *testing.T
+	forward     *Forward
+	conn        *fakeConn
+	multiplexed bool
+	conns       map[uint32]ForwardConn
+	got         map[uint32]*output // what came, by stream
+	hex         map[int]string
+	want        *recordedPort
+	answered    *recordedPort // by the agent
+	reading     sync.WaitGroup
+
+	sent *recordedPort // of collect until it ends
+}
+
+func (p *replayedPort) collect() {
+	for {
+		_, b, err := p.conn.conn.Read()
+		if err != nil {
+			return
+		}
+		m, err := wire.Decode(bytes.Clone(b))
+		if err != nil || m.Type != wire.TypeInputStreamData {
+			continue
+		}
+		p.sent.add(m, p.multiplexed)
+		p.conn.acknowledge(m)
+	}
+}
+
+func (p *replayedPort) play(l line) {
+	if l.Hex != "" {
+		p.hex[l.N] = l.Hex
+	}
+	if l.Event != "ws-binary" || l.Chan != "data" {
+		return
+	}
+	b, err := hex.DecodeString(l.Hex)
+	if l.Hex == "" {
+		b, err = hex.DecodeString(p.hex[l.RelayOf])
+	}
+	if err != nil || len(b) == 0 {
+		p.t.Fatalf("line %d: %v", l.N, err)
+	}
+	m, err := wire.Decode(b)
+	if err != nil {
+		p.t.Fatalf("line %d: %v", l.N, err)
+	}
+	switch {
+	case l.From == "server" && l.To == "plugin" && m.Type == wire.TypeOutputStreamData:
+		p.conn.raw(b)
+		if m.PayloadType == wire.PayloadOutput {
+			p.answered.add(m, p.multiplexed)
+			for id, data := range p.answered.data {
+				p.got[id].waitFor(p.t, data)
+			}
+		}
+	case l.From == "plugin" && m.Type == wire.TypeInputStreamData:
+		p.act(m)
+	}
+}
+
+// act does at our client's local end what happened at the plugin's.
+func (p *replayedPort) act(m *wire.Message) {
+	if m.PayloadType == wire.PayloadHandshakeResponse {
+		return
+	}
+	opens, says, closes := p.want.add(m, p.multiplexed)
+	if !p.multiplexed && m.PayloadType == wire.PayloadFlag && p.want.flags[len(p.want.flags)-1] == wire.FlagDisconnectToPort {
+		closes = []uint32{0}
+	}
+	if !p.multiplexed && len(says) > 0 && p.conns[0] == nil {
+		opens = []uint32{0}
+	}
+	for _, id := range opens {
+		c, err := p.forward.Open(p.t.Context())
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.conns[id] = c
+		if p.got[id] == nil {
+			p.got[id] = newOutput()
+		}
+		out := p.got[id]
+		p.reading.Go(func() { io.Copy(out, c) })
+	}
+	for id, text := range says {
+		io.WriteString(p.conns[id], text)
+	}
+	for _, id := range closes {
+		p.conns[id].Close()
+		p.conns[id] = nil
+	}
+}
+
+func (p *replayedPort) check() {
+	p.reading.Wait()
+	if diff := cmp.Diff(p.want.data, p.sent.data); diff != "" {
+		p.t.Errorf("sent (-plugin +ours):\n%s", diff)
+	}
+	if diff := cmp.Diff(p.want.opened, p.sent.opened); diff != "" {
+		p.t.Errorf("opened (-plugin +ours):\n%s", diff)
+	}
+	if len(p.want.flags) > 0 {
+		if diff := cmp.Diff(p.want.flags, p.sent.flags); diff != "" {
+			p.t.Errorf("flags (-plugin +ours):\n%s", diff)
+		}
+	}
+	for id, out := range p.got {
+		if got := out.String(); got != p.answered.data[id] || got == "" {
+			p.t.Errorf("stream %d: got %q, want %q", id, got, p.answered.data[id])
+		}
 	}
 }
