@@ -128,7 +128,7 @@ func TestExec(t *testing.T) {
 // hands signals to the program.
 func TestExecTerminal(t *testing.T) {
 	_, p := execSession(t, terminalDocument, wire.Exec{
-		Command: "echo $TERM; stty size; stty -a | tr ' ;' '\\n\\n' | grep -x -e -echo -e -icanon -e onlcr | sort; " +
+		Command: "test $SSH_TTY = $(tty) && echo $TERM; stty size; stty -a | tr ' ;' '\\n\\n' | grep -x -e -echo -e -icanon -e onlcr | sort; " +
 			"trap 'stty size' WINCH; trap 'echo usr1; exit 4' USR1; echo ready; while :; do sleep 0.01; done",
 		Terminal: &wire.ExecTerminal{Term: "vt220", Cols: 101, Rows: 33, Modes: []byte{
 			53, 0, 0, 0, 0, 51, 0, 0, 0, 0, 72, 0, 0, 0, 1, 0, // ECHO and ICANON off, ONLCR on

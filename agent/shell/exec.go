@@ -31,6 +31,7 @@ func (o Options) Exec(u User, e Exec) (*Process, error) {
 		run.env = append(run.env, "SSH_AUTH_SOCK="+e.AuthSocket)
 	}
 	if e.Terminal != nil {
+		run.tty = "SSH_TTY"
 		return o.startTTY(run, u, *e.Terminal)
 	}
 	return o.startPipes(run, u)

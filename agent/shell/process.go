@@ -52,6 +52,7 @@ type program struct {
 	path string // empty for the file server
 	args []string
 	env  []string // beyond that of a login
+	tty  string   // variable that is to name the terminal; empty for none
 }
 
 // Login starts u's login shell on a terminal.
@@ -89,6 +90,9 @@ func (o Options) startTTY(run program, u User, t Terminal) (*Process, error) {
 		return nil, err
 	}
 	run.env = append(run.env, "TERM="+t.name())
+	if run.tty != "" {
+		run.env = append(run.env, run.tty+"="+slave.Name())
+	}
 	attr := &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 	started, err := o.start(run, u, slave, slave, slave, attr)
 	if err != nil {
