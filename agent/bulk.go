@@ -11,7 +11,7 @@ import (
 )
 
 // bulkSide is the agent's part of a Port session's bulk connections (docs/protocol.md
-// §28.4).
+// §28.11).
 type bulkSide struct {
 	id     *bulk.Identity
 	prover *bulk.Prover

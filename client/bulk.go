@@ -25,7 +25,7 @@ type BulkConfig struct {
 	Logger    *slog.Logger // none: nothing is logged
 }
 
-// Bulk opens a forward's connections beside its data channel (docs/protocol.md §28.4).
+// Bulk opens a forward's connections beside its data channel (docs/protocol.md §28.11).
 // It is a BulkDialer.
 type Bulk struct {
 	cfg BulkConfig

@@ -10,7 +10,7 @@ import (
 )
 
 // openBulk takes over a connection that one end of a Port session dialled beside the
-// data channel (docs/protocol.md §28.4). Nothing but its proof says who dials.
+// data channel (docs/protocol.md §28.11). Nothing but its proof says who dials.
 func (c *channels) openBulk(w http.ResponseWriter, r *http.Request) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), bulk.Protocol) {
 		w.Header().Set("Upgrade", bulk.Protocol)

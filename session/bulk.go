@@ -36,7 +36,7 @@ const (
 )
 
 // bulkEnds are the bulk connections of one session at its gateway (docs/protocol.md
-// §28.4): those that wait for one of the other end, and the pairs.
+// §28.11): those that wait for one of the other end, and the pairs.
 type bulkEnds struct {
 	s    *live
 	lock *bulk.Lock

@@ -1,5 +1,5 @@
 // Package bulk is the fast path of forwards between Sallyport's own client and agent
-// (docs/protocol.md §28.4): connections of their own beside the data channel, end to end
+// (docs/protocol.md §28.11): connections of their own beside the data channel, end to end
 // encrypted with TLS 1.3 under certificates that live as long as the session, dialled
 // ahead and used again, whose ciphertext the gateway splices and meters.
 //

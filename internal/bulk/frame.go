@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// kind is what a frame is for (docs/protocol.md §28.4).
+// kind is what a frame is for (docs/protocol.md §28.11).
 type kind byte
 
 const (

@@ -111,7 +111,7 @@ func (e *lockEnd) clear(n uint64) {
 	e.seen[n/64%uint64(len(e.seen))] &^= 1 << (n % 64)
 }
 
-// sign is the MAC of one connection's proof (docs/protocol.md §28.4).
+// sign is the MAC of one connection's proof (docs/protocol.md §28.11).
 func sign(key []byte, session string, r Role, n uint64, binding string) string {
 	m := hmac.New(sha256.New, key)
 	fmt.Fprintf(m, "sallyport-bulk-1\n%s\n%s\n%d\n%s", session, r, n, binding)
