@@ -44,6 +44,9 @@ var bans = []ban{
 	{"policy", "os", "policy does no I/O"},
 	{"document", "net/http", "document does no network I/O"},
 	{"recording", "net/http", "recording does no network I/O"},
+	{"transfer", "sallyport.dev/", "transfer reads bytes and tells what they mean"},
+	{"session", "sallyport.dev/frontdoor", "sessions know nothing of SSH"},
+	{"server", "sallyport.dev/frontdoor", "the API knows nothing of SSH connections"},
 }
 
 type listed struct {

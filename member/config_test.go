@@ -64,6 +64,10 @@ func TestConfigMistakes(t *testing.T) {
 		{"a network with host bits", goodConfig + "sessions {\n allow_forward = [\"10.0.0.1/8\"]\n}", `sessions.allow_forward: "10.0.0.1/8" is not a network`},
 		{"an IPv4 network as IPv6", goodConfig + "sessions {\n deny_forward = [\"::ffff:10.0.0.0/104\"]\n}", `is not a network`},
 		{"everyone as a proxy", goodConfig + `trusted_proxies = ["0.0.0.0/0"]`, `trusted_proxies: "0.0.0.0/0" trusts everyone`},
+		{"SSH without a port", goodConfig + "ssh {\n listen = \"2222\"\n}", `ssh.listen: "2222" is not HOST:PORT`},
+		{"SSH suffix with a dot before it", goodConfig + "ssh {\n listen = \":2222\"\n suffix = \".nodes.example.com\"\n}", `ssh.suffix: ".nodes.example.com" is not a domain`},
+		{"SSH environment that is no name", goodConfig + "ssh {\n listen = \":2222\"\n environment = [\"LC-*\"]\n}", `ssh.environment: "LC-*"`},
+		{"SSH recording of nothing", goodConfig + "ssh {\n listen = \":2222\"\n record_limit_mib = -1\n}", "ssh.record_limit_mib: -1"},
 		{"member with a dot", goodConfig + `member = "a.b"`, "member: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -32,6 +32,7 @@ type devOptions struct {
 	listen  string
 	tls     string
 	ssh     string
+	anySSH  bool // any port will do where that of ssh is taken
 	nodes   int
 	verbose bool
 }
@@ -53,9 +54,7 @@ folder is kept and used again.`,
 			if err := o.check(); err != nil {
 				return usageError{err}
 			}
-			if !cmd.Flags().Changed("ssh") {
-				o.ssh = freeAddress(o.ssh)
-			}
+			o.anySSH = !cmd.Flags().Changed("ssh")
 			return runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -174,6 +173,10 @@ func startDevMember(ctx context.Context, o devOptions, dir string, logger *slog.
 	}
 	cfg.Logger = logger
 	m, err := member.Start(ctx, cfg)
+	if errors.Is(err, unix.EADDRINUSE) && o.anySSH {
+		cfg.SSH.Listen = "127.0.0.1:0"
+		m, err = member.Start(ctx, cfg)
+	}
 	if errors.Is(err, unix.EADDRINUSE) {
 		err = hintedError{err, "another sallyportd dev may be running: end it, or give another address with --listen (or --tls, --ssh)"}
 	}

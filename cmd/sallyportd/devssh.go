@@ -24,20 +24,6 @@ import (
 // DNS; ssh reaches it through the front door.
 const devSuffix = "dev.internal"
 
-// freeAddress returns the address if it is free, else one with a free port.
-func freeAddress(address string) string {
-	l, err := net.Listen("tcp", address)
-	if err == nil {
-		l.Close()
-		return address
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return net.JoinHostPort(host, "0")
-}
-
 // writeSSH gives each sample user an SSH key, registers it, and writes a configuration
 // for stock ssh into DIR/ssh.
 func (d devFiles) writeSSH(ctx context.Context, m *member.Member) error {
