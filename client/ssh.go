@@ -76,3 +76,15 @@ func (a *API) AccessKeyID(ctx context.Context) (string, error) {
 	c, err := a.cfg.Credentials.Retrieve(ctx)
 	return c.AccessKeyID, err
 }
+
+// RotateSSHAuthority makes a new authority of a kind, which signs in place of the one
+// with the id signing; that one stays trusted.
+func (a *API) RotateSSHAuthority(ctx context.Context, kind, signing string) (*GetSSHAuthoritiesOutput, error) {
+	return call[GetSSHAuthoritiesOutput](ctx, a, "RotateSSHAuthority", map[string]string{"Kind": kind, "Signing": signing})
+}
+
+// DeleteSSHAuthority ends the trust in an authority that does not sign any more.
+func (a *API) DeleteSSHAuthority(ctx context.Context, id string) error {
+	_, err := call[empty](ctx, a, "DeleteSSHAuthority", map[string]string{"Id": id})
+	return err
+}
