@@ -7,9 +7,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-
 	"sallyport.dev/client"
 	"sallyport.dev/wire"
 )
@@ -38,10 +35,16 @@ func (s *System) API(k Key) *client.API {
 // Shell opens a shell on a node, types input, and returns what it showed by its end.
 func (s *System) Shell(k Key, node, input string) string {
 	s.t.Helper()
+	return s.ShellAs(k, node, "", input)
+}
+
+// ShellAs is Shell as a login of the node; empty for the one that the session gets.
+func (s *System) ShellAs(k Key, node, login, input string) string {
+	s.t.Helper()
 	api := s.API(k)
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
-	stream, err := api.StartSession(ctx, &ssm.StartSessionInput{Target: aws.String(node)})
+	stream, err := api.Start(ctx, client.StartInput{Target: node, RunAs: login})
 	if err != nil {
 		s.t.Fatalf("starting a session on %s: %v", node, err)
 	}

@@ -64,6 +64,18 @@ func TestOfficialAgent(t *testing.T) {
 	t.Run("with the official plugin", func(t *testing.T) {
 		wantSum(t, officialShell(t, s, key, official(t, pluginVariable)), "24 80")
 	})
+	// The preferences have run-as off: what the node is told has it on.
+	t.Run("as a login of the caller's choice", func(t *testing.T) {
+		if shown := s.ShellAs(key, officialNode, "daemon", "echo iam-$(id -un)\nexit\n"); !strings.Contains(shown, "iam-daemon") {
+			t.Errorf("the session showed %q, want that it is daemon's", shown)
+		}
+	})
+	// Root takes policy here, and AWS's agent refuses it whatever policy says.
+	t.Run("as root", func(t *testing.T) {
+		if shown := s.ShellAs(key, officialNode, "root", "echo iam-$(id -un)\nexit\n"); strings.Contains(shown, "iam-root") {
+			t.Errorf("the session showed %q, want no session of root's", shown)
+		}
+	})
 }
 
 func wantSum(t *testing.T, screen, size string) {
