@@ -20,7 +20,9 @@ type runView struct {
 	p     *program
 	id    string
 	total int
-	nodes map[string]client.CommandNode // as last heard of
+	nodes map[string]client.CommandNode // as last heard of, without outputs
+	names map[string]int                // how many nodes bear a name
+	held  []client.CommandNode          // ended, but not all names are known yet
 	live  bool                          // standard error is a terminal
 	plain bool                          // standard output is none, so that nothing is made visible in it
 	drawn bool
@@ -28,7 +30,7 @@ type runView struct {
 }
 
 func (p *program) newRunView(id string) *runView {
-	return &runView{p: p, id: id, nodes: map[string]client.CommandNode{},
+	return &runView{p: p, id: id, nodes: map[string]client.CommandNode{}, names: map[string]int{},
 		live: isTerminal(p.stderr), plain: !isTerminal(p.stdout)}
 }
 
@@ -72,13 +74,32 @@ type runSummary struct {
 	Counts    map[string]int `json:"counts"` // nodes by details
 }
 
-// node takes what was heard of a node and shows its end.
+// node takes what was heard of a node and shows its end, once it is known which names
+// tell one node from another.
 func (v *runView) node(n client.CommandNode) {
-	before := v.nodes[n.NodeID]
+	before, known := v.nodes[n.NodeID]
+	if !known {
+		v.names[n.NodeName]++
+	}
 	v.nodes[n.NodeID] = client.CommandNode{NodeID: n.NodeID, NodeName: n.NodeName, Status: n.Status, StatusDetails: n.StatusDetails}
 	if client.Ended(before.Status) || !client.Ended(n.Status) {
 		return
 	}
+	v.held = append(v.held, n)
+	if len(v.nodes) >= v.total {
+		v.showHeld()
+	}
+}
+
+func (v *runView) showHeld() {
+	for _, n := range v.held {
+		v.show(n)
+	}
+	v.held = nil
+}
+
+// show shows the end of a node.
+func (v *runView) show(n client.CommandNode) {
 	v.clear()
 	if v.p.flags.json {
 		if err := encodeJSON(v.p.stdout, v.json(n), ""); err != nil {
@@ -99,11 +120,17 @@ func orSuccess(s string) string {
 	return s
 }
 
+// name is what a node is called here: with its id where others are called the same, as
+// nodes are that nobody named.
 func (v *runView) name(n client.CommandNode) string {
-	if n.NodeName == "" {
+	switch name := client.CleanLine(n.NodeName); {
+	case name == "":
 		return client.CleanLine(n.NodeID)
+	case v.names[n.NodeName] > 1:
+		return name + " " + client.CleanLine(n.NodeID)
+	default:
+		return name
 	}
-	return client.CleanLine(n.NodeName)
 }
 
 // outputs writes what a node said, every line with its name.
@@ -229,6 +256,7 @@ func (v *runView) clear() {
 
 // finish writes the summary and turns it into the exit status.
 func (v *runView) finish(end runEnd, cancelled bool) error {
+	v.showHeld()
 	v.clear()
 	counts := map[string]int{}
 	for _, n := range v.nodes {

@@ -17,6 +17,7 @@ const (
 	// runPoll is between looks at a command, runPollAWS where AWS counts calls.
 	runPoll    = 300 * time.Millisecond
 	runPollAWS = 2 * time.Second
+	runPage    = 50 // nodes per answer
 	// runPatience is how long a server may be away while a command is watched.
 	runPatience = 2 * time.Minute
 )
@@ -79,7 +80,7 @@ func (w *runWatch) look(ctx context.Context) (end *runEnd, more bool, err error)
 	if w.aws {
 		return w.lookAWS(ctx)
 	}
-	out, err := w.api.GetCommand(ctx, client.GetCommandInput{CommandID: w.id, Since: w.since})
+	out, err := w.api.GetCommand(ctx, client.GetCommandInput{CommandID: w.id, Since: w.since, MaxResults: runPage})
 	if errors.Is(err, client.ErrNotSallyport) {
 		w.aws, w.told = true, map[string]bool{}
 		return w.lookAWS(ctx)
