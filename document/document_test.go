@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -520,6 +521,35 @@ func FuzzParse(f *testing.F) {
 		}
 		if values, err := d.Fill(nil); err == nil && d.Type == TypeSession {
 			_, _ = d.Resolve(values)
+		}
+	})
+}
+
+// Whatever a parameter holds that fits its pattern, the command stays one.
+func FuzzOneCommand(f *testing.F) {
+	text, err := os.ReadFile("../docs/documents/deploy.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	d, err := Parse("Deploy", text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, v := range []string{"1.2", "1.2; id", "1.2\n", "$(id)", "{{ version }}", "1.2\u2028", "１.２", "1.2\x00"} {
+		f.Add("version", v)
+	}
+	whole := regexp.MustCompile(`\A/opt/shop/deploy [0-9]+\.[0-9]+\z`)
+	f.Fuzz(func(t *testing.T, name, value string) {
+		values, err := d.Fill(map[string][]string{name: {value}})
+		if err != nil {
+			return
+		}
+		r, err := d.Resolve(values)
+		if err != nil {
+			t.Fatalf("%q: filled, but not resolved: %v", value, err)
+		}
+		if command := r.Commands["linux"].Commands; !whole.MatchString(command) {
+			t.Errorf("%q: got the command %q", value, command)
 		}
 	})
 }
