@@ -296,12 +296,21 @@ type turn struct {
 	over chan struct{} // closed when the target has ended it
 }
 
+// unreachedError says that the target of a session with one connection, or of one after
+// the other, was not reached.
+type unreachedError struct{ cause error }
+
+// Error implements error, in the words of AWS's agent.
+func (e *unreachedError) Error() string {
+	return fmt.Sprintf("Unable to connect to specified port: %v", e.cause)
+}
+
 // takeTurn connects to the target and begins to send what that says. The end of a
 // connection that is the only one is the session's.
 func (s *session) takeTurn(ctx context.Context, target *forward.Target, many bool, cancel context.CancelCauseFunc) (*turn, error) {
 	conn, err := target.Dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("Unable to connect to specified port: %w", err) //nolint:staticcheck // AWS's words
+		return nil, &unreachedError{err}
 	}
 	c := &turn{conn: conn, over: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -58,7 +59,7 @@ func (f *Forward) accept(ctx context.Context, l net.Listener, carrying *sync.Wai
 			return context.Cause(ctx)
 		case err != nil && passing(err):
 			<-slots
-			time.Sleep(acceptPause)
+			rest(ctx, acceptPause)
 			continue
 		case err != nil:
 			return fmt.Errorf("accepting a connection: %w", err)
@@ -70,11 +71,24 @@ func (f *Forward) accept(ctx context.Context, l net.Listener, carrying *sync.Wai
 	}
 }
 
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // passing reports whether accepting failed for a reason that goes away, such as too many
 // open files.
 func passing(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Temporary() //nolint:staticcheck // there is no other way to tell
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Carry opens a connection to the target and carries local over it until both sides

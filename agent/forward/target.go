@@ -80,12 +80,17 @@ func ResolveWith(ctx context.Context, p Properties, r Rules, resolver Resolver) 
 	return nil, t.forbidden(addresses[0])
 }
 
+// errNoPort says that a document names no target, in the words of AWS's agent.
+type errNoPort struct{}
+
+func (errNoPort) Error() string { return "Port number is empty in session properties." }
+
 func parse(p Properties) (*Target, error) {
 	if p.UnixSocket != "" {
 		return parseSocket(p)
 	}
 	if p.PortNumber == "" {
-		return nil, errors.New("Port number is empty in session properties.") //nolint:staticcheck // AWS's words
+		return nil, errNoPort{}
 	}
 	port, err := strconv.ParseUint(p.PortNumber, 10, 16)
 	if err != nil || port == 0 {
