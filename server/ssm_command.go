@@ -167,13 +167,23 @@ func (c *Call) checkCommand(ctx context.Context, in *sendCommandInput) ([]comman
 	return c.checkTargets(ctx, doc, in.Targets)
 }
 
+// maxParameters is how much of the parameters goes into an audit record, in bytes; of
+// more, their hash does as well.
+const maxParameters = 7 << 10
+
 // tellParameters puts the values of parameters into the audit record: what was run is
 // evidence.
 func (c *Call) tellParameters(parameters map[string][]string) {
-	if details := c.inputDetails(); details != nil && len(parameters) > 0 {
-		b, _ := json.Marshal(parameters) // strings always encode
-		details["Parameters"] = clipDetail(string(b))
+	details := c.inputDetails()
+	if details == nil || len(parameters) == 0 {
+		return
 	}
+	b, _ := json.Marshal(parameters) // strings always encode
+	if len(b) > maxParameters {
+		details["ParametersDigest"] = digestOf(string(b))
+		b = []byte(strings.ToValidUTF8(string(b[:maxParameters]), "") + "…")
+	}
+	details["Parameters"] = string(b)
 }
 
 func (c *Call) checkNamed(ctx context.Context, doc access.Resource, ids []string) ([]command.Invocation, error) {
