@@ -2,6 +2,7 @@ package shell
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -75,10 +76,10 @@ func (l SessionLimits) files() map[string]string {
 // controllers are what the limits need of the kernel.
 func (l SessionLimits) controllers() []string {
 	var names []string
-	for name, on := range map[string]bool{"memory": l.MemoryMax > 0, "pids": l.PidsMax > 0, "cpu": l.CPUMax > 0} {
-		if on {
-			names = append(names, name)
-		}
+	for name := range l.files() {
+		name, _, _ = strings.Cut(name, ".")
+		names = append(names, name)
 	}
-	return names
+	slices.Sort(names)
+	return slices.Compact(names)
 }

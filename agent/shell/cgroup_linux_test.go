@@ -233,6 +233,58 @@ func TestParseLimits(t *testing.T) {
 	}
 }
 
+// TestEnable has the controllers of limits switched on where there are any, with the
+// agent's own processes out of the way, and names the one that is missing. A folder with
+// the kernel's files stands in for a hierarchy that the test could not give back.
+func TestEnable(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "sessions")
+	for _, d := range []string{dir, filepath.Join(base, mainGroup)} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(base, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("cgroup.controllers", "cpuset cpu io memory pids\n")
+	write("cgroup.type", "domain\n")
+	write("cgroup.procs", "4711\n")
+	limits := SessionLimits{MemoryMax: 1 << 30, PidsMax: 100}
+	for _, d := range []string{base, dir, filepath.Join(base, mainGroup)} {
+		for _, name := range []string{"cgroup.subtree_control", "cgroup.procs"} {
+			if path := filepath.Join(d, name); !isFile(path) {
+				os.WriteFile(path, nil, 0o600)
+			}
+		}
+	}
+	if err := enable(base, dir, limits.controllers()); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"cgroup.subtree_control": "+memory +pids", "sessions/cgroup.subtree_control": "+memory +pids", "main/cgroup.procs": "4711",
+	} {
+		if got, err := os.ReadFile(filepath.Join(base, name)); string(got) != want {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+	write("cgroup.controllers", "cpu memory\n")
+	if err := enable(base, dir, limits.controllers()); err == nil || !strings.Contains(err.Error(), "controller pids") {
+		t.Errorf("got %v, want that the controller pids is missing", err)
+	}
+	want := map[string]string{"memory.max": "1073741824", "memory.swap.max": "0", "pids.max": "100"}
+	if diff := cmp.Diff(want, limits.files()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
 func TestUnifiedMount(t *testing.T) {
 	for name, tt := range map[string]struct{ text, mount, root string }{
 		"unified":   {"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n", "/sys/fs/cgroup", "/"},

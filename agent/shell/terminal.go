@@ -83,11 +83,15 @@ func setModes(tty *os.File, modes []byte) error {
 	if err != nil {
 		return err
 	}
+	applyModes(t, modes)
+	return unix.IoctlSetTermios(fd, setTermios, t)
+}
+
+func applyModes(t *unix.Termios, modes []byte) {
 	for len(modes) >= 5 && modes[0] != modeEnd && modes[0] < firstReserved {
 		applyMode(t, modes[0], binary.BigEndian.Uint32(modes[1:]))
 		modes = modes[5:]
 	}
-	return unix.IoctlSetTermios(fd, setTermios, t)
 }
 
 // noCharacter switches a control character off (RFC 4254 §8: 255).
