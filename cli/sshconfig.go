@@ -119,44 +119,23 @@ var errNoFrontDoor = errors.New("the server has no SSH front door; --gateway nam
 
 // frontDoor gathers and checks what goes into the lines.
 func (p *program) frontDoor(ctx context.Context, f sshConfigFlags, files sshFiles) (*sshConfigLines, error) {
-	api, err := p.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c := &sshConfigLines{files: files, name: f.name, login: f.user}
+	c := &sshConfigLines{files: files, login: f.user, name: cmp.Or(f.name, p.gatewayName())}
+	var err error
 	if f.awsHosts {
 		if c.proxy, err = p.ownCommand("proxy", "%h", "%p"); err != nil {
 			return nil, err
 		}
 	}
-	told, err := api.GetSSHAuthorities(ctx)
-	if err != nil {
-		if f.awsHosts && errors.Is(err, client.ErrNotSallyport) {
-			c.withoutFrontDoor = true // AWS's own service
-			return c, nil
-		}
-		return nil, err
-	}
-	gateway, suffix := told.Gateway, told.Suffix
-	if f.gateway != "" {
-		gateway = f.gateway
-	}
-	if f.suffix != "" {
-		suffix = f.suffix
-	}
-	if gateway == "" {
-		if c.withoutFrontDoor = f.awsHosts; !c.withoutFrontDoor {
-			return nil, errNoFrontDoor
-		}
+	gateway, suffix, err := p.findGateway(ctx, f)
+	switch {
+	case f.awsHosts && (errors.Is(err, errNoFrontDoor) || errors.Is(err, client.ErrNotSallyport)):
+		c.withoutFrontDoor = true
 		return c, nil
+	case err != nil:
+		return nil, err
 	}
 	if err := c.setGateway(gateway, strings.Trim(suffix, ".")); err != nil {
 		return nil, err
-	}
-	if c.name == "" {
-		if c.name = "sallyport"; p.profileName() != "default" {
-			c.name += "-" + p.profileName()
-		}
 	}
 	issued, err := p.certify(ctx, sshCertFlags{})
 	if err != nil {
@@ -167,6 +146,31 @@ func (p *program) frontDoor(ctx context.Context, f sshConfigFlags, files sshFile
 		return nil, err
 	}
 	return c, c.check()
+}
+
+// gatewayName is what the gateway is called in ssh_config.
+func (p *program) gatewayName() string {
+	if name := p.profileName(); name != "default" {
+		return "sallyport-" + name
+	}
+	return "sallyport"
+}
+
+// findGateway returns the front door's address and the domain of nodes behind it.
+func (p *program) findGateway(ctx context.Context, f sshConfigFlags) (gateway, suffix string, err error) {
+	api, err := p.api(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	told, err := api.GetSSHAuthorities(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	gateway, suffix = cmp.Or(f.gateway, told.Gateway), cmp.Or(f.suffix, told.Suffix)
+	if gateway == "" {
+		return "", "", errNoFrontDoor
+	}
+	return gateway, suffix, nil
 }
 
 func (c *sshConfigLines) setGateway(gateway, suffix string) error {

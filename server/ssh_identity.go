@@ -69,6 +69,9 @@ type issueSSHOutput struct {
 	ValidBefore wire.Time `json:"ValidBefore"`
 }
 
+// made names the certificate for the audit log, as sshd's log does by its serial.
+func (o *issueSSHOutput) made() string { return "SSH certificate serial " + o.Serial }
+
 // issueSSHCertificate certifies a key of the caller's. It gives nobody more than their
 // credentials do, so that no policy has to allow it; one may deny it.
 func issueSSHCertificate(ctx context.Context, c *Call, in *issueSSHInput) (*issueSSHOutput, error) {
