@@ -309,7 +309,8 @@ func (c *connection) forget(t target, f *forward) {
 }
 
 func (c *connection) startForward(ctx context.Context, t target) (server.Started, error) {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	// A start that is under way is not broken off, so that its session can be ended.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
 	defer cancel()
 	p, err := c.principal(ctx)
 	if err != nil {

@@ -74,7 +74,8 @@ func (s *sessionChannel) run() {
 // startSession starts the session on the node. ours reports that the node runs our own
 // agent.
 func (s *sessionChannel) startSession() (started server.Started, ours bool, err error) {
-	ctx, cancel := context.WithTimeout(s.ctx, startPatience)
+	// A start that is under way is not broken off, so that its session can be ended.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), startPatience)
 	defer cancel()
 	p, err := s.c.principal(ctx)
 	if err != nil {

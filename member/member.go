@@ -112,6 +112,9 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.openDoor(ctx, peers); err != nil {
 		return err
 	}
+	if m.door != nil {
+		registry.MustRegister(newDoorMetrics(m.door))
+	}
 	// After the addresses are ours, before the first call on them.
 	_, err = m.Audit.Append(ctx, audit.Record{Event: audit.EventServer, Action: "start", Reason: "version " + build.Version()})
 	if err != nil {

@@ -3,8 +3,16 @@ package member
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sallyport.dev/frontdoor"
 	"sallyport.dev/session"
 )
+
+// newDoorMetrics counts the connections of the SSH front door.
+func newDoorMetrics(d *frontdoor.Door) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sallyport_ssh_connections", Help: "Connections to the SSH front door, those included that have not proven themselves.",
+	}, func() float64 { return float64(d.Connections()) })
+}
 
 // gatewayMetrics shows the gateway's figures to Prometheus.
 type gatewayMetrics struct{ gateway *session.Gateway }

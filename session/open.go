@@ -51,6 +51,9 @@ func (s *live) openRecording() error {
 		return fmt.Errorf("%w: %w", ErrRecording, err)
 	}
 	s.rec, s.row.Recording = rec, name
+	if s.exec != nil && s.exec.Terminal != nil && s.exec.Terminal.Cols > 0 && s.exec.Terminal.Rows > 0 {
+		return rec.Resize(s.g.now(), int(s.exec.Terminal.Cols), int(s.exec.Terminal.Rows))
+	}
 	return nil
 }
 
