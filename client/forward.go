@@ -93,6 +93,8 @@ type opener interface {
 	take(pt wire.PayloadType, payload []byte) error
 	// keepAlive shows the server that the forward is in use.
 	keepAlive()
+	// end says that the session is over, so that nothing new is to be waited for.
+	end()
 	// close ends every connection; err is what they are told.
 	close(err error)
 }
@@ -160,8 +162,9 @@ func (f *Forward) Run(ctx context.Context) (End, error) {
 // closing is called when the server has closed the channel: what nobody waits for must
 // not hold up the end.
 func (f *Forward) closing() {
-	if w, ok := f.way.(*singleWay); ok {
-		w.close(ErrForwardOver)
+	f.ending.Store(true)
+	if f.isReady() {
+		f.way.end()
 	}
 }
 

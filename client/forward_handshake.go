@@ -87,6 +87,9 @@ func (h *portHandler) Start(properties json.RawMessage) error {
 		h.way = newSingleWay(f, true)
 	}
 	close(h.ready)
+	if h.ending.Load() {
+		h.way.end() // whoever closed the channel may not have seen it
+	}
 	return nil
 }
 

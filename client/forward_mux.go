@@ -102,6 +102,8 @@ func (w *muxWay) claim() bool {
 	return true
 }
 
+func (w *muxWay) end() {} // nothing waits for a connection
+
 func (w *muxWay) close(err error) {
 	w.closing.Do(func() { close(w.done) })
 	w.session.Close(err)

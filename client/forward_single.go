@@ -23,6 +23,7 @@ type singleWay struct {
 	changed *sync.Cond
 	current *singleConn // nil between connections
 	had     bool        // there was one
+	ending  bool        // no connection is waited for any more
 	parting int64       // number of the message that says it has ended
 	err     error       // why the way is closed
 }
@@ -72,7 +73,7 @@ func (w *singleWay) take(pt wire.PayloadType, payload []byte) error {
 		w.mu.Unlock()
 		return nil // the agent still sends what was for the last one
 	}
-	for w.current == nil && w.err == nil {
+	for w.current == nil && w.err == nil && !w.ending {
 		w.changed.Wait()
 	}
 	c := w.current
@@ -81,6 +82,14 @@ func (w *singleWay) take(pt wire.PayloadType, payload []byte) error {
 		c.w.Write(payload) // an error: the connection is gone, and so is who would read this
 	}
 	return nil
+}
+
+// end lets go of who waits for a connection; one that there is gets what has arrived.
+func (w *singleWay) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ending = true
+	w.changed.Broadcast()
 }
 
 func (w *singleWay) close(err error) {
