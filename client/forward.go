@@ -111,6 +111,7 @@ type Forward struct {
 	over    chan struct{}   // closed when Run is about to return
 	ctx     context.Context // of Run, which everything of the forward lives in; set by it
 	number  atomic.Uint64   // of the last connection
+	ending  atomic.Bool     // the server has closed the channel
 	left    atomic.Bool     // the agent knows that the session is over
 	open    atomic.Int64    // connections that are open
 }
