@@ -71,7 +71,7 @@ func checkText(s string, most int) error {
 // with -.)
 func innerLogin(user string, p identity.Principal) (string, error) {
 	switch {
-	case user == "_" || user == "-" || user == p.Name || p.SessionName != "" && user == p.SessionName:
+	case user == "_" || user == "-" || strings.EqualFold(user, p.Name) || p.SessionName != "" && user == p.SessionName:
 		return "", nil
 	case !loginPattern.MatchString(user):
 		return "", fmt.Errorf("the SSH user name must be a login of the node, your own name, or _ for the node's default")

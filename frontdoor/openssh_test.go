@@ -38,6 +38,13 @@ func TestOpenSSHCommands(t *testing.T) {
 			t.Errorf("got %+v, want status 255", r)
 		}
 	})
+	t.Run("command lines arrive as they are", func(t *testing.T) {
+		w.want(w.ssh(cfg, "frontend-1@gateway", "printf '%s|' '{{.Names}}' '$(id)' '\"q\"' 'ü' \"a  b\"\necho second"), "{{.Names}}|$(id)|\"q\"|ü|a  b|second\n")
+		w.want(w.ssh(cfg, "frontend-1@gateway", "echo long # "+strings.Repeat("x", 60_000)), "long\n")
+		if r := w.ssh(cfg, "frontend-1@gateway", "echo long # "+strings.Repeat("x", 70_000)); r.status != 254 || !strings.Contains(r.stderr, "65535 are allowed") {
+			t.Errorf("got status %d, %q", r.status, r.stderr)
+		}
+	})
 	t.Run("standard input", func(t *testing.T) {
 		big := strings.Repeat("0123456789abcdef", 300_000)
 		r := w.run(strings.NewReader(big), "ssh", "-F", cfg, "frontend-1@gateway", "sha256sum")

@@ -74,6 +74,9 @@ func (s *sessionChannel) run() {
 // startSession starts the session on the node. ours reports that the node runs our own
 // agent.
 func (s *sessionChannel) startSession() (started server.Started, ours bool, err error) {
+	if len(s.exec.Command) > maxCommand {
+		return started, false, &wire.Exception{Code: "InvalidParameters", Message: fmt.Sprintf("The command has %d bytes; %d are allowed.", len(s.exec.Command), maxCommand)}
+	}
 	// A start that is under way is not broken off, so that its session can be ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), startPatience)
 	defer cancel()

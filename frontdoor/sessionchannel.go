@@ -17,7 +17,7 @@ const (
 	maxVariables    = 64
 	maxVariableName = 128
 	maxVariable     = 4 << 10 // bytes of a value
-	maxCommand      = 60 << 10
+	maxCommand      = 65535 // bytes; what a parameter may have
 	maxModes        = 1 << 10 // bytes of a terminal's modes
 	maxTerm         = 64
 	maxSide         = 10_000 // columns or rows
@@ -148,7 +148,7 @@ func (s *sessionChannel) start(r *ssh.Request) bool {
 		return false
 	}
 	switch {
-	case r.Type == "exec" && (what.Text == "" || len(what.Text) > maxCommand || strings.ContainsRune(what.Text, 0)):
+	case r.Type == "exec" && (what.Text == "" || strings.ContainsRune(what.Text, 0)):
 		return false
 	case r.Type == "exec":
 		s.exec.Command = what.Text
