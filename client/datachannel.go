@@ -597,9 +597,9 @@ func (d *DataChannel) close(payload []byte) {
 		d.cfg.Logger.Debug("unreadable channel_closed", "error", err)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.closed = &End{Output: c.Output, ExitStatus: c.ExitStatus}
 	d.changed.Broadcast()
+	d.mu.Unlock()
 	if d.cfg.closing != nil {
 		d.cfg.closing()
 	}
