@@ -128,12 +128,23 @@ func (s *session) serveExec(ctx context.Context, u shell.User, p plan) outcome {
 	if err != nil {
 		return s.failedExec(ctx, err)
 	}
-	s.mu.Lock()
-	s.proc = proc
-	s.mu.Unlock()
-	s.exec.runs(proc)
+	s.runs(proc, e)
 	s.wg.Go(func() { s.feedProgram(proc, p) })
 	return s.attend(ctx, proc, func() { s.pumpExec(proc) }, s.sendExit)
+}
+
+// runs makes known that the program runs: to the client's signals, and to its sizes, of
+// which one may have come since the terminal was opened.
+func (s *session) runs(proc *shell.Process, e shell.Exec) {
+	s.mu.Lock()
+	s.proc = proc
+	if t := e.Terminal; t != nil && s.size != (shell.Size{}) && s.size != t.Size {
+		if err := proc.Resize(s.size); err != nil {
+			s.log.Debug("resizing the terminal", "error", err)
+		}
+	}
+	s.mu.Unlock()
+	s.exec.runs(proc)
 }
 
 // execOf is the Exec that was asked for, as far as the document allows it.
