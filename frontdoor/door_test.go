@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,8 +40,13 @@ func (s strangers) SSHRefused(_ context.Context, _ access.Origin, cause error) {
 	}
 }
 
-// openDoor serves a door until the test ends.
+// openDoor serves a door that lets nobody in, until the test ends.
 func openDoor(t *testing.T, cfg Config) (address string, refused chan error) {
+	t.Helper()
+	return openDoorOf(t, cfg, func(s strangers) Server { return s })
+}
+
+func openDoorOf(t *testing.T, cfg Config, of func(strangers) Server) (address string, refused chan error) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -51,7 +57,7 @@ func openDoor(t *testing.T, cfg Config) (address string, refused chan error) {
 		t.Fatal(err)
 	}
 	refused = make(chan error, 1)
-	cfg.Server, cfg.Gateway = strangers{host: host, refused: refused}, struct{ Gateway }{}
+	cfg.Server, cfg.Gateway = of(strangers{host: host, refused: refused}), struct{ Gateway }{}
 	cfg.Logger, cfg.Names = slog.New(slog.DiscardHandler), []string{"localhost"}
 	d, err := New(t.Context(), cfg)
 	if err != nil {
@@ -128,5 +134,135 @@ func TestManyKeys(t *testing.T) {
 	case <-refused:
 	case <-time.After(10 * time.Second):
 		t.Error("the refusal was not taken down")
+	}
+}
+
+// friends is a server that knows everybody, for a while.
+type friends struct {
+	strangers
+	until time.Time
+}
+
+func (f friends) SSHPrincipal(context.Context, ssh.PublicKey, string) (identity.Principal, error) {
+	return identity.Principal{Kind: identity.KindUser, Name: "alice", UserID: "AIDAALICE", ExpiresAt: f.until}, nil
+}
+
+// enter opens a connection to a door that knows everybody.
+func enter(t *testing.T, until time.Time, cfg Config) (ssh.Conn, <-chan *ssh.Request) {
+	t.Helper()
+	address, _ := openDoorOf(t, cfg, func(s strangers) Server { return friends{s, until} })
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, channels, requests, err := ssh.NewClientConn(tcp, address, &ssh.ClientConfig{
+		User: "frontend-1", HostKeyCallback: ssh.InsecureIgnoreHostKey(), Auth: []ssh.AuthMethod{ssh.PublicKeys(key)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		for c := range channels {
+			c.Reject(ssh.Prohibited, "")
+		}
+	}()
+	return conn, requests
+}
+
+// ends waits for a connection to be closed by the door.
+func ends(t *testing.T, conn ssh.Conn) {
+	t.Helper()
+	closed := make(chan struct{})
+	go func() { conn.Wait(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the connection goes on")
+	}
+}
+
+// A connection ends with the credentials of its person, who is told beforehand.
+func TestExpiry(t *testing.T) {
+	conn, requests := enter(t, time.Now().Add(time.Second), Config{Recheck: 20 * time.Millisecond})
+	go ssh.DiscardRequests(requests)
+	ch, sessionRequests, err := conn.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(sessionRequests)
+	said, err := io.ReadAll(ch.Stderr())
+	if err != nil || !strings.Contains(string(said), "Your certificate expires in") {
+		t.Errorf("got %q, %v", said, err)
+	}
+	ends(t, conn)
+}
+
+func TestDeadClients(t *testing.T) {
+	conn, _ := enter(t, time.Time{}, Config{Keepalive: 50 * time.Millisecond}) // nobody reads requests
+	ends(t, conn)
+}
+
+func TestUnusedConnections(t *testing.T) {
+	conn, requests := enter(t, time.Time{}, Config{Recheck: 20 * time.Millisecond, Unused: 100 * time.Millisecond})
+	go ssh.DiscardRequests(requests)
+	ends(t, conn)
+}
+
+// Requests that no client sends do no harm.
+func TestMalformedRequests(t *testing.T) {
+	conn, requests := enter(t, time.Time{}, Config{})
+	go ssh.DiscardRequests(requests)
+	for _, kind := range []string{"direct-tcpip", "direct-streamlocal@openssh.com", "x11", ""} {
+		for _, payload := range [][]byte{nil, {0}, ssh.Marshal(struct{ A, B string }{"x", "y"}), make([]byte, 30_000)} {
+			if ch, _, err := conn.OpenChannel(kind, payload); err == nil {
+				ch.Close()
+				t.Errorf("%s with %d bytes was opened", kind, len(payload))
+			}
+		}
+	}
+	ch, sessionRequests, err := conn.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(sessionRequests)
+	long := string(make([]byte, 5000))
+	for _, r := range []struct {
+		kind    string
+		payload any
+	}{
+		{"env", struct{ Name, Value string }{"LD_PRELOAD", "x"}},
+		{"env", struct{ Name, Value string }{"LC_X", long}},
+		{"env", struct{ Name, Value string }{"LC_X\nLD_PRELOAD", "x"}},
+		{"pty-req", struct{ Term string }{"xterm"}},
+		{"pty-req", struct {
+			Term                      string
+			Cols, Rows, Width, Height uint32
+			Modes                     string
+		}{"../../x", 1, 1, 1, 1, ""}},
+		{"window-change", struct{ Cols, Rows, Width, Height uint32 }{1, 1, 1, 1}},
+		{"signal", struct{ Name string }{"TERM"}},
+		{"subsystem", struct{ Name string }{"netconf"}},
+		{"exec", struct{ Command string }{""}},
+		{"exec", struct{ Command string }{"a\x00b"}},
+		{"x11-req", struct{ Single bool }{true}},
+		{"unknown", struct{ A string }{long}},
+	} {
+		if ok, err := ch.SendRequest(r.kind, true, ssh.Marshal(r.payload)); ok || err != nil {
+			t.Errorf("%s %.40v: got %v, %v", r.kind, r.payload, ok, err)
+		}
+	}
+	for range 2 * maxVariables {
+		if _, err := ch.SendRequest("env", false, ssh.Marshal(struct{ Name, Value string }{"LANG", "C"})); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

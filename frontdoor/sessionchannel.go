@@ -17,7 +17,7 @@ const (
 	maxVariables    = 64
 	maxVariableName = 128
 	maxVariable     = 4 << 10 // bytes of a value
-	maxCommand      = 65535 // bytes; what a parameter may have
+	maxCommand      = 65535   // bytes; what a parameter may have
 	maxModes        = 1 << 10 // bytes of a terminal's modes
 	maxTerm         = 64
 	maxSide         = 10_000 // columns or rows
