@@ -88,7 +88,7 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 
 // Sallyport's own operations.
 const sallyportActions = `
-DisableUser EnableUser ExplainAccess ForwardAgent GetRecording GetSession GetStatus ListNodes ListSessions QueryAudit RunAs`
+DisableUser EnableUser ExplainAccess ForwardAgent GetCommand GetRecording GetSession GetStatus ListNodes ListSessions QueryAudit RunAs`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none

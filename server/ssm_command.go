@@ -244,15 +244,17 @@ func (c *Call) checkTargets(ctx context.Context, doc access.Resource, targets []
 	return all, c.recordRefused(ctx, refused)
 }
 
-// recordRefused writes into the audit log which nodes of a command were refused.
+// recordRefused writes into the audit log which nodes of a command were refused: one
+// record that names them.
 func (c *Call) recordRefused(ctx context.Context, refused []access.Resource) error {
-	for _, r := range refused {
-		var denied *access.DeniedError
-		if err := c.Check(ctx, r); !errors.As(err, &denied) && err != nil {
-			return err
-		}
+	if len(refused) == 0 {
+		return nil
 	}
-	return nil
+	err := c.Check(ctx, refused...)
+	if denied := (*access.DeniedError)(nil); errors.As(err, &denied) {
+		return nil
+	}
+	return err
 }
 
 // targetNodes finds the nodes that targets select, as they are now.
