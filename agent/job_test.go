@@ -293,7 +293,7 @@ func TestCommandsOutliveTheAgent(t *testing.T) {
 		o := finalReply(t, c)
 		traces[o.DocumentTraceOutput+o.RuntimeStatus["run"].StandardOutput+o.RuntimeStatus["run"].StandardError] = o.DocumentStatus
 	}
-	if traces["kept\n"] != "Success" || traces[jobInterrupted] != "Failed" || traces["\n"+errJobStopped.Error()+"\n"] != "Failed" {
+	if traces["kept\n"] != "Success" || traces[jobInterrupted] != "Failed" || traces[errJobStopped.Error()+"\n"] != "Failed" {
 		t.Errorf("got %q", traces)
 	}
 	c.commandAs(ended, shellDocument, runCommands("echo again"))

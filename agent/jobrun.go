@@ -134,7 +134,15 @@ func (j *jobs) script(ctx context.Context, id string, n int, s step, out *wire.J
 	reading.Go(func() { stderr.read(proc.ReadError) })
 	s.attend(ctx, proc, &reading, out)
 	reading.Wait()
-	out.StandardOutput, out.StandardError = stdout.String(), stderr.String()+out.StandardError
+	out.StandardOutput, out.StandardError = stdout.String(), withNote(stderr.String(), out.StandardError)
+}
+
+// withNote puts what the agent has to say below what the script said.
+func withNote(stderr, note string) string {
+	if note != "" && stderr != "" && !strings.HasSuffix(stderr, "\n") {
+		stderr += "\n"
+	}
+	return stderr + note
 }
 
 // attend waits for a script and ends it if its time is over, with all that it started.
@@ -145,7 +153,7 @@ func (s step) attend(ctx context.Context, proc *shell.Process, reading *sync.Wai
 		proc.Close()
 		cause := context.Cause(ctx)
 		out.Status, out.Code = statusOf(cause), exitKilled
-		out.StandardError = "\n" + cause.Error() + "\n"
+		out.StandardError = cause.Error() + "\n"
 		return
 	}
 	read := make(chan struct{})
@@ -167,7 +175,7 @@ func (s step) attend(ctx context.Context, proc *shell.Process, reading *sync.Wai
 	case 0, exitSuccess:
 		out.Status = statusSuccess
 	case exitReboot:
-		out.StandardError = "\nexit status 194 asks for a restart of the machine, which this agent does not do\n"
+		out.StandardError = "exit status 194 asks for a restart of the machine, which this agent does not do\n"
 	}
 	if s.onFailure == "successAndExit" && out.Status == statusFailed {
 		out.Status = statusSuccess
