@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,6 +95,7 @@ func TestBulkChurn(t *testing.T) {
 	f := s.BulkForward(key, forwardNode, toPort, params(target(t, echo)), client.ForwardConfig{}, "")
 	address := serve(t, f)
 	warm(t, address)
+	before := openFiles()
 	const workers, each = 10, 500
 	var all sync.WaitGroup
 	for range workers {
@@ -117,6 +119,14 @@ func TestBulkChurn(t *testing.T) {
 	if connections, _ := bulkConnections(t, s, f.SessionID); connections == 0 || connections > 10*workers {
 		t.Errorf("%d short connections took %d bulk connections", workers*each, connections)
 	}
+	// The gateway keeps some pipes.
+	s.Eventually(func() bool { return openFiles() < before+80 }, "descriptors to be closed: %d before", before)
+}
+
+// openFiles counts this process's descriptors, where the system tells.
+func openFiles() int {
+	d, _ := os.ReadDir("/proc/self/fd")
+	return len(d)
 }
 
 // What the node cannot reach is told as on any other way.

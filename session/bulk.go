@@ -150,9 +150,9 @@ func mateOf(r bulk.Role) bulk.Role {
 
 // arrive pairs a connection, or keeps it until one of the other end comes.
 func (b *bulkEnds) arrive(r bulk.Role, e bulkEnd) {
-	b.s.g.bulkConns.Add(1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.s.g.bulkConns.Add(1)
 	if b.closed || len(b.parked[r]) >= maxBulkParked || len(b.paired) >= 2*maxBulkPairs {
 		b.drop(e)
 		return
