@@ -133,8 +133,9 @@ func checkDropped(uid, gid uint32, groups []uint32) error {
 // private gives the session a keyring of its own in place of the agent's.
 func private() { unix.KeyctlJoinSessionKeyring("") }
 
-// kernelAction is the kernel's struct sigaction, as far as it is zero for a default.
-type kernelAction struct{ handler, flags, restorer, mask uintptr }
+// kernelAction is at least the kernel's struct sigaction, on any processor: all zero is
+// the default.
+type kernelAction [8]uint64
 
 // resetSignals has every signal do again what it does by default, and blocks none: what
 // was ignored or blocked when the agent started would stay so in the program.
