@@ -125,7 +125,7 @@ func (p *program) connect(ctx context.Context, terms, command []string, flags co
 	in := session.input(node)
 	stream, err := api.Start(ctx, in)
 	if err != nil {
-		return p.explainRefusal(err, node, in.Document)
+		return p.explainRefusal(err, node, in.Document, loginWords(flags.login)...)
 	}
 	p.remember(node, path)
 	if session.apart {
@@ -226,8 +226,16 @@ func shellQuote(w string) string {
 	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
 
-// explainRefusal adds the command that explains a refusal.
-func (p *program) explainRefusal(err error, node client.Node, document string) error {
+// loginWords are what asks why about a login.
+func loginWords(login string) []string {
+	if login == "" {
+		return nil
+	}
+	return []string{"--login", login}
+}
+
+// explainRefusal adds the command that explains a refusal; more are words of it.
+func (p *program) explainRefusal(err error, node client.Node, document string, more ...string) error {
 	var api smithy.APIError
 	if !errors.As(err, &api) {
 		p.report(err)
@@ -238,6 +246,9 @@ func (p *program) explainRefusal(err error, node client.Node, document string) e
 		why := "sallyport why connect " + node.NodeID
 		if document != "" {
 			why += " --document " + shellQuote(document)
+		}
+		for _, word := range more {
+			why += " " + shellQuote(word)
 		}
 		p.hint(why + " shows each policy and what it says")
 		return &statusError{status: statusRefused}

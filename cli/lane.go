@@ -101,12 +101,24 @@ func (l *lane) keep(ctx context.Context) error {
 		if first && !worked || final(err) || short >= maxShort {
 			return err
 		}
-		l.tell(tunnelEvent{Event: map[bool]string{true: eventLost, false: eventFailed}[worked], Target: l.target.String(), Error: errorText(err)})
+		l.tell(lostEvent(l.target, worked, err))
 		if err := l.wait(ctx, retry); err != nil {
 			return err
 		}
 		retry = min(2*retry, lastRetry)
 	}
+}
+
+// lostEvent tells why there is no session now.
+func lostEvent(t target, worked bool, err error) tunnelEvent {
+	e := tunnelEvent{Event: eventFailed, Target: t.String(), Error: errorText(err)}
+	if worked {
+		e.Event = eventLost
+	}
+	if expired(err) {
+		e.Error += "; log in again, and it goes on"
+	}
+	return e
 }
 
 // one runs one session to its end; worked tells whether it was ready. The error is never

@@ -258,7 +258,7 @@ func (t *tunnel) run(ctx context.Context, command []string) error {
 			if d.socks != nil {
 				d.socks.tidy(ctx)
 			} else if err := d.lane.run(ctx); err != nil {
-				cancel(err)
+				cancel(&laneError{d.lane.target, err})
 			}
 		})
 	}
@@ -332,25 +332,28 @@ func (t *tunnel) ended(err error) error {
 	if errors.As(err, &ended) {
 		return &statusError{status: statusNoAccess, err: err}
 	}
-	return t.p.explainRefusal(err, t.node, t.document())
+	var lane *laneError
+	if !errors.As(err, &lane) {
+		return err
+	}
+	document, more := lane.target.why()
+	return t.p.explainRefusal(lane.err, t.node, document, more...)
 }
+
+// laneError is why a lane is over.
+type laneError struct {
+	target target
+	err    error
+}
+
+func (e *laneError) Error() string { return e.err.Error() }
+func (e *laneError) Unwrap() error { return e.err }
 
 func endWords(err error) string {
 	if err == nil || errors.Is(err, errLeft) {
 		return ""
 	}
 	return errorText(err)
-}
-
-// document is that of the first forward, about which a refusal most likely is.
-func (t *tunnel) document() string {
-	for _, d := range t.doors {
-		if d.lane != nil {
-			name, _ := d.lane.target.document()
-			return name
-		}
-	}
-	return ""
 }
 
 // startPort starts a session to a lane's target.

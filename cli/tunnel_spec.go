@@ -230,6 +230,18 @@ func (t target) String() string {
 	return net.JoinHostPort(t.host, t.port)
 }
 
+// why is what asks why about a session to the target: the document, and words.
+func (t target) why() (document string, more []string) {
+	document, _ = t.document()
+	switch {
+	case t.socket != "":
+		more = []string{"--parameters", "unixSocket=" + t.socket}
+	case t.host != "":
+		more = []string{"--parameters", "host=" + t.host + ",portNumber=" + t.port}
+	}
+	return document, more
+}
+
 // document is the one that forwards to the target, with its parameters.
 func (t target) document() (name string, parameters map[string][]string) {
 	if t.socket != "" {
