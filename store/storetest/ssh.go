@@ -8,7 +8,7 @@ import (
 	"sallyport.dev/identity"
 )
 
-func authority(id string, kind identity.SSHAuthorityKind, second int64) identity.SSHAuthority {
+func authority(id string, kind identity.SSHAuthorityKind, second int) identity.SSHAuthority {
 	return identity.SSHAuthority{ID: id, Kind: kind, PublicKey: "ssh-ed25519 " + id, Sealed: []byte(id), Signing: true, Created: at(second)}
 }
 
