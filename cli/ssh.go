@@ -45,13 +45,7 @@ Exit status: ssh's, which is the remote one, or 255.`,
   rsync -e 'sallyport ssh' -r site/ deploy@frontend-1:/srv/`,
 		DisableFlagParsing: true,
 		ValidArgsFunction:  p.completeOneNode,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			line, err := parseOpenSSH(cmd, sshValued, args)
-			if err != nil || line == nil {
-				return err
-			}
-			return p.ssh(cmd.Context(), line)
-		},
+		RunE:               openSSH(sshValued, p.ssh),
 	}
 	addSSHFlags(cmd)
 	return cmd
@@ -69,16 +63,21 @@ Exit status: scp's.`,
   sallyport scp -r deploy@frontend-1:/var/log/nginx .`,
 		DisableFlagParsing: true,
 		ValidArgsFunction:  p.completeCopy,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			line, err := parseOpenSSH(cmd, scpValued, args)
-			if err != nil || line == nil {
-				return err
-			}
-			return p.scp(cmd.Context(), line)
-		},
+		RunE:               openSSH(scpValued, p.scp),
 	}
 	addSSHFlags(cmd)
 	return cmd
+}
+
+// openSSH runs a command whose line is one of OpenSSH's.
+func openSSH(valued string, run func(context.Context, *sshLine) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		line, err := parseOpenSSH(cmd, valued, args)
+		if err != nil || line == nil {
+			return err
+		}
+		return run(cmd.Context(), line)
+	}
 }
 
 func addSSHFlags(cmd *cobra.Command) {
