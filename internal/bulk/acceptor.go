@@ -167,6 +167,9 @@ func (a *Acceptor) park(c *dialled) bool {
 	began := time.Now()
 	var more [1]byte
 	_, err := io.ReadFull(c.Conn, more[:])
+	if err != nil && c.raw {
+		a.maker.missed.Add(1)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.parked--

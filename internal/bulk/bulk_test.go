@@ -232,6 +232,71 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// Where something in between does not let bytes pass that are not of the outer TLS, the
+// ends stay inside.
+func TestStaysInside(t *testing.T) {
+	w := newWorld(t, listen(t, echo), func(g *gateway) { g.strict.Store(true) })
+	for range 3 {
+		c := w.open()
+		if err := roundTrip(c, noise(3<<20)); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+}
+
+// What a burst has made goes when nobody needs it, and what broke while it was idle is
+// replaced.
+func TestIdleLinks(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	var all []*Conn
+	for range 12 {
+		all = append(all, w.open())
+	}
+	for _, c := range all {
+		if err := roundTrip(c, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	o := w.opener
+	ready := func() int {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.ready)
+	}
+	if n := ready(); n < 12 {
+		t.Errorf("%d links are ready after a burst of 12", n)
+	}
+	for range 20 {
+		o.mu.Lock()
+		o.shrinkLocked(time.Now().Add(2 * idleLink))
+		o.mu.Unlock()
+	}
+	if n := ready(); n != minSpare {
+		t.Errorf("%d links are ready after a while, want %d", n, minSpare)
+	}
+	w.g.cut(false)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		o.mu.Lock()
+		o.shrinkLocked(time.Now())
+		o.growLocked()
+		fresh := len(o.ready) == minSpare && len(o.links) == minSpare
+		o.mu.Unlock()
+		if fresh {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("broken links are not replaced")
+		}
+	}
+	c := w.open()
+	defer c.Close()
+	if err := roundTrip(c, []byte("hello")); err != nil {
+		t.Error(err)
+	}
+}
+
 // Closing the opener ends what waits.
 func TestCloseEndsConnections(t *testing.T) {
 	w := newWorld(t, listen(t, echo))

@@ -29,6 +29,8 @@ type gateway struct {
 	url  string
 	srv  *httptest.Server
 	raws atomic.Int64 // connections that left the outer TLS
+	// strict breaks connections that leave it, as something in between may do.
+	strict atomic.Bool
 
 	mu      sync.Mutex
 	parked  map[Role][]net.Conn
@@ -80,6 +82,10 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer += RawHeader + ": 1\r\n"
 	}
 	io.WriteString(conn, answer+"\r\n")
+	if raw && g.strict.Load() {
+		conn.Close()
+		return
+	}
 	if raw {
 		conn = Under(conn)
 	}
@@ -153,10 +159,13 @@ func logger(t testing.TB) *slog.Logger {
 }
 
 // newWorld starts both ends; target is what the agent dials.
-func newWorld(t testing.TB, target func(context.Context) (net.Conn, error)) *world {
+func newWorld(t testing.TB, target func(context.Context) (net.Conn, error), tune ...func(*gateway)) *world {
 	ignore := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
 	w := &world{t: t, g: newGateway(t)}
+	for _, f := range tune {
+		f(w.g)
+	}
 	client, agent := identity(t), identity(t)
 	w.agent = NewAcceptor(w.g.dialer(), prover(t, w.g, Agent), agent, client.Fingerprint(), target, logger(t))
 	ctx, cancel := context.WithCancel(context.Background())
