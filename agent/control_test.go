@@ -91,7 +91,7 @@ func TestSessionLimit(t *testing.T) {
 	g := newGateway(t)
 	cfg := g.config()
 	cfg.MaxSessions = 1
-	run(t, cfg)
+	a, _ := run(t, cfg)
 	c := g.control()
 	c.start(wire.StartSession{SessionID: "first", DataChannelToken: "given"})
 	g.attach("first").expect("$ ")
@@ -101,7 +101,11 @@ func TestSessionLimit(t *testing.T) {
 	}
 	c.terminate("first")
 	c.completed("first")
-	time.Sleep(50 * time.Millisecond) // until its processes are gone
+	for limit := time.Now().Add(patience); a.sessions.count() > 0; time.Sleep(time.Millisecond) { // its processes
+		if time.Now().After(limit) {
+			t.Fatal("the first session is still there")
+		}
+	}
 	c.start(wire.StartSession{SessionID: "third", DataChannelToken: "given"})
 	g.attach("third").expect("$ ")
 }
@@ -312,4 +316,10 @@ func FuzzReadPlan(f *testing.F) {
 			t.Error("a plan without commands")
 		}
 	})
+}
+
+func (s *sessions) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.live)
 }
