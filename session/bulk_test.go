@@ -278,5 +278,14 @@ func TestBulkIsActivity(t *testing.T) {
 	if b.s.cause.Load() != nil {
 		t.Fatal("the session ended while it was in use")
 	}
+	still := make([]byte, bulk.Still)
+	go func() {
+		for {
+			if _, err := client.Write(still); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
 	b.wantOver("the idle session's connection", client)
 }

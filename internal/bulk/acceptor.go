@@ -38,7 +38,7 @@ type Acceptor struct {
 	failures int
 	retry    time.Time // not before
 	off      bool      // the server has no bulk connections
-	sockets  map[net.Conn]bool
+	links    map[*link]bool
 }
 
 // NewAcceptor makes an acceptor. peer is the client's fingerprint; target connects to
@@ -47,7 +47,7 @@ func NewAcceptor(d Dialer, p *Prover, id *Identity, peer string, target func(con
 	return &Acceptor{
 		maker:  maker{dialer: d, prover: p, config: id.config(peer), pool: &buffers{}},
 		target: target, log: log, want: minParked, changed: make(chan struct{}, 1),
-		sockets: map[net.Conn]bool{},
+		links: map[*link]bool{},
 	}
 }
 
@@ -62,8 +62,8 @@ func (a *Acceptor) Run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-a.changed:
 		case <-retry.C:
-		case <-look.C:
-			a.dropStalled()
+		case now := <-look.C:
+			a.look(now)
 		}
 		retry.Stop()
 		if ctx.Err() != nil {
@@ -72,13 +72,17 @@ func (a *Acceptor) Run(ctx context.Context) {
 	}
 }
 
-// dropStalled closes the connections whose other end is gone without a word.
-func (a *Acceptor) dropStalled() {
+// look closes the links whose other end is gone without a word, and says something on
+// those that are silent.
+func (a *Acceptor) look(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for s := range a.sockets {
-		if Stalled(s) {
-			s.Close()
+	for l := range a.links {
+		switch {
+		case Stalled(l.socket):
+			l.close()
+		case l.isSilent(now):
+			a.wg.Go(l.still)
 		}
 	}
 }
@@ -121,8 +125,9 @@ func (a *Acceptor) attend(ctx context.Context) {
 	if !a.park(c) {
 		return
 	}
-	defer a.leave(c)
 	l, err := a.maker.shake(ctx, c, true)
+	a.entered(l)
+	defer a.leave(l)
 	if err != nil {
 		a.log.Debug("bulk connection", "error", err)
 		return
@@ -180,16 +185,24 @@ func (a *Acceptor) park(c *dialled) bool {
 		return false
 	}
 	a.served++
-	a.sockets[c.socket] = true
 	a.want = min(max(minParked, int(more[0])), maxParked)
 	a.wake()
 	return true
 }
 
-func (a *Acceptor) leave(c *dialled) {
+// entered notes a link, unless it is nil.
+func (a *Acceptor) entered(l *link) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.sockets, c.socket)
+	if l != nil {
+		a.links[l] = true
+	}
+}
+
+func (a *Acceptor) leave(l *link) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.links, l)
 	a.served--
 }
 
@@ -248,6 +261,9 @@ func (a *Acceptor) begin(ctx context.Context, l *link) *served {
 		return s
 	}
 	s.target = target
+	l.writing.Lock()
+	l.mute = false
+	l.writing.Unlock()
 	a.wg.Go(func() { s.carry(ctx) })
 	return s
 }
@@ -290,7 +306,7 @@ func (s *served) carry(ctx context.Context) {
 func (s *served) writeLast(k kind, text string) {
 	s.link.writing.Lock()
 	defer s.link.writing.Unlock()
-	s.last = true
+	s.last, s.link.mute = true, true
 	if s.link.writeLocked(k, textFrame(text)) != nil {
 		s.link.close()
 	}
@@ -310,6 +326,8 @@ func (s *served) half() {
 // take acts on a frame from the client, of a connection or of the one before.
 func (s *served) take(k kind, b *body) error {
 	switch {
+	case k == kindStill:
+		return nil
 	case s == nil || s.ended:
 		// The client gave up what had ended at the same moment.
 		if k != kindAbort {

@@ -297,6 +297,86 @@ func TestIdleLinks(t *testing.T) {
 	}
 }
 
+// What keeps silent connections from being forgotten on the way disturbs neither those in
+// use nor those that are ready, and has the size by which the gateway knows it.
+func TestStill(t *testing.T) {
+	w := newWorld(t, listen(t, echo))
+	c := w.open()
+	defer c.Close()
+	say := func() {
+		t.Helper()
+		if _, err := io.WriteString(c, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say()
+	for w.links() < 1+minSpare {
+		time.Sleep(time.Millisecond)
+	}
+	later := time.Now().Add(2 * stillAfter)
+	for range 3 {
+		w.opener.mu.Lock()
+		for l := range w.opener.links {
+			if !l.isSilent(later) {
+				t.Error("a link is not silent")
+			}
+			l.still()
+		}
+		ready := len(w.opener.ready)
+		w.opener.mu.Unlock()
+		w.agent.look(later)
+		say()
+		if ready == 0 {
+			t.Fatal("no link is ready")
+		}
+	}
+	if err := roundTrip(c, []byte("the rest")); err != nil {
+		t.Error(err)
+	}
+	for range 10 {
+		c := w.open()
+		if err := roundTrip(c, []byte("hello")); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+}
+
+func TestStillSize(t *testing.T) {
+	a, b := tcpPair(t)
+	client, agent := identity(t), identity(t)
+	go func() {
+		l, err := newLink(t.Context(), b, b, agent.config(client.Fingerprint()), true, &buffers{})
+		if err == nil {
+			readHeader(l.rw)
+			b.Close()
+		}
+	}()
+	counted := &countingConn{Conn: a}
+	l, err := newLink(t.Context(), counted, a, client.config(agent.Fingerprint()), false, &buffers{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := counted.n
+	l.still()
+	if got := counted.n - before; got != Still {
+		t.Errorf("got %d bytes, want %d", got, Still)
+	}
+}
+
+type countingConn struct {
+	net.Conn
+	n int
+}
+
+func (c *countingConn) Write(p []byte) (int, error) {
+	c.n += len(p)
+	return c.Conn.Write(p)
+}
+
 // Closing the opener ends what waits.
 func TestCloseEndsConnections(t *testing.T) {
 	w := newWorld(t, listen(t, echo))

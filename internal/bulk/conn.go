@@ -169,6 +169,9 @@ func (c *Conn) nextLocked() error {
 		return c.err()
 	}
 	c.body.left = n
+	if k == kindStill {
+		return nil
+	}
 	c.reached = true
 	if k.ends() {
 		c.reached = k != kindRefused

@@ -17,6 +17,7 @@ const (
 	kindRefused kind = 5 // agent: the target was not reached; ends this direction
 	kindAsk     kind = 6 // client: say whether the target was reached
 	kindReached kind = 7 // agent: it was
+	kindStill   kind = 8 // nothing; keeps what is between the ends from forgetting them
 )
 
 const (
@@ -28,6 +29,10 @@ const (
 	// maxReason bounds the text of an abort or a refusal, in bytes.
 	maxReason = 512
 )
+
+// Still is the size of a frame without a payload on the wire: what passes in this size
+// shows no use of the connection.
+const Still = recordHeader + headerSize + 1 + 16
 
 // errFrame is the error of a peer that does not keep to the protocol.
 var errFrame = errors.New("peer broke the protocol")
@@ -46,7 +51,7 @@ func header(b [headerSize]byte) (k kind, n int, err error) {
 		limit = maxPayload
 	case kindAbort, kindRefused:
 		limit = maxReason
-	case kindEnd, kindAsk, kindReached:
+	case kindEnd, kindAsk, kindReached, kindStill:
 	default:
 		return 0, 0, fmt.Errorf("%w: frame of unknown kind %d", errFrame, k)
 	}

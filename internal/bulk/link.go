@@ -24,8 +24,31 @@ type link struct {
 	gather *gather // nil in tests without TLS
 	pool   *buffers
 
-	writing sync.Mutex
 	once    sync.Once
+	writing sync.Mutex // guards what follows
+	wrote   time.Time
+	mute    bool // nothing may be written now but the next frame in turn
+}
+
+// stillAfter is how long an end may write nothing: proxies forget what is silent.
+const stillAfter = 25 * time.Second
+
+// isSilent reports whether it is time to write something.
+func (l *link) isSilent(now time.Time) bool {
+	if !l.writing.TryLock() {
+		return false // something is being written
+	}
+	defer l.writing.Unlock()
+	return !l.mute && now.Sub(l.wrote) > stillAfter
+}
+
+// still writes a frame that means nothing.
+func (l *link) still() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if !l.mute && l.writeLocked(kindStill, textFrame("")) != nil {
+		l.close()
+	}
 }
 
 // newLink makes a link of a connection that the gateway will pair, once both ends have
@@ -37,7 +60,8 @@ func newLink(ctx context.Context, conn, socket net.Conn, config *tls.Config, ser
 		make = tls.Server
 	}
 	t := make(g, config)
-	l := &link{socket: socket, rw: t, gather: g, pool: pool}
+	// The agent has nothing to say before the client has.
+	l := &link{socket: socket, rw: t, gather: g, pool: pool, wrote: time.Now(), mute: server}
 	if err := t.HandshakeContext(ctx); err != nil {
 		l.close()
 		return nil, fmt.Errorf("handshake between the ends: %w", err)
@@ -56,6 +80,7 @@ func (l *link) write(k kind, b []byte) error {
 }
 
 func (l *link) writeLocked(k kind, b []byte) error {
+	l.wrote = time.Now()
 	putHeader(b, k, len(b)-headerSize)
 	if l.gather == nil {
 		_, err := l.rw.Write(b)

@@ -261,6 +261,11 @@ func (o *Opener) keep() {
 			o.mu.Lock()
 			o.shrinkLocked(now)
 			o.growLocked()
+			for l := range o.links {
+				if l.isSilent(now) {
+					o.wg.Go(l.still)
+				}
+			}
 			o.mu.Unlock()
 		}
 	}
