@@ -31,6 +31,7 @@ func (s *live) tick(now time.Time) {
 		s.startAgain(now)
 	}
 	s.keepLinks(now)
+	s.unhush(now)
 	s.flush()
 	if s.bulk != nil {
 		s.bulk.expire(now)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,45 @@ func TestOpenForwardIsInUse(t *testing.T) {
 
 // A client that has ended its Port session is not waited for with what it did not
 // acknowledge: it will not come back.
+// AWS's client dies of whatever comes while it sets up its multiplexer.
+func TestForwardsClientHearsNothingAfterTheHandshake(t *testing.T) {
+	const own = `{"ClientVersion":"1.2.700.0","ProcessedClientActions":[{"ActionType":"SessionType","ActionStatus":1,"ActionResult":{"Streams":1},"Error":""}],"Errors":null}`
+	const theirs = `{"ClientVersion":"1.2.694.0","ProcessedClientActions":[{"ActionType":"SessionType","ActionStatus":1,"ActionResult":null,"Error":""}],"Errors":null}`
+	for _, test := range []struct {
+		name, answer string
+		hold         time.Duration
+		speaks, want bool
+	}{
+		{"until it speaks", theirs, time.Hour, true, true},
+		{"while it is silent", theirs, time.Hour, false, false},
+		{"not for ever", theirs, 50 * time.Millisecond, false, true},
+		{"unless it is ours", own, time.Hour, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.CloseHold = test.hold })
+			_, _, agent, client := w.pair(func(r *StartRequest) {
+				r.Session.SessionType, r.Options = "Port", Options{}
+			})
+			client.send(wire.PayloadHandshakeResponse, test.answer)
+			eventually(t, "answer", func() bool { return client.settled() })
+			agent.send(wire.PayloadHandshakeComplete, `{"HandshakeTimeToComplete":1,"CustomerMessage":""}`)
+			eventually(t, "handshake", func() bool { return agent.settled() })
+			agent.say("early")
+			if test.speaks {
+				client.say("stream")
+			}
+			if test.want {
+				client.wantText("early output", "early")
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+			if got := client.text(); strings.Contains(got, "early") {
+				t.Errorf("client was sent %q while it cannot take it", got)
+			}
+		})
+	}
+}
+
 func TestClientThatEndedItsForwardIsNotAwaited(t *testing.T) {
 	w := newWorld(t)
 	a, id, agent, client := w.pair(func(r *StartRequest) {

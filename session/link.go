@@ -174,7 +174,7 @@ func (s *live) wakeLocked() {
 
 // idleLocked reports whether something waits for a link that nobody writes to.
 func (s *live) idleLocked(l *link) bool {
-	return l != nil && !l.gone && !l.writing && !s.closed && s.toward(l).unwritten()
+	return l != nil && !l.gone && !l.writing && !s.closed && !s.silentLocked(l) && s.toward(l).unwritten()
 }
 
 // write writes what is meant for a link's peer, as long as there is something.
@@ -207,7 +207,7 @@ const passBytes = 8 << 10
 // writeNextLocked writes one message to a link, with mu let go meanwhile. It reports
 // false when there is none, or the link is gone.
 func (s *live) writeNextLocked(l *link) bool {
-	if l.gone || s.closed {
+	if l.gone || s.closed || s.silentLocked(l) {
 		return false
 	}
 	o, ok := s.toward(l).take()
@@ -226,6 +226,7 @@ func (s *live) writeNextLocked(l *link) bool {
 	}
 	if o.payload == wire.PayloadHandshakeComplete && l.role == roleClient {
 		s.handshakeDone = s.g.now()
+		s.hushLocked()
 	}
 	if s.cause.Load() != nil {
 		s.settled.Broadcast()

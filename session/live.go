@@ -70,6 +70,8 @@ type live struct {
 	agentEnded     bool // the agent said that there is nothing more to come
 	complete       *wire.TaskComplete
 	handshakeDone  time.Time // when the client was sent HandshakeComplete
+	ownClient      bool      // the client of a Port session is ours
+	hushed         bool      // see hush.go
 	paused         bool      // the agent was asked to pause
 	agentAt        time.Time // since when the agent is away, or when the session opened
 	clientAt       time.Time // the same for the client

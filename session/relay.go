@@ -71,8 +71,12 @@ func (s *live) enterTurnLocked(f *flow, data []byte) {
 	s.mu.Unlock()
 	data, ok := s.tap(f == &s.out, h, data)
 	s.mu.Lock()
-	if ok && !s.closed {
-		f.push(data)
+	if !ok || s.closed {
+		return
+	}
+	f.push(data)
+	if f == &s.in {
+		s.hearLocked(h)
 	}
 }
 
