@@ -118,6 +118,19 @@ func (m *memory) Append(_ context.Context, r audit.Record) (audit.Record, error)
 	return r, nil
 }
 
+// lastOf returns the newest audit record about a session. Nodes that come and go write
+// others meanwhile.
+func (m *memory) lastOf(id string) audit.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range slices.Backward(m.records) {
+		if r.Session == id {
+			return r
+		}
+	}
+	return audit.Record{}
+}
+
 func (m *memory) row(id string) Session {
 	m.mu.Lock()
 	defer m.mu.Unlock()

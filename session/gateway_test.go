@@ -48,7 +48,7 @@ func TestShellFromStartToExit(t *testing.T) {
 	if diff := cmp.Diff([]string{audit.EventSessionStart, audit.EventSessionEnd}, w.store.events(id)); diff != "" {
 		t.Errorf("audit (-want +got):\n%s", diff)
 	}
-	if got := w.store.records[len(w.store.records)-1].Details["exit_status"]; got != "3" {
+	if got := w.store.lastOf(id).Details["exit_status"]; got != "3" {
 		t.Errorf("audited exit status: got %q, want 3", got)
 	}
 	eventually(t, "acknowledgement of the report", func() bool { return a.acked() == 1 })
