@@ -68,6 +68,15 @@ func (e *execution) signal(sig syscall.Signal) {
 	}
 }
 
+// closeOutput lets the program find a broken pipe when it writes next.
+func (e *execution) closeOutput() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.started != nil { // there was output already, or nobody would have stopped taking it
+		e.started.CloseRead()
+	}
+}
+
 // runs notes that the program runs.
 func (e *execution) runs(p *shell.Process) {
 	e.mu.Lock()
@@ -88,6 +97,8 @@ func (s *session) execControl(b []byte) {
 	switch c.Op {
 	case wire.ExecEOF:
 		s.exec.stdin.end()
+	case wire.ExecNoOutput:
+		s.exec.closeOutput()
 	case wire.ExecSignal:
 		if sig := signalNumber(c.Signal); sig != 0 {
 			s.exec.signal(sig)

@@ -47,7 +47,6 @@ type connection struct {
 	places chan struct{} // one per channel
 
 	mu       sync.Mutex
-	sealed   bool // no more sessions, at the client's wish
 	sessions map[*sessionChannel]struct{}
 	forwards map[target]*forward
 	notices  []string // to be said in the next session
@@ -208,11 +207,6 @@ func (c *connection) answerRequests() {
 		ok := false
 		switch r.Type {
 		case "keepalive@openssh.com":
-			ok = true
-		case "no-more-sessions@openssh.com":
-			c.mu.Lock()
-			c.sealed = true
-			c.mu.Unlock()
 			ok = true
 		case "tcpip-forward", "streamlocal-forward@openssh.com":
 			c.notice("Forwards from the node to you (-R) are not offered here; forwards from you to the node (-L, -D) are.")

@@ -17,7 +17,9 @@ import (
 )
 
 const (
-	serverVersion = "SSH-2.0-Sallyport"
+	// serverVersion begins as it does because OpenSSH's client tells only servers of that
+	// name when nobody takes its output any more (eow@openssh.com).
+	serverVersion = "SSH-2.0-OpenSSH_compatible_Sallyport"
 	// maxTries bounds the keys that are refused in one connection: agents offer many.
 	// maxOffers bounds all questions about keys, those answered well included.
 	maxTries  = 10

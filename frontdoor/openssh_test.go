@@ -50,6 +50,10 @@ func TestOpenSSHCommands(t *testing.T) {
 		r := w.run(strings.NewReader(big), "ssh", "-F", cfg, "frontend-1@gateway", "sha256sum")
 		w.want(r, sum(big)+"  -\n")
 	})
+	t.Run("a reader that leaves", func(t *testing.T) {
+		r := w.run(nil, "sh", "-c", "ssh -F "+cfg+" frontend-1@gateway yes | head -1")
+		w.want(r, "y\n")
+	})
 	t.Run("shell from a pipe", func(t *testing.T) {
 		r := w.run(strings.NewReader("echo one\nexit 3\n"), "ssh", "-F", cfg, "-T", "frontend-1@gateway")
 		if r.stdout != "one\n" || r.status != 3 {

@@ -364,6 +364,8 @@ func (p *program) sendEvents(ctx context.Context, ours bool) {
 			switch {
 			case e.size != nil:
 				p.sendSize(ctx, *e.size)
+			case ours && e.noOutput:
+				p.sendControl(ctx, wire.ExecControl{Op: wire.ExecNoOutput})
 			case ours:
 				p.sendControl(ctx, wire.ExecControl{Op: wire.ExecSignal, Signal: e.signal})
 			}

@@ -45,22 +45,16 @@ type sessionChannel struct {
 
 // event is something for the program beside its input.
 type event struct {
-	size   *wire.TerminalSize
-	signal string
+	size     *wire.TerminalSize
+	signal   string
+	noOutput bool
 }
 
 func (c *connection) serveSession(nc ssh.NewChannel) {
 	s := &sessionChannel{c: c, done: make(chan struct{}), events: make(chan event, maxWaiting)}
 	c.mu.Lock()
-	sealed := c.sealed
-	if !sealed {
-		c.sessions[s] = struct{}{}
-	}
+	c.sessions[s] = struct{}{}
 	c.mu.Unlock()
-	if sealed {
-		nc.Reject(ssh.Prohibited, "the client said that there would be no more sessions")
-		return
-	}
 	defer func() {
 		c.mu.Lock()
 		delete(c.sessions, s)
@@ -134,6 +128,8 @@ func (s *sessionChannel) request(r *ssh.Request) bool {
 		return s.resize(r.Payload)
 	case "signal":
 		return s.signal(r.Payload)
+	case "eow@openssh.com": // the client's own output is closed: ssh NODE yes | head
+		return s.started && s.queue(event{noOutput: true})
 	}
 	return false
 }

@@ -124,7 +124,7 @@ func (e *program) controls(fromAgent bool, payload []byte) bool {
 		return false
 	}
 	switch c.Op {
-	case wire.ExecEOF, wire.ExecSignal:
+	case wire.ExecEOF, wire.ExecSignal, wire.ExecNoOutput:
 		return !fromAgent
 	case wire.ExecExit:
 		return fromAgent

@@ -81,9 +81,12 @@ const (
 
 // Operations of an ExecControl.
 const (
-	ExecEOF    = "eof"    // client to agent: no more input
-	ExecSignal = "signal" // client to agent: Signal is its name without SIG
-	ExecExit   = "exit"   // agent to client, after all output: Status, or Signal
+	// ExecNoOutput, client to agent: nobody takes output any more; a program on pipes gets
+	// a broken one.
+	ExecNoOutput = "no-output"
+	ExecEOF      = "eof"    // client to agent: no more input
+	ExecSignal   = "signal" // client to agent: Signal is its name without SIG
+	ExecExit     = "exit"   // agent to client, after all output: Status, or Signal
 )
 
 // ExecControl is what the ends of an Exec tell each other besides data.

@@ -258,6 +258,14 @@ func (p *Process) CloseWrite() {
 	}
 }
 
+// CloseRead takes no more of the program's output where that is no terminal: the program
+// finds a broken pipe.
+func (p *Process) CloseRead() {
+	if p.in != p.out {
+		p.out.Close()
+	}
+}
+
 // TryWrite types as much of b as the terminal takes without waiting, and returns how
 // much that was. It must not be called while a Write is under way.
 func (p *Process) TryWrite(b []byte) int {
