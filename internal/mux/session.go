@@ -70,6 +70,7 @@ type Session struct {
 	mu      sync.Mutex
 	room    *sync.Cond // on mu: something was read, or the session is over
 	streams map[uint32]*Stream
+	serving int    // Accepts that run, also for streams that are gone
 	last    uint32 // number of the last stream opened here
 	unread  int    // bytes of all streams
 	err     error  // why the session is over
@@ -84,6 +85,7 @@ type input struct {
 	h    header
 	left int    // bytes of data still to come
 	ctl  []byte // data of a frame that is no PSH
+	size int    // of what Receive was given
 }
 
 // New makes a session.
@@ -193,6 +195,7 @@ func (s *Session) sendLocked(cmd byte, stream uint32, data []byte) error {
 // Receive takes bytes of the peer, whose slice the session keeps. It blocks while too
 // much is unread, but never for sending. An error is for good.
 func (s *Session) Receive(b []byte) error {
+	s.in.size = len(b)
 	for len(b) > 0 {
 		var err error
 		if s.in.left > 0 {
@@ -262,7 +265,7 @@ func (s *Session) data(id uint32, b []byte) error {
 	if st == nil {
 		return nil
 	}
-	return st.arriveLocked(b)
+	return st.arriveLocked(b, len(b) < s.in.size/2)
 }
 
 // control acts on a frame that is no data.
@@ -300,6 +303,7 @@ func (s *Session) control(h header, data []byte) error {
 
 // acceptLocked begins a stream of the peer. One too many is refused, in its own
 // goroutine since Receive must not send; a peer that goes on all the same is no peer.
+// Streams that the peer gave up count for as long as their targets are being dialled.
 func (s *Session) acceptLocked(id uint32) error {
 	_, open := s.streams[id]
 	switch {
@@ -309,13 +313,15 @@ func (s *Session) acceptLocked(id uint32) error {
 		return fmt.Errorf("%w: the peer opens streams", ErrProtocol)
 	case open:
 		return fmt.Errorf("%w: stream %d is open", ErrProtocol, id)
-	case len(s.streams) >= 2*s.cfg.Streams:
+	case s.serving >= 2*s.cfg.Streams:
 		return errLimit
 	}
 	st := newStream(s, id)
-	full := len(s.streams) >= s.cfg.Streams
+	full := s.serving >= s.cfg.Streams
 	s.streams[id] = st
+	s.serving++
 	s.accepts.Go(func() {
+		defer s.served()
 		if full {
 			st.Refuse(errLimit.Error())
 			return
@@ -323,4 +329,10 @@ func (s *Session) acceptLocked(id uint32) error {
 		s.cfg.Accept(st)
 	})
 	return nil
+}
+
+func (s *Session) served() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving--
 }

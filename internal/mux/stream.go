@@ -20,6 +20,7 @@ type Stream struct {
 	// All guarded by the session's mu.
 	changed  *sync.Cond
 	chunks   [][]byte // received and unread
+	gathers  bool     // the last of chunks is a copy, which small pieces are added to
 	unread   int      // bytes of chunks
 	owed     int      // bytes read whose room the peer has not been told of
 	received int64
@@ -36,20 +37,36 @@ func newStream(s *Session, id uint32) *Stream {
 	return st
 }
 
-// arriveLocked keeps what the peer sent until it is read.
-func (st *Stream) arriveLocked(b []byte) error {
+// copied bounds a chunk of bytes that came in small pieces.
+const copied = 4 << 10
+
+// arriveLocked keeps what the peer sent until it is read. Where small is set, b is a small
+// part of what it came in, which must not be kept for it.
+func (st *Stream) arriveLocked(b []byte, small bool) error {
 	if st.eof || st.err != nil {
 		return nil
 	}
 	if st.s.cfg.Extended && st.unread+st.owed+len(b) > st.s.cfg.Window {
 		return fmt.Errorf("%w: window of stream %d exceeded", ErrProtocol, st.id)
 	}
-	st.chunks = append(st.chunks, b)
+	st.keepLocked(b, small)
 	st.unread += len(b)
 	st.received += int64(len(b))
 	st.s.unread += len(b)
 	st.changed.Broadcast()
 	return nil
+}
+
+func (st *Stream) keepLocked(b []byte, small bool) {
+	if !small {
+		st.chunks, st.gathers = append(st.chunks, b), false
+		return
+	}
+	if last := len(st.chunks) - 1; last >= 0 && st.gathers && len(st.chunks[last])+len(b) <= copied {
+		st.chunks[last] = append(st.chunks[last], b...)
+		return
+	}
+	st.chunks, st.gathers = append(st.chunks, append([]byte(nil), b...)), true
 }
 
 // finLocked notes that the peer will send no more. In plain smux that ends both ways.
