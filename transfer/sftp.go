@@ -29,6 +29,7 @@ const (
 	fxpWrite    = 6
 	fxpSetstat  = 9
 	fxpFsetstat = 10
+	fxpOpendir  = 11
 	fxpRemove   = 13
 	fxpMkdir    = 14
 	fxpRmdir    = 15
@@ -72,6 +73,7 @@ type file struct {
 	path          string
 	reads         bool // something was read or tried to be
 	writable      bool
+	folder        bool // what is read of it is not told
 	read, written *content
 	refused       string // the first refusal of a write
 	told          bool   // its events have been made
@@ -134,6 +136,11 @@ func (s *SFTP) request(kind byte, b *fields) error {
 	if !s.spoken {
 		return broken("request before the hello")
 	}
+	if b.strange {
+		// Handles can be guessed, and what goes to one before it is given out would be
+		// told of no file.
+		return broken("request of type %d for a handle that was not given out", kind)
+	}
 	if !noted {
 		return nil
 	}
@@ -172,8 +179,9 @@ func (s *SFTP) read(kind byte, b *fields) (r request, noted bool) {
 	case fxpSetstat:
 		r.event = Event{Operation: Setattr, Path: b.path(), Note: attributes(b.uint32())}
 	case fxpFsetstat:
-		s.readFsetstat(b)
-		return r, false
+		return s.readFsetstat(b)
+	case fxpOpendir:
+		return request{kind: fxpOpen, file: &file{path: b.path(), folder: true}}, true
 	case fxpRemove:
 		r.event = Event{Operation: Remove, Path: b.path()}
 	case fxpMkdir:
@@ -220,7 +228,7 @@ func (s *SFTP) readClose(b *fields) (request, bool) {
 }
 
 func (s *SFTP) readWrite(b *fields) (request, bool) {
-	f, offset, data := s.files[string(b.bytes())], int64(b.uint64()), b.bytes()
+	f, offset, data := s.open(b), int64(b.uint64()), b.bytes()
 	if f == nil || b.short {
 		return request{}, false
 	}
@@ -231,15 +239,35 @@ func (s *SFTP) readWrite(b *fields) (request, bool) {
 	return request{kind: fxpWrite, file: f}, true
 }
 
-func (s *SFTP) readFsetstat(b *fields) {
-	f, flags := s.files[string(b.bytes())], b.uint32()
-	if f == nil || flags&attrSize == 0 || f.written == nil {
-		return
+// open reads the handle of an open file.
+func (s *SFTP) open(b *fields) *file {
+	f := s.files[string(b.bytes())]
+	b.strange = b.strange || f == nil
+	return f
+}
+
+func (s *SFTP) readFsetstat(b *fields) (request, bool) {
+	f, flags := s.open(b), b.uint32()
+	if f == nil {
+		return request{}, false
 	}
-	// OpenSSH cuts every upload to what it wrote, in case the file was longer.
-	if size := int64(b.uint64()); size != f.written.next || len(f.written.held) > 0 {
+	if flags&attrSize != 0 && f.setSize(int64(b.uint64())) {
+		flags &^= attrSize
+	}
+	e := Event{Operation: Setattr, Path: f.path, Note: attributes(flags)}
+	return request{kind: fxpFsetstat, event: e}, flags != 0
+}
+
+// setSize reports whether the upload's own event tells all of a size that is set:
+// OpenSSH cuts every upload to what it wrote, in case the file was longer.
+func (f *file) setSize(size int64) bool {
+	switch {
+	case f.written == nil:
+		return f.writable && size == 0
+	case size != f.written.next || len(f.written.held) > 0:
 		f.written.spoil("the file's size was set")
 	}
+	return true
 }
 
 func (s *SFTP) readExtended(b *fields) (r request, noted bool) {
@@ -253,7 +281,7 @@ func (s *SFTP) readExtended(b *fields) (r request, noted bool) {
 	case "lsetstat@openssh.com":
 		r.event = Event{Operation: Setattr, Path: b.path(), Note: attributes(b.uint32())}
 	case "copy-data":
-		from, _, _, to := s.files[string(b.bytes())], b.uint64(), b.uint64(), s.files[string(b.bytes())]
+		from, _, _, to := s.open(b), b.uint64(), b.uint64(), s.open(b)
 		if from == nil || to == nil {
 			return r, false
 		}
@@ -306,7 +334,7 @@ func (s *SFTP) answer(kind byte, b *fields) error {
 	}
 	r, found := s.requests[id]
 	if !found {
-		if kind == fxpData || kind == fxpHandle && !s.mayBeFolder(b) {
+		if kind == fxpData || kind == fxpHandle {
 			return broken("an answer to a request that there is not")
 		}
 		return nil
@@ -314,13 +342,6 @@ func (s *SFTP) answer(kind byte, b *fields) error {
 	delete(s.requests, id)
 	s.names -= r.names()
 	return s.settle(r, kind, b)
-}
-
-// mayBeFolder reports whether a handle that no noted request asked for is none of an
-// open file: then it is a folder's, whose listing is not followed.
-func (s *SFTP) mayBeFolder(b *fields) bool {
-	_, open := s.files[string(b.bytes())]
-	return !open && !b.short
 }
 
 // settle acts on the answer to a request.
@@ -351,6 +372,9 @@ func (s *SFTP) settle(r request, kind byte, b *fields) error {
 }
 
 func (s *SFTP) opened(r request, kind byte, b *fields, failure string) error {
+	if kind != fxpHandle && r.file.folder {
+		return nil
+	}
 	if kind != fxpHandle {
 		r.event.Error = failure
 		if failure == "" {
@@ -502,10 +526,10 @@ func packetLength(b []byte) (n int, whole bool, err error) {
 }
 
 // fields reads the fields of a packet. short is set when they are cut; then zero values
-// are read.
+// are read. strange is set by a handle that is no open file's.
 type fields struct {
-	rest  []byte
-	short bool
+	rest           []byte
+	short, strange bool
 }
 
 func (f *fields) take(n int) []byte {

@@ -9,10 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/pkg/sftp"
 )
 
@@ -198,6 +200,47 @@ func TestSFTPOrder(t *testing.T) {
 	}
 }
 
+// What is set by the handle of a file is told as what is set by its name.
+func TestSFTPAttributesByHandle(t *testing.T) {
+	set := func(fields ...any) []step {
+		return []step{client(fxpFsetstat, append([]any{2, "h"}, fields...)...), server(fxpStatus, 2, 0, "", "")}
+	}
+	for _, c := range []struct {
+		name  string
+		flags int
+		steps []step
+		want  []Event
+	}{
+		{"rights", fxfRead, set(attrPermissions, 0o4755), []Event{{Operation: Setattr, Path: "f", Note: "permissions"}}},
+		{"owner and times", fxfWrite, set(attrOwner|attrTimes, 0, 0, 1, 1), []Event{{Operation: Setattr, Path: "f", Note: "owner, times"}}},
+		{"size of what was not written", fxfWrite, set(attrSize, int64(5)), []Event{{Operation: Setattr, Path: "f", Note: "size"}}},
+		{"an empty upload", fxfWrite, set(attrSize, int64(0)), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			events, err := play(append(opened(c.flags), c.steps...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			events = slices.DeleteFunc(events, func(e Event) bool { return e.Operation == Upload })
+			if diff := cmp.Diff(c.want, events, cmpopts.EquateEmpty()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Listings are not told, however they end.
+func TestSFTPFolders(t *testing.T) {
+	events, err := play(append(hello[:2:2],
+		client(fxpOpendir, 1, "d"), server(fxpHandle, 1, "h"), client(fxpClose, 2, "h"), server(fxpStatus, 2, 0, "", ""),
+		client(fxpOpendir, 3, "none"), server(fxpStatus, 3, 2, "", ""),
+		client(fxpOpendir, 4, "d"), server(fxpHandle, 4, "h"),
+	))
+	if err != nil || len(events) != 0 {
+		t.Errorf("got %+v, %v, want no events", events, err)
+	}
+}
+
 // Ends that could make the gateway believe something else than each other cannot go on.
 func TestSFTPAttacks(t *testing.T) {
 	for _, c := range []struct {
@@ -211,6 +254,11 @@ func TestSFTPAttacks(t *testing.T) {
 		{"more data than asked for", append(opened(fxfRead), client(fxpRead, 5, "h", int64(0), 2), server(fxpData, 5, "secret"))},
 		{"data after the end", append(opened(fxfRead), client(fxpRead, 5, "h", int64(0), 9), client(fxpClose, 6, "h"), server(fxpStatus, 6, 0, "", ""), server(fxpData, 5, "x"))},
 		{"a handle given out twice", append(opened(fxfRead), client(fxpOpen, 2, "g", fxfRead, 0), server(fxpHandle, 2, "h"))},
+		{"a write to a handle that is guessed", append(hello[:2:2], client(fxpOpen, 1, "f", fxfWrite, 0), client(fxpWrite, 2, "h", int64(0), "unseen"))},
+		{"a write after the end", append(opened(fxfWrite), client(fxpClose, 2, "h"), client(fxpWrite, 3, "h", int64(0), "unseen"))},
+		{"rights set by a handle that is guessed", append(hello[:2:2], client(fxpOpen, 1, "f", fxfRead, 0), client(fxpFsetstat, 2, "h", attrPermissions, 0o4755))},
+		{"a copy to a handle that is guessed", append(opened(fxfRead), client(fxpOpen, 2, "g", fxfWrite, 0), client(fxpExtended, 3, "copy-data", "h", int64(0), int64(9), "i", int64(0)))},
+		{"a handle that nobody asked for", append(hello[:2:2], server(fxpHandle, 1, "h"))},
 		{"a huge packet", append(hello, step{false, []byte{0xff, 0xff, 0xff, 0xff, fxpWrite}})},
 		{"a cut packet", append(hello, client(fxpOpen, 1))},
 		{"an endless handle", append(hello, client(fxpOpen, 1, "f", fxfRead, 0), server(fxpHandle, 1, strings.Repeat("h", 257)))},
