@@ -133,6 +133,16 @@ func checkDropped(uid, gid uint32, groups []uint32) error {
 // private gives the session a keyring of its own in place of the agent's.
 func private() { unix.KeyctlJoinSessionKeyring("") }
 
+// shutMemory keeps this process's memory from its own user. Whoever may write files may
+// not, by /proc/self/mem, run code: policies tell file transfers from commands. (Root can
+// still.)
+func shutMemory() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("shutting the memory: %w", err)
+	}
+	return nil
+}
+
 // kernelAction is at least the kernel's struct sigaction, on any processor: all zero is
 // the default.
 type kernelAction [8]uint64

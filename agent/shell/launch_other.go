@@ -53,4 +53,7 @@ func dropTo(uid, gid uint32, groups []uint32) error {
 
 func private() {}
 
+// shutMemory has nothing to do where memory is no file.
+func shutMemory() error { return nil }
+
 func resetSignals() { signal.Reset() }

@@ -508,6 +508,12 @@ func TestFilesAs(t *testing.T) {
 	if f, err := client.Open(secret); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("got %v, %v, want permission denied", f, err)
 	}
+	// Who may only transfer files must not write code into the file server.
+	for _, file := range []string{"/proc/self/mem", "/proc/thread-self/mem"} {
+		if f, err := client.OpenFile(file, os.O_RDWR); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s: got %v, %v, want permission denied", file, f, err)
+		}
+	}
 	p.CloseWrite()
 	client.Close()
 	<-p.Exited()

@@ -15,15 +15,23 @@ import (
 // output, with the rights of the user that it runs as, from the directory it is
 // started in. It returns the exit status.
 func serveFiles() int {
-	server, err := sftp.NewServer(standardStreams{})
+	err := shutMemory()
 	if err == nil {
-		err = server.Serve()
+		err = serveSFTP()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintln(os.Stderr, "sallyport: serving files:", err)
 		return 1
 	}
 	return 0
+}
+
+func serveSFTP() error {
+	server, err := sftp.NewServer(standardStreams{})
+	if err != nil {
+		return err
+	}
+	return server.Serve()
 }
 
 // withoutAddressSpace leaves out the one limit under which no Go program starts: it
