@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -173,5 +174,45 @@ func TestAuditOfRoleTokens(t *testing.T) {
 			t.Errorf("got %d %s and %d records, want %d", got.status, got.body, count(), want)
 		}
 		h.advance(31 * 60e9)
+	}
+}
+
+// The audit log tells where forwards led, or would have, who sessions ran as and what.
+func TestAuditTellsWhereSessionsLead(t *testing.T) {
+	r := newRestricted(t)
+	carol := r.user("carol", nil, forwardsOnly)
+	const socket = "Sallyport-StartPortForwardingSessionToNodeSocket"
+	for _, test := range []struct {
+		name string
+		who  identity.Credentials
+		body string
+		want map[string]string // of the decision on the start
+		runs string            // in the record of the session's start
+	}{
+		{"a host", carol, `{"Target":"NODE","DocumentName":"FORWARD","Parameters":{"host":["DB.Internal."],"portNumber":["5432"]}}`,
+			map[string]string{"RemoteHost": "db.internal", "RemotePort": "5432"}, ""},
+		{"an address", carol, `{"Target":"NODE","DocumentName":"FORWARD","Parameters":{"host":["::ffff:10.0.0.7"]}}`,
+			map[string]string{"RemoteHost": "10.0.0.7", "RemoteAddress": "10.0.0.7", "RemotePort": "80"}, ""},
+		{"a refusal", carol, `{"Target":"OTHER","DocumentName":"FORWARD","Parameters":{"host":["db"]}}`,
+			map[string]string{"RemoteHost": "db"}, ""},
+		{"a socket", r.admin, `{"Target":"NODE","DocumentName":"` + socket + `","Parameters":{"unixSocket":["/run/docker.sock"]}}`,
+			map[string]string{"RemoteSocket": "/run/docker.sock"}, ""},
+		{"a login", r.admin, `{"Target":"NODE","RunAs":"root"}`, map[string]string{"RunAsUser": "root"}, ""},
+		{"a command", r.admin, `{"Target":"NODE","DocumentName":"AWS-StartInteractiveCommand","Parameters":{"command":["uptime"]}}`,
+			map[string]string{"RunAsUser": ""}, "uptime"},
+	} {
+		got := r.startSession(test.who, test.body)
+		details := r.last(audit.EventDecision, "ssm:StartSession").Details
+		for key, want := range test.want {
+			if details[key] != want {
+				t.Errorf("%s: got %s %q, want %q", test.name, key, details[key], want)
+			}
+		}
+		if got.status != http.StatusOK {
+			continue
+		}
+		if begun := r.last(audit.EventSessionStart, "").Details["command"]; begun != test.runs {
+			t.Errorf("%s: got the command %q, want %q", test.name, begun, test.runs)
+		}
 	}
 }

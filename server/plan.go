@@ -155,6 +155,14 @@ func (p *plan) commands() *document.CommandProperties {
 	return p.resolved.Commands[p.platform()]
 }
 
+// commandLine is what the session runs; empty for shells and ports.
+func (p *plan) commandLine() string {
+	if commands := p.commands(); commands != nil {
+		return commands.Commands
+	}
+	return ""
+}
+
 // elevated reports whether the document makes the session run as root.
 func (p *plan) elevated() bool {
 	commands := p.commands()

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"sallyport.dev/access"
 	"sallyport.dev/document"
@@ -132,6 +133,7 @@ func (c *Call) checkStart(ctx context.Context, in StartInput) (p *plan, known bo
 	}
 	c.checked = true
 	c.Node, c.Document = n.ID, p.name()
+	c.tellPlan(p)
 	for key, values := range in.Context {
 		c.SetContext(key, values...)
 	}
@@ -142,6 +144,23 @@ func (c *Call) checkStart(ctx context.Context, in StartInput) (p *plan, known bo
 		return nil, known, wrong
 	}
 	return p, known, c.checkMore(ctx, in, p)
+}
+
+// tellPlan puts into the audit record where the session leads and whom it runs as. Those
+// are no secrets, as other parameters may be.
+func (c *Call) tellPlan(p *plan) {
+	details := c.inputDetails()
+	if details == nil {
+		return
+	}
+	if p.remote != nil {
+		for key, values := range p.remote.Context() {
+			details[strings.TrimPrefix(key, "sallyport:")] = values[0]
+		}
+	}
+	if login := p.loginKey(); login != "" && login != access.DefaultLogin {
+		details["RunAsUser"] = login
+	}
 }
 
 // Actions that a session needs beside ssm:StartSession.
@@ -186,7 +205,7 @@ func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, erro
 		Start:   start,
 		Options: session.Options{
 			NodeName: p.node.DisplayName(), Record: record, RecordInput: c.Server.config.RecordInput,
-			KeepInUse: p.document.Inputs.IdleSessionTimeout == "",
+			KeepInUse: p.document.Inputs.IdleSessionTimeout == "", Command: p.commandLine(),
 		},
 	}, nil
 }

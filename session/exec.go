@@ -210,23 +210,20 @@ func (s *live) finishTransfers() {
 }
 
 // details are what the audit log says of the session's start.
-func (e *program) details() map[string]string {
-	if e == nil {
-		return nil
-	}
+func (s *live) details() map[string]string {
 	d := map[string]string{}
-	switch {
-	case e.Subsystem != "":
-		d["subsystem"] = e.Subsystem
-	case e.Command != "":
-		d["command"] = e.Command
+	if s.opts.Command != "" {
+		d["command"] = s.opts.Command
 	}
-	if len(e.Command) > maxShownCommand {
-		digest := sha256.Sum256([]byte(e.Command))
-		d["command"] = strings.ToValidUTF8(e.Command[:maxShownCommand], "") + "…"
+	if len(s.opts.Command) > maxShownCommand {
+		digest := sha256.Sum256([]byte(s.opts.Command))
+		d["command"] = strings.ToValidUTF8(s.opts.Command[:maxShownCommand], "") + "…"
 		d["command_sha256"] = hex.EncodeToString(digest[:])
 	}
-	if e.ForwardAgent {
+	if s.exec != nil && s.exec.Subsystem != "" {
+		d["subsystem"] = s.exec.Subsystem
+	}
+	if s.exec != nil && s.exec.ForwardAgent {
 		d["forward_agent"] = "true"
 	}
 	return d

@@ -16,8 +16,8 @@ type Options struct {
 	NodeName    string `json:"node_name,omitempty"` // as people call the node; for the recording
 	Record      bool   `json:"record,omitempty"`
 	RecordInput bool   `json:"record_input,omitempty"`
-	// Command is the command line that the session runs, for the recording; empty for a
-	// shell. The gateway sets it.
+	// Command is the command line that the session runs, for the recording and the audit
+	// log; empty for a shell. That of the task's Exec is put in.
 	Command string `json:"command,omitempty"`
 	// KeepInUse says that the keep-alives of the client's multiplexer show that the
 	// session is in use.

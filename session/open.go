@@ -79,7 +79,7 @@ func (s *live) writeUp(ctx context.Context, store func(context.Context, Session)
 	var stored error
 	var wg sync.WaitGroup
 	wg.Go(func() { stored = store(ctx, s.row) })
-	audited := s.g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, s.exec.details())
+	audited := s.g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, s.details())
 	wg.Wait()
 	if stored != nil && audited == nil { // the log must not leave it open
 		s.g.audit(context.WithoutCancel(ctx), audit.EventSessionEnd, s.row, clip(stored.Error()), nil)
