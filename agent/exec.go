@@ -161,7 +161,7 @@ func (s *session) runs(proc *shell.Process, e shell.Exec) {
 // execOf is the Exec that was asked for, as far as the document allows it.
 func (s *session) execOf(p plan) (shell.Exec, error) {
 	in := s.start.Exec
-	e := shell.Exec{Command: in.Command, Environment: in.Environment}
+	e := shell.Exec{Command: in.Command, Words: in.Words, Environment: in.Environment}
 	switch in.Subsystem {
 	case "":
 	case subsystemSFTP:

@@ -84,6 +84,12 @@ func TestExec(t *testing.T) {
 		"shell":      {exec: wire.Exec{}, in: "echo $0 $((6*7))\nexit 3\n", out: "-sh 42\n", want: wire.ExecControl{Op: "exit", Status: 3}},
 		"no command": {exec: wire.Exec{Command: "no-such-program 2>/dev/null"}, want: wire.ExecControl{Op: "exit", Status: 127}},
 		"unread":     {exec: wire.Exec{Command: "exec <&-; echo deaf"}, in: "nobody reads this", out: "deaf\n", want: wire.ExecControl{Op: "exit"}},
+		"words":      {exec: wire.Exec{Command: `printf '%s,' '$HOME' "a b" ;`, Words: true}, out: "$HOME,a b,;,", want: wire.ExecControl{Op: "exit"}},
+		"words read": {exec: wire.Exec{Command: "cat", Words: true}, in: "one\n", out: "one\n", want: wire.ExecControl{Op: "exit"}},
+		"words, no program": {
+			exec: wire.Exec{Command: "./no-such-program x", Words: true},
+			errs: "Unable to start command: executing ./no-such-program: no such file or directory\n", want: wire.ExecControl{Op: "exit", Status: 127},
+		},
 		"environment": {
 			exec: wire.Exec{Command: `echo "$LC_ALL,$LD_PRELOAD,$PATH,$SSH_AUTH_SOCK"`, Environment: map[string]string{
 				"LC_ALL": "C", "LD_PRELOAD": "/tmp/evil.so", "PATH": "/tmp", "SSH_AUTH_SOCK": "/tmp/evil"}},

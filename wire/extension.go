@@ -52,6 +52,9 @@ type ForwardRules struct {
 type Exec struct {
 	// Command is a line for the user's login shell; empty for that shell itself.
 	Command string `json:"Command,omitempty"`
+	// Words has Command split into words and run without a shell, as a session of type
+	// NonInteractiveCommands without an Exec does.
+	Words bool `json:"Words,omitempty"`
 	// Subsystem is sftp for file transfer, served by the agent itself; else empty.
 	Subsystem string `json:"Subsystem,omitempty"`
 	// Environment are variables that the gateway's allow-list has let through.

@@ -13,15 +13,10 @@ import (
 // as a shell would split it and the program is looked up in the user's own path. With
 // separate, errors are read apart from output (ReadError).
 func (o Options) Command(u User, line string, separate bool) (*Process, error) {
-	argv, err := split(line)
+	run, err := o.words(u, line)
 	if err != nil {
 		return nil, err
 	}
-	path, err := lookup(o.login(u).path, argv[0])
-	if err != nil {
-		return nil, err
-	}
-	run := program{path: path, args: argv, env: []string{"TERM=" + defaultTerm}}
 	out, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -40,6 +35,19 @@ func (o Options) Command(u User, line string, separate bool) (*Process, error) {
 		return nil, errors.Join(err, out.Close(), closeAny(errs))
 	}
 	return newProcess(started, nil, out, errs), nil
+}
+
+// words is the program that a line names, with its arguments.
+func (o Options) words(u User, line string) (program, error) {
+	argv, err := split(line)
+	if err != nil {
+		return program{}, err
+	}
+	path, err := lookup(o.login(u).path, argv[0])
+	if err != nil {
+		return program{}, err
+	}
+	return program{path: path, args: argv, env: []string{"TERM=" + defaultTerm}}, nil
 }
 
 func closeAny(f *os.File) error {

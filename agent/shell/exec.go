@@ -11,6 +11,8 @@ import (
 type Exec struct {
 	// Command is a line for the user's login shell; empty for that shell itself.
 	Command string
+	// Words has Command split as a shell would, and run without one.
+	Words bool
 	// SFTP serves files in the place of both.
 	SFTP bool
 	// Environment comes on top of the login's; what could change how the login
@@ -25,8 +27,11 @@ type Exec struct {
 // Exec starts the program of e as u. Without a terminal its input, output and errors are
 // pipes.
 func (o Options) Exec(u User, e Exec) (*Process, error) {
-	run := o.program(u, e)
-	run.env = clientEnviron(e.Environment)
+	run, err := o.program(u, e)
+	if err != nil {
+		return nil, err
+	}
+	run.env = append(run.env, clientEnviron(e.Environment)...)
 	if e.AuthSocket != "" {
 		run.env = append(run.env, "SSH_AUTH_SOCK="+e.AuthSocket)
 	}
@@ -37,15 +42,17 @@ func (o Options) Exec(u User, e Exec) (*Process, error) {
 	return o.startPipes(run, u)
 }
 
-func (o Options) program(u User, e Exec) program {
+func (o Options) program(u User, e Exec) (program, error) {
 	switch {
 	case e.SFTP:
-		return program{}
+		return program{}, nil
+	case e.Words:
+		return o.words(u, e.Command)
 	case e.Command == "":
-		return o.loginShell(u)
+		return o.loginShell(u), nil
 	}
 	path := o.shell(u)
-	return program{path: path, args: []string{filepath.Base(path), "-c", e.Command}}
+	return program{path: path, args: []string{filepath.Base(path), "-c", e.Command}}, nil
 }
 
 // startPipes starts a program on three pipes.
