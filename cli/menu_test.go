@@ -39,7 +39,7 @@ type chooser struct {
 
 func (p *chooser) pick(l *picker) (int, error) {
 	for _, line := range append([]string{l.title}, l.lines...) {
-		if strings.ContainsAny(line, "\x1b\x07\x9b\n") {
+		if strings.ContainsAny(line, "\x1b\x07\u009b\n") {
 			p.t.Errorf("the list shows %q", line)
 		}
 	}

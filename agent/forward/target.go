@@ -176,11 +176,9 @@ func (t *Target) addresses(ctx context.Context) ([]netip.Addr, error) {
 // forbidden words the refusal of an address: as AWS's agent does it for an address, with
 // both where a name was asked for.
 func (t *Target) forbidden(a netip.Addr) error {
-	text := a.String()
+	text := t.host
 	if _, err := netip.ParseAddr(t.host); err != nil {
 		text = fmt.Sprintf("%s (%s)", t.host, a)
-	} else {
-		text = t.host
 	}
 	return &ForbiddenError{Address: text}
 }
