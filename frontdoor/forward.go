@@ -69,6 +69,8 @@ type forward struct {
 	client *client.Forward
 	ready  chan struct{} // closed when the session has started, or err is set
 	err    error
+	done   chan struct{} // closed when the session has ended, after reason is set
+	reason string        // why the node or the server ended it, if they said so
 
 	// Guarded by the connection's mu.
 	cancel  context.CancelCauseFunc // nil until the session has started
@@ -137,7 +139,7 @@ func (c *connection) serveForward(nc ssh.NewChannel, t target) {
 	defer c.release(t, f)
 	conn, err := f.client.Open(ctx)
 	if err != nil {
-		nc.Reject(ssh.ConnectionFailed, client.Clean(c.explainForward(err)))
+		nc.Reject(ssh.ConnectionFailed, client.Clean(c.explainForward(f, err)))
 		return
 	}
 	defer conn.Close()
@@ -149,11 +151,14 @@ func (c *connection) serveForward(nc ssh.NewChannel, t target) {
 	splice(c.ctx, ch, conn)
 }
 
-func (c *connection) explainForward(err error) string {
+// explainForward says why a connection through f was not opened.
+func (c *connection) explainForward(f *forward, err error) string {
 	refused := (*client.ForwardRefusedError)(nil)
 	switch {
 	case errors.As(err, &refused):
 		return refused.Error()
+	case errors.Is(err, client.ErrForwardOver) && f.ended() != "":
+		return f.ended()
 	case c.ctx.Err() != nil:
 		return context.Cause(c.ctx).Error()
 	case errors.Is(err, context.DeadlineExceeded):
@@ -161,6 +166,13 @@ func (c *connection) explainForward(err error) string {
 	}
 	c.log.Info("opening a connection through a forward", "error", err)
 	return "the connection could not be opened: " + err.Error()
+}
+
+// ended waits for the end of a session that is about to end, which a denied address is
+// to the node, and returns the reason given for it.
+func (f *forward) ended() string {
+	<-f.done
+	return f.reason
 }
 
 // splice carries bytes both ways until both directions have ended or ctx does.
@@ -217,7 +229,7 @@ func (c *connection) enterForward(t target) (f *forward, made bool, err error) {
 		if len(c.forwards) >= c.door.cfg.MaxForwards && !c.dropIdleLocked() {
 			return nil, false, fmt.Errorf("%w: %d", errForwards, len(c.forwards))
 		}
-		f = &forward{ready: make(chan struct{})}
+		f = &forward{ready: make(chan struct{}), done: make(chan struct{})}
 		c.forwards[t] = f
 		made = true
 	}
@@ -268,6 +280,7 @@ func (c *connection) release(t target, f *forward) {
 // runForward opens a forward's session and keeps it until it ends.
 func (c *connection) runForward(t target, f *forward) {
 	defer c.forget(t, f)
+	defer close(f.done)
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	defer cancel(nil)
 	started, err := c.startForward(ctx, t)
@@ -289,6 +302,7 @@ func (c *connection) runForward(t target, f *forward) {
 	c.mu.Unlock()
 	close(f.ready)
 	end, err := f.client.Run(ctx)
+	f.reason = end.Output
 	if err != nil {
 		c.terminate(started.SessionID, err)
 	} else if end.Output != "" {

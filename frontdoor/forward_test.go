@@ -107,8 +107,8 @@ func TestForwards(t *testing.T) {
 	})
 	t.Run("metadata address", func(t *testing.T) {
 		for _, address := range []string{"169.254.169.254:80", "[::ffff:169.254.169.254]:80"} {
-			if _, err := c.Dial("tcp", address); err == nil {
-				t.Errorf("%s: connected", address)
+			if _, err := c.Dial("tcp", address); err == nil || !strings.Contains(err.Error(), "is forbidden") {
+				t.Errorf("%s: got %v, want that the address is forbidden", address, err)
 			}
 		}
 	})
