@@ -183,7 +183,7 @@ In another shell (AWS_ENDPOINT_URL needs aws-cli 1.29 or 2.13; with an older one
 
 %s  # what happened
   sallyport --profile admin sessions
-  sallyport --profile admin play
+  sallyport --profile alice play
   sallyport --profile admin audit
 
 `, m.PlainURL(), shellQuoteIfNeeded(env), sampleNodes[0].id, sampleNodes[1].id, sshTour(o, m))
