@@ -317,6 +317,32 @@ func TestResolveDoesNotRecurse(t *testing.T) {
 	}
 }
 
+// A document that names a parameter very often, and a long value, do not become a text
+// that fills the memory; one long value is no trouble.
+func TestResolveIsBounded(t *testing.T) {
+	value := strings.Repeat("x", 65_535)
+	for _, test := range []struct {
+		times int
+		ok    bool
+	}{{1, true}, {3, true}, {12_000, false}} {
+		d := parse(t, `{"schemaVersion":"1.0","sessionType":"InteractiveCommands","parameters":{"a":{"type":"String"}},
+			"properties":{"linux":{"commands":"echo `+strings.Repeat("{{a}}", test.times)+`"}}}`)
+		values, err := d.Fill(map[string][]string{"a": {value}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := d.Resolve(values)
+		if bad := (*Error)(nil); err != nil && (!errors.As(err, &bad) || bad.Path != "properties.linux.commands") {
+			t.Errorf("%d times: got %v, want the place where it is too long", test.times, err)
+		}
+		if (err == nil) != test.ok {
+			t.Errorf("%d times: got %v", test.times, err)
+		} else if err == nil && len(got.Commands["linux"].Commands) != len("echo ")+test.times*len(value) {
+			t.Errorf("%d times: got %d bytes", test.times, len(got.Commands["linux"].Commands))
+		}
+	}
+}
+
 // A value that fits its rules but not its place is refused where it is put in.
 func TestResolveChecksAgain(t *testing.T) {
 	d := parse(t, `{"schemaVersion":"1.0","sessionType":"Port","parameters":{"p":{"type":"String"}},"properties":{"portNumber":"{{ p }}"}}`)

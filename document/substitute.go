@@ -2,7 +2,6 @@ package document
 
 import (
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -49,30 +48,66 @@ func (d *Document) checkPlaceholders(n *node, path string) error {
 	return nil
 }
 
-// substitute replaces the placeholders in every string below n as the agent does
+// maxResolved bounds what the parameters that are put into a document come to, in bytes:
+// a short document can name a long one very often.
+const maxResolved = 4 * MaxSize
+
+// substitution puts values in place of placeholders.
+type substitution struct {
+	values map[string]*node
+	left   int // bytes that may still be put in
+}
+
+// put replaces the placeholders in every string below n as the agent does
 // (docs/protocol.md §26.3): a string that is nothing but a placeholder becomes the
 // value itself, of whatever type; elsewhere the value's text is put in. What is put
 // in is not looked at again.
-func substitute(n *node, values map[string]*node) {
-	for _, item := range n.items {
-		substitute(item, values)
+func (s *substitution) put(n *node, path string) error {
+	for i, item := range n.items {
+		if err := s.put(item, indexed(path, i)); err != nil {
+			return err
+		}
 	}
 	for _, key := range n.keys {
-		substitute(n.field(key), values)
+		if err := s.put(n.field(key), joined(path, key)); err != nil {
+			return err
+		}
 	}
 	if n.kind != kindText {
-		return
+		return nil
 	}
-	if v := values[solePlaceholder(n.text)]; v != nil {
+	if !s.affords(n.text) {
+		return n.fault(path, "becomes too long: parameters may add %d bytes to a document", maxResolved)
+	}
+	s.fill(n)
+	return nil
+}
+
+// affords takes what the placeholders of a text come to out of what is left, if that is
+// enough.
+func (s *substitution) affords(text string) bool {
+	for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
+		if v := s.values[m[1]]; v != nil {
+			s.left -= len(textOf(v))
+		}
+		if s.left < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *substitution) fill(n *node) {
+	if v := s.values[solePlaceholder(n.text)]; v != nil {
 		line, col := n.line, n.col
 		*n = *v.clone()
 		n.line, n.col = line, col
 		return
 	}
-	n.text = placeholder.ReplaceAllStringFunc(n.text, func(s string) string {
-		v := values[solePlaceholder(s)]
+	n.text = placeholder.ReplaceAllStringFunc(n.text, func(name string) string {
+		v := s.values[solePlaceholder(name)]
 		if v == nil {
-			return s
+			return name
 		}
 		return strings.ReplaceAll(textOf(v), "$$", "$")
 	})
@@ -114,10 +149,13 @@ func (d *Document) Resolve(values map[string]json.RawMessage) (*Resolved, error)
 	if err != nil {
 		return nil, err
 	}
+	parameters := &substitution{values: nodes, left: maxResolved}
 	root := d.root.clone()
 	out := &Resolved{SessionType: d.SessionType, Properties: json.RawMessage("null")}
 	if n := root.field("inputs"); n != nil {
-		substitute(n, nodes)
+		if err := parameters.put(n, "inputs"); err != nil {
+			return nil, d.named(err)
+		}
 		if err := recheck(n, "inputs", checkInputs, &out.Inputs); err != nil {
 			return nil, d.named(err)
 		}
@@ -126,7 +164,9 @@ func (d *Document) Resolve(values map[string]json.RawMessage) (*Resolved, error)
 	if n == nil {
 		return out, nil
 	}
-	substitute(n, nodes)
+	if err := parameters.put(n, "properties"); err != nil {
+		return nil, d.named(err)
+	}
 	if err := checkProperties(root, d.SessionType); err != nil {
 		return nil, d.named(err)
 	}
@@ -199,9 +239,9 @@ func (d *Document) nodes(values map[string]json.RawMessage) (map[string]*node, e
 		if raw == nil {
 			continue
 		}
-		n, err := jsonValue(string(raw))
+		n, err := parseJSON(raw)
 		if err != nil {
-			return nil, fmt.Errorf("document %q: parameter %q: %w", d.Name, name, err)
+			return nil, &ParameterError{name, err.Error()}
 		}
 		out[name] = n
 	}
