@@ -175,10 +175,12 @@ func (s *session) serveStreams(ctx context.Context, target *forward.Target, term
 	return s.portEnded(ctx)
 }
 
-// feed hands what the client sends to the multiplexer.
+// feed hands what the client sends to the multiplexer. There is one turn: a client that
+// begins another has ended the session.
 func (s *session) feed(m *mux.Session) error {
+	in := <-s.port.turns
 	for {
-		p, ok := s.port.in.next()
+		p, ok := in.next()
 		if !ok {
 			return errClosed
 		}

@@ -274,3 +274,28 @@ func TestPortClosedSingle(t *testing.T) {
 	}
 	<-p.ended
 }
+
+// A client that multiplexes and says that its one connection is over ends the session,
+// whatever it sends beside that.
+func TestPortTurnsWhileMultiplexing(t *testing.T) {
+	g := newGateway(t)
+	run(t, g.config())
+	c := g.control()
+	document := fmt.Sprintf(`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"%s","type":"LocalPortForwarding"}}`, shouter(t))
+	c.start(wire.StartSession{SessionID: "s", DataChannelToken: "given", DocumentContent: json.RawMessage(document)})
+	p := &portPeer{t: t, link: receive(t, g.links("s"), "a data channel"), got: newCarried(), ended: make(chan struct{})}
+	go p.read(true)
+	p.until("handshake", func() bool { return p.shook })
+	seq := int64(0)
+	say := func(pt wire.PayloadType, b []byte) {
+		p.link.Write(websocket.Binary, wire.NewStream(wire.TypeInputStreamData, seq, pt, time.Now(), b).Encode())
+		seq++
+	}
+	say(wire.PayloadHandshakeResponse, []byte(`{"ClientVersion":"1.2.694.0","ProcessedClientActions":[{"ActionType":"SessionType","ActionStatus":1,"ActionResult":null,"Error":""}],"Errors":null}`))
+	for range 40 {
+		say(wire.PayloadOutput, []byte{1, 3, 0, 0, 0, 0, 0, 0})
+		say(wire.PayloadFlag, binary.BigEndian.AppendUint32(nil, wire.FlagDisconnectToPort))
+	}
+	c.completed("s")
+	<-p.ended
+}
