@@ -81,9 +81,22 @@ func (l *lane) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	l.set(nil, errors.Join(err, client.ErrForwardOver))
+	l.set(nil, overError{err})
 	return err
 }
+
+// overError says why there will be no session any more, and is client.ErrForwardOver.
+type overError struct{ cause error }
+
+func (e overError) Error() string {
+	if e.cause == nil {
+		return client.ErrForwardOver.Error()
+	}
+	return e.cause.Error()
+}
+
+func (e overError) Is(target error) bool { return target == client.ErrForwardOver }
+func (e overError) Unwrap() error        { return e.cause }
 
 func (l *lane) keep(ctx context.Context) error {
 	retry, short := firstRetry, 0

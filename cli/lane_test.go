@@ -176,8 +176,8 @@ func TestLaneStops(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("got %v, want %s", err, test.want)
 				}
-				if _, err := l.open(t.Context()); !errors.Is(err, client.ErrForwardOver) {
-					t.Errorf("opening: got %v, want that it is over", err)
+				if _, opening := l.open(t.Context()); !errors.Is(opening, client.ErrForwardOver) || opening.Error() != err.Error() {
+					t.Errorf("opening: got %q, want that it is over for %q", opening, err)
 				}
 			})
 		})

@@ -39,8 +39,9 @@ func (p *program) newTunnelCommand() *cobra.Command {
 
 PORT alone is one of the node itself; HOST is resolved on the node. LOCAL is the port to
 listen on here, the same as PORT unless given, any free one if 0; or the path of a socket,
-/PATH or ./PATH. In place of HOST:PORT, /PATH is a socket of the node, not on AWS. It listens on 127.0.0.1 unless BIND says otherwise: other machines reach
-other addresses, and what is behind the forward with them.
+/PATH or ./PATH. In place of HOST:PORT, /PATH is a socket of the node, not on AWS. It
+listens on 127.0.0.1 unless BIND says otherwise: other machines reach other addresses, and
+what is behind the forward with them.
 
 --socks serves SOCKS5, through which programs reach every host that the node reaches and
 your policies allow, by names that the node resolves.

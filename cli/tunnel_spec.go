@@ -127,6 +127,9 @@ func specOf(parts []string) (forwardSpec, error) {
 func isPath(s string) bool { return strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") }
 
 func (s *forwardSpec) check() error {
+	if n, err := strconv.Atoi(s.port); s.socket == "" && (!portNumber.MatchString(s.port) || err != nil || n < 1 || n > 65535) {
+		return fmt.Errorf("port %q: want 1 to 65535", s.port)
+	}
 	if s.network == "unix" {
 		if len(s.local) > maxSocketPath {
 			return fmt.Errorf("the path of a socket may have %d bytes", maxSocketPath)
@@ -136,9 +139,6 @@ func (s *forwardSpec) check() error {
 	}
 	if s.socket != "" {
 		return s.checkSocket()
-	}
-	if n, err := strconv.Atoi(s.port); !portNumber.MatchString(s.port) || err != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("port %q: want 1 to 65535", s.port)
 	}
 	if s.host != "" && !remoteHost.MatchString(s.host) {
 		return fmt.Errorf("host %q: want a name or an address", s.host)
@@ -167,7 +167,7 @@ func (s *forwardSpec) checkListen() error {
 		s.bind = loopback
 	default:
 		if _, err := netip.ParseAddr(s.bind); err != nil {
-			return fmt.Errorf("address to listen on %q: want an address, localhost or *", s.bind)
+			return fmt.Errorf("address to listen on %q: want an address, localhost or *; IPv6 addresses stand in brackets", s.bind)
 		}
 	}
 	return nil

@@ -40,7 +40,9 @@ func TestParseForwardRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                     "port",
 		":":                                    "port",
-		"db":                                   `port "db"`,
+		"db":                                   `: port "db"`,
+		"65536":                                `: port "65536"`,
+		"::1:80":                               "brackets",
 		"db:0":                                 `port "0"`,
 		"db:65536":                             `port "65536"`,
 		"99999:db:1":                           `local port "99999"`,
