@@ -129,6 +129,9 @@ func check(name string, root *node) (*Document, error) {
 		d.Type = TypeSession
 		return d, d.checkSession()
 	case "1.2", "2.0", "2.2":
+		if root.field("sessionType") != nil {
+			return nil, version.fault("schemaVersion", `must be "1.0": the document has a sessionType, as those of sessions have`)
+		}
 		d.Type = TypeCommand
 		return d, d.checkCommand()
 	}

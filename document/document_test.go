@@ -123,6 +123,7 @@ func TestParseRefuses(t *testing.T) {
 		"too large":               {`{"a":"` + strings.Repeat("x", MaxSize) + `"}`, `at most 65536 are allowed`},
 		"no version":              {`{"sessionType":"Port"}`, `schemaVersion: is missing`},
 		"other version":           {`{"schemaVersion":"0.3"}`, `schemaVersion: must be "1.0"`},
+		"version of commands":     {`{"schemaVersion":"2.2","sessionType":"Port"}`, `schemaVersion: must be "1.0": the document has a sessionType`},
 		"no session type":         {`{"schemaVersion":"1.0"}`, `sessionType: is missing`},
 		"other session type":      {`{"schemaVersion":"1.0","sessionType":"Shell"}`, `sessionType: must be one of Standard_Stream, Port, InteractiveCommands, NonInteractiveCommands`},
 		"unknown key":             {`{"schemaVersion":"1.0","sessionType":"Standard_Stream","input":{}}`, `input: is not known here; known are description, inputs,`},
