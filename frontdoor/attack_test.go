@@ -125,6 +125,11 @@ func TestBanner(t *testing.T) {
 	if r.status != 255 || !strings.Contains(r.stderr, "is nobody's here") || strings.Contains(r.stderr, "frontend-1") && !strings.Contains(r.stderr, "frontend-1@") {
 		t.Errorf("got %+v", r)
 	}
+	w.person("bob", sallyporttest.Everything)
+	r = w.ssh(w.config("alice"), "bob@frontend-1@gateway", "true")
+	if r.status != 255 || !strings.Contains(r.stderr, "is not a key of bob's here") {
+		t.Errorf("another's name: got %+v", r)
+	}
 }
 
 // To people who may not use it, a node looks like one that does not exist.

@@ -123,7 +123,7 @@ func (h *handshake) offered(ctx context.Context, meta ssh.ConnMetadata, key ssh.
 	}
 	p, err := h.prove(ctx, meta.User(), key)
 	if err != nil {
-		return nil, h.refuse(ctx, key, err)
+		return nil, h.refuse(ctx, meta.User(), key, err)
 	}
 	permissions := &ssh.Permissions{ExtraData: map[any]any{provenKey{}: p}}
 	if cert, ok := key.(*ssh.Certificate); ok {
@@ -218,7 +218,7 @@ func checkKey(key ssh.PublicKey) error {
 
 // refuse says no to a key, and the first time why, as far as the key's bearer may know.
 // Nothing is said about nodes.
-func (h *handshake) refuse(ctx context.Context, key ssh.PublicKey, err error) error {
+func (h *handshake) refuse(ctx context.Context, user string, key ssh.PublicKey, err error) error {
 	h.refusal = err
 	refused := (*identity.AuthError)(nil)
 	switch {
@@ -233,10 +233,21 @@ func (h *handshake) refuse(ctx context.Context, key ssh.PublicKey, err error) er
 		return err
 	}
 	h.told = true
-	return &ssh.BannerError{Err: err, Message: "sallyport: " + client.Clean(bannerText(key, err)) + "\r\n"}
+	return &ssh.BannerError{Err: err, Message: "sallyport: " + client.Clean(bannerText(h.owner(user), key, err)) + "\r\n"}
 }
 
-func bannerText(key ssh.PublicKey, err error) string {
+// owner is whose a key would have to be: the person that the SSH user name names, or
+// somebody's. That somebody else has registered the key is not said.
+func (h *handshake) owner(user string) string {
+	if h.node == "" {
+		if t, err := parseUser(user); err == nil && t.person != "" {
+			return "not a key of " + t.person + "'s"
+		}
+	}
+	return "nobody's"
+}
+
+func bannerText(owner string, key ssh.PublicKey, err error) string {
 	refused := (*identity.AuthError)(nil)
 	if !errors.As(err, &refused) {
 		return err.Error()
@@ -247,7 +258,7 @@ func bannerText(key ssh.PublicKey, err error) string {
 	if refused.Failure != identity.UnknownKey {
 		return refused.Message
 	}
-	return "the key " + ssh.FingerprintSHA256(key) + " is nobody's here; register it with \"aws iam upload-ssh-public-key\", or get a certificate with \"sallyport ssh-cert\""
+	return "the key " + ssh.FingerprintSHA256(key) + " is " + owner + " here; register it with \"aws iam upload-ssh-public-key\", or get a certificate with \"sallyport ssh-cert\""
 }
 
 // failed takes note of a handshake that came to nothing. Connections that offered no
