@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"errors"
 	"net"
 	"os"
 	"syscall"
@@ -18,8 +19,9 @@ func listenAt(s forwardSpec) (net.Listener, error) {
 	return net.Listen(s.network, s.address())
 }
 
-// removeStale removes a socket of ours that nobody serves any more. A link is left
-// alone, whatever it leads to.
+// removeStale removes a socket of ours that nobody serves any more: one that is refused,
+// which a program that is merely busy, or another user's, is not. A link is left alone,
+// whatever it leads to.
 func removeStale(path string) {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != os.ModeSocket {
@@ -30,5 +32,7 @@ func removeStale(path string) {
 		c.Close()
 		return
 	}
-	os.Remove(path)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		os.Remove(path)
+	}
 }
