@@ -180,6 +180,18 @@ func (p *plan) loginKey() string {
 	return orElse(p.login.name, access.DefaultLogin)
 }
 
+// commandDocument is the document of commands without a terminal, which the caller
+// chooses as a whole. Nobody can store another of that name.
+const commandDocument = "AWS-StartNonInteractiveCommand"
+
+// takesInput reports whether the session's command may have input from a client of the
+// API. Those of other documents may not: their commands, root's perhaps, were written
+// to be run without, and whoever may only start them is to give them nothing to read.
+func (p *plan) takesInput() bool {
+	return p.document.Name == commandDocument && p.document.SessionType == document.NonInteractiveCommands &&
+		p.node.AgentName == ownAgent && p.commandLine() != ""
+}
+
 // fileTransfer is the document of file transfers through the SSH front door.
 const fileTransfer = "Sallyport-FileTransfer"
 

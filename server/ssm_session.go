@@ -28,6 +28,7 @@ type startSessionInput struct {
 	DocumentName string              `json:"DocumentName" check:"pattern=[a-zA-Z0-9_\\-.:/]{3,128}"`
 	Reason       string              `json:"Reason" check:"min=1,max=256,pattern=.{1,256}"`
 	Parameters   map[string][]string `json:"Parameters" keys:"min=1,max=255" each:"min=1,max=65535"`
+	Input        bool                `json:"Input"`                                                              // ours: see StartInput
 	RunAs        string              `json:"RunAs" check:"min=1,max=32,pattern=[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?"` // ours: a login of the node
 }
 
@@ -38,6 +39,7 @@ type sessionOutput struct {
 	SessionID  string `json:"SessionId"`
 	TokenValue string `json:"TokenValue"`
 	StreamURL  string `json:"StreamUrl"`
+	Input      bool   `json:"Input,omitempty"` // ours: the command takes input
 }
 
 func (c *Call) sessionOutput(id, token string) *sessionOutput {
@@ -58,11 +60,14 @@ func (c *Call) gateway() (*session.Gateway, error) {
 func startSession(ctx context.Context, c *Call, in *startSessionInput) (*sessionOutput, error) {
 	started, err := c.start(ctx, StartInput{
 		Target: in.Target, Document: in.DocumentName, Reason: in.Reason, RunAs: in.RunAs, Parameters: in.Parameters,
+		Input: in.Input,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return c.sessionOutput(started.SessionID, started.Token), nil
+	out := c.sessionOutput(started.SessionID, started.Token)
+	out.Input = started.Input
+	return out, nil
 }
 
 func notConnected(target string) error {

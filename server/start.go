@@ -25,6 +25,9 @@ type StartInput struct {
 	// Exec, for sessions of the front door, is passed on to the agent. The server puts
 	// in the command, which is that of the document with its parameters.
 	Exec *wire.Exec
+	// Input asks for a command that takes input, which clients of the API get where the
+	// document and the node's agent allow it. It adds nothing else to the session.
+	Input bool
 	// Context adds condition keys.
 	Context map[string][]string
 }
@@ -36,6 +39,7 @@ type Started struct {
 	NodeID      string
 	SessionType string // that of its document
 	RunAs       string // login on the node; "" for the node's default
+	Input       bool   // the command takes input: its data channel is that of an Exec
 }
 
 // StartSession authorises a session, audits the decision and starts it, as the
@@ -102,8 +106,10 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 		return Started{}, err
 	}
 	v := req.Session
-	return Started{SessionID: v.ID, Token: token, NodeID: v.NodeID, SessionType: v.SessionType, RunAs: v.RunAs},
-		c.checkStillThere(ctx, g, v.ID)
+	return Started{
+		SessionID: v.ID, Token: token, NodeID: v.NodeID, SessionType: v.SessionType, RunAs: v.RunAs,
+		Input: req.Options.ClientReturns,
+	}, c.checkStillThere(ctx, g, v.ID)
 }
 
 // checkStillThere ends a session whose owner was disabled or deleted while it began:
@@ -196,6 +202,10 @@ func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, erro
 	if err != nil {
 		return nil, err
 	}
+	input := in.Input && in.Exec == nil && p.takesInput()
+	if input {
+		exec = &wire.Exec{Command: p.commandLine(), Words: true}
+	}
 	s := c.newSession(in, p)
 	c.Session = s.ID
 	start := c.startMessage(s, p)
@@ -206,6 +216,7 @@ func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, erro
 		Options: session.Options{
 			NodeName: p.node.DisplayName(), Record: record, RecordInput: c.Server.config.RecordInput,
 			KeepInUse: p.document.Inputs.IdleSessionTimeout == "", Command: p.commandLine(),
+			ClientReturns: input,
 		},
 	}, nil
 }

@@ -283,7 +283,7 @@ func (s *live) admit(t token, node string) error {
 	if node != "" && node != s.row.NodeID {
 		return fmt.Errorf("session is on another node: %w", ErrToken)
 	}
-	if t.Role == roleClient && s.exec != nil && s.clientOnce {
+	if t.Role == roleClient && s.onlyOnce() && s.clientOnce {
 		return fmt.Errorf("its SSH connection is gone: %w", ErrToken)
 	}
 	if !s.used.use(t, s.g.now()) {

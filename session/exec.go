@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,8 +18,9 @@ import (
 	"sallyport.dev/wire"
 )
 
-// Sessions with an Exec are those of the SSH front door (docs/protocol.md §28). Their
-// payloads are few and known; file transfers are followed as they pass.
+// Sessions with an Exec are those of the SSH front door and of commands with input
+// (docs/protocol.md §28.10, §28.12). Their payloads are few and known; file transfers are
+// followed as they pass.
 
 const (
 	// maxShownCommand bounds the command line in the audit log, in bytes; a longer one
@@ -47,6 +49,9 @@ type follower interface {
 	Close()
 }
 
+// onlyOnce reports whether the session's client cannot come back: an SSH client.
+func (s *live) onlyOnce() bool { return s.exec != nil && !s.opts.ClientReturns }
+
 // newProgram prepares what a session with an Exec needs; nil for others.
 func (s *live) newProgram() *program {
 	if s.task.Exec == nil {
@@ -60,6 +65,9 @@ func (s *live) newProgram() *program {
 	}
 	if e.Terminal == nil {
 		e.limit = newLimiter(s.g.cfg.RecordLimit)
+		if s.opts.ClientReturns { // no less than without input
+			e.limit.output.left = math.MaxInt64
+		}
 	}
 	return e
 }
@@ -222,6 +230,9 @@ func (s *live) details() map[string]string {
 	}
 	if s.exec != nil && s.exec.Subsystem != "" {
 		d["subsystem"] = s.exec.Subsystem
+	}
+	if s.opts.ClientReturns {
+		d["input"] = "true"
 	}
 	if s.exec != nil && s.exec.ForwardAgent {
 		d["forward_agent"] = "true"

@@ -126,7 +126,7 @@ func (s *live) detach(l *link) {
 	switch l {
 	case s.client:
 		s.client, s.clientAt = nil, s.g.now()
-		if s.exec != nil { // an SSH client cannot come back
+		if s.onlyOnce() {
 			s.g.start(func() { s.end(&Cause{Reason: ReasonClientGone}) })
 		}
 	case s.agent:

@@ -22,6 +22,9 @@ type Options struct {
 	// KeepInUse says that the keep-alives of the client's multiplexer show that the
 	// session is in use.
 	KeepInUse bool `json:"keep_in_use,omitempty"`
+	// ClientReturns says that the client of a session with an Exec may open the data
+	// channel again when its connection is lost, as other clients do.
+	ClientReturns bool `json:"client_returns,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, so that nothing
 	// can be read from it or put into it.
 	Encrypted bool `json:"encrypted,omitempty"`
