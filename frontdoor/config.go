@@ -57,7 +57,8 @@ type Config struct {
 	Now         func() time.Time
 
 	// HandshakeTimeout bounds the time until somebody has proven who they are; there is
-	// time to touch a security key. Default 1 minute.
+	// time to touch a security key. As long may a channel be there for nothing. Default 1
+	// minute.
 	HandshakeTimeout time.Duration
 	// Recheck is how often it is looked whether the person may still be here. Default 5 s.
 	Recheck time.Duration
@@ -73,9 +74,13 @@ type Config struct {
 	// MaxUnprovenFrom those of one address (of one /64 network for IPv6).
 	// Defaults 512 and 64.
 	MaxUnproven, MaxUnprovenFrom int
-	// MaxConnections bounds all connections, MaxChannels those within one connection and
-	// MaxForwards its forwards to different targets. Defaults 4096, 256 and 64.
-	MaxConnections, MaxChannels, MaxForwards int
+	// MaxConnections bounds all connections and MaxConnectionsOf those of one person, role
+	// sessions counted to who took the role. Defaults 4096 and 256.
+	MaxConnections, MaxConnectionsOf int
+	// MaxChannels bounds the channels within one connection, those of the connections
+	// through it included, and MaxForwards its forwards to different targets. Defaults
+	// 256 and 64.
+	MaxChannels, MaxForwards int
 }
 
 // defaultEnvironment are the variables that people may set unless configured otherwise.
@@ -102,6 +107,7 @@ func (c Config) complete() (Config, error) {
 	setNumber(&c.MaxUnproven, 512)
 	setNumber(&c.MaxUnprovenFrom, 64)
 	setNumber(&c.MaxConnections, 4096)
+	setNumber(&c.MaxConnectionsOf, 256)
 	setNumber(&c.MaxChannels, 256)
 	setNumber(&c.MaxForwards, 64)
 	return c, nil

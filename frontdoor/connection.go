@@ -44,9 +44,10 @@ type connection struct {
 	ctx    context.Context // of the connection; its cause is what the person is told
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
-	places chan struct{} // one per channel
+	places chan struct{} // one per channel, shared with the connections through this one
 
 	mu       sync.Mutex
+	open     int // channels
 	sessions map[*sessionChannel]struct{}
 	forwards map[target]*forward
 	notices  []string // to be said in the next session
@@ -66,7 +67,7 @@ func newConnection(h *handshake, sc *ssh.ServerConn, channels <-chan ssh.NewChan
 		door: h.door, ssh: sc, channels: channels, requests: requests, proven: p, origin: h.origin,
 		remote: h.conn.RemoteAddr(), inner: h.node != "",
 		log:      h.door.log.With("principal", p.principal.ARN, "from", h.origin.SourceIP),
-		places:   make(chan struct{}, h.door.cfg.MaxChannels),
+		places:   h.places,
 		sessions: map[*sessionChannel]struct{}{}, forwards: map[target]*forward{}, used: time.Now(),
 	}
 }
@@ -147,7 +148,7 @@ func (c *connection) expiresIn() time.Duration {
 func (c *connection) unusedFor() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.places) > 0 {
+	if c.open > 0 {
 		c.used = time.Now()
 	}
 	return time.Since(c.used)
@@ -226,11 +227,18 @@ func (c *connection) acceptChannels() {
 			nc.Reject(ssh.ResourceShortage, fmt.Sprintf("one connection may have %d channels", cap(c.places)))
 			continue
 		}
+		c.count(1)
 		c.wg.Go(func() {
-			defer func() { <-c.places }()
+			defer func() { c.count(-1); <-c.places }()
 			c.serveChannel(nc)
 		})
 	}
+}
+
+func (c *connection) count(channels int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open += channels
 }
 
 func (c *connection) serveChannel(nc ssh.NewChannel) {

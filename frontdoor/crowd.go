@@ -6,39 +6,38 @@ import (
 	"sync"
 )
 
-// crowd bounds the connections that have not proven themselves, of one address and in
-// all, so that nobody can keep others out by opening many.
-type crowd struct {
-	most, mostFrom int
+// crowd bounds connections, in all and those of one network or person, so that nobody
+// can keep others out by opening many.
+type crowd[K comparable] struct {
+	most, mostOf int
 
-	mu   sync.Mutex
-	all  int
-	from map[netip.Prefix]int
+	mu  sync.Mutex
+	all int
+	of  map[K]int
 }
 
-func newCrowd(most, mostFrom int) *crowd {
-	return &crowd{most: most, mostFrom: mostFrom, from: map[netip.Prefix]int{}}
+func newCrowd[K comparable](most, mostOf int) *crowd[K] {
+	return &crowd[K]{most: most, mostOf: mostOf, of: map[K]int{}}
 }
 
-// enter reports whether there is room; then leave must be called, once.
-func (c *crowd) enter(addr net.Addr) (leave func(), ok bool) {
-	network := networkOf(addr)
+// enter reports whether there is room; then leave must be called.
+func (c *crowd[K]) enter(who K) (leave func(), ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= c.most || c.from[network] >= c.mostFrom {
+	if c.all >= c.most || c.of[who] >= c.mostOf {
 		return nil, false
 	}
 	c.all++
-	c.from[network]++
-	return sync.OnceFunc(func() { c.leave(network) }), true
+	c.of[who]++
+	return sync.OnceFunc(func() { c.leave(who) }), true
 }
 
-func (c *crowd) leave(network netip.Prefix) {
+func (c *crowd[K]) leave(who K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all--
-	if c.from[network]--; c.from[network] == 0 {
-		delete(c.from, network)
+	if c.of[who]--; c.of[who] == 0 {
+		delete(c.of, who)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 type Door struct {
 	cfg      Config
 	log      *slog.Logger
-	unproven *crowd
-	places   chan struct{} // one per connection
+	unproven *crowd[netip.Prefix]
+	people   *crowd[string] // by who is at the root of their sessions
+	places   chan struct{}  // one per connection
 
 	ctx    context.Context // lives as long as the door
 	cancel context.CancelCauseFunc
@@ -33,6 +35,7 @@ var (
 	errUnused   = errors.New("the connection was not used")
 	errExpired  = errors.New("your certificate has expired")
 	errEnded    = errors.New("your access was ended")
+	errCrowd    = errors.New("you have too many connections")
 )
 
 // New returns a door that Serve opens.
@@ -43,7 +46,8 @@ func New(ctx context.Context, cfg Config) (*Door, error) {
 	}
 	d := &Door{
 		cfg: cfg, log: cfg.Logger,
-		unproven: newCrowd(cfg.MaxUnproven, cfg.MaxUnprovenFrom),
+		unproven: newCrowd[netip.Prefix](cfg.MaxUnproven, cfg.MaxUnprovenFrom),
+		people:   newCrowd[string](cfg.MaxConnections, cfg.MaxConnectionsOf),
 		places:   make(chan struct{}, cfg.MaxConnections),
 	}
 	// Makes the authority where there is none, and fails now rather than for everybody.
@@ -76,7 +80,7 @@ func (d *Door) Serve(l net.Listener) error {
 // accept serves a connection if there is room for it, and otherwise closes it at once:
 // nobody has proven anything yet, so that nothing is said.
 func (d *Door) accept(conn net.Conn) {
-	leave, ok := d.unproven.enter(conn.RemoteAddr())
+	leave, ok := d.unproven.enter(networkOf(conn.RemoteAddr()))
 	if !ok {
 		d.log.Debug("SSH connection refused: too many have not proven themselves", "from", conn.RemoteAddr())
 		conn.Close()
@@ -100,14 +104,24 @@ func (d *Door) accept(conn net.Conn) {
 // serveConn serves a connection from outside.
 func (d *Door) serveConn(conn net.Conn, proven func()) {
 	defer conn.Close()
-	h := &handshake{door: d, conn: conn, names: d.cfg.Names, origin: d.origin(conn.RemoteAddr())}
+	h := &handshake{
+		door: d, conn: conn, names: d.cfg.Names, origin: d.origin(conn.RemoteAddr()),
+		places: make(chan struct{}, d.cfg.MaxChannels),
+	}
 	c, err := h.run(d.ctx)
 	if err != nil {
 		h.failed(err)
 		return
 	}
 	proven()
-	c.serve(d.ctx)
+	ctx, cancel := context.WithCancelCause(d.ctx)
+	defer cancel(nil)
+	if leave, ok := d.people.enter(c.proven.principal.RootID()); ok {
+		defer leave()
+	} else {
+		cancel(errCrowd)
+	}
+	c.serve(ctx)
 }
 
 func (d *Door) origin(addr net.Addr) access.Origin {

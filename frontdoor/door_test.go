@@ -151,6 +151,16 @@ func (f friends) SSHPrincipal(context.Context, ssh.PublicKey, string) (identity.
 func enter(t *testing.T, until time.Time, cfg Config) (ssh.Conn, <-chan *ssh.Request) {
 	t.Helper()
 	address, _ := openDoorOf(t, cfg, func(s strangers) Server { return friends{s, until} })
+	tcp, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return shake(t, tcp, "frontend-1")
+}
+
+// shake does the client's part of a handshake, with a new key.
+func shake(t *testing.T, through net.Conn, user string) (ssh.Conn, <-chan *ssh.Request) {
+	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -159,12 +169,8 @@ func enter(t *testing.T, until time.Time, cfg Config) (ssh.Conn, <-chan *ssh.Req
 	if err != nil {
 		t.Fatal(err)
 	}
-	tcp, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, channels, requests, err := ssh.NewClientConn(tcp, address, &ssh.ClientConfig{
-		User: "frontend-1", HostKeyCallback: ssh.InsecureIgnoreHostKey(), Auth: []ssh.AuthMethod{ssh.PublicKeys(key)},
+	conn, channels, requests, err := ssh.NewClientConn(through, "", &ssh.ClientConfig{
+		User: user, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Auth: []ssh.AuthMethod{ssh.PublicKeys(key)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +221,81 @@ func TestUnusedConnections(t *testing.T) {
 	conn, requests := enter(t, time.Time{}, Config{Recheck: 20 * time.Millisecond, Unused: 100 * time.Millisecond})
 	go ssh.DiscardRequests(requests)
 	ends(t, conn)
+}
+
+// A channel that nothing is asked of makes room again.
+func TestIdleChannels(t *testing.T) {
+	conn, requests := enter(t, time.Time{}, Config{HandshakeTimeout: 300 * time.Millisecond})
+	go ssh.DiscardRequests(requests)
+	ch, sessionRequests, err := conn.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { ssh.DiscardRequests(sessionRequests); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("the channel goes on")
+	}
+	ch.Close()
+}
+
+// Nobody keeps others out by connections of their own, whatever names they give
+// themselves.
+func TestConnectionsOfOne(t *testing.T) {
+	address, _ := openDoorOf(t, Config{MaxConnectionsOf: 2}, func(s strangers) Server { return byUser{s} })
+	dial := func(user string) ssh.Conn {
+		tcp, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, requests := shake(t, tcp, user)
+		go ssh.DiscardRequests(requests)
+		return conn
+	}
+	for _, user := range []string{"alice@n", "alice@n", "bob@n"} {
+		if _, _, err := dial(user).SendRequest("keepalive@openssh.com", true, nil); err != nil {
+			t.Errorf("%s: got %v, want a connection", user, err)
+		}
+	}
+	ends(t, dial("alice@n"))
+}
+
+// Connections through a connection share its channels, or each of them would have as many
+// of its own.
+func TestChannelsThroughJumps(t *testing.T) {
+	outer, requests := enter(t, time.Time{}, Config{MaxChannels: 3, Suffix: "nodes.example.com"})
+	go ssh.DiscardRequests(requests)
+	payload := ssh.Marshal(struct {
+		Host       string
+		Port       uint32
+		OriginHost string
+		OriginPort uint32
+	}{"n.nodes.example.com", 22, "", 0})
+	ch, channelRequests, err := outer.OpenChannel("direct-tcpip", payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(channelRequests)
+	inner, innerRequests := shake(t, &channelConn{Channel: ch, remote: &net.TCPAddr{}}, "alice")
+	go ssh.DiscardRequests(innerRequests)
+	for i, want := range []bool{true, true, false} {
+		_, sessionRequests, err := inner.OpenChannel("session", nil)
+		if got := err == nil; got != want {
+			t.Errorf("channel %d through the connection: got %v, want it open: %v", i+1, err, want)
+		}
+		if err == nil {
+			go ssh.DiscardRequests(sessionRequests)
+		}
+	}
+}
+
+// byUser is a server to which everybody is who they say, in role sessions of any name.
+type byUser struct{ strangers }
+
+func (byUser) SSHPrincipal(_ context.Context, key ssh.PublicKey, name string) (identity.Principal, error) {
+	return identity.Principal{Kind: identity.KindRole, Name: "ops", UserID: "AROAOPS:" + ssh.FingerprintSHA256(key), Root: "AIDA" + name}, nil
 }
 
 // Requests that no client sends do no harm.

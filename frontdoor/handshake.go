@@ -51,6 +51,7 @@ type handshake struct {
 	conn   net.Conn
 	names  []string // of the host certificate
 	origin access.Origin
+	places chan struct{} // of the connection's channels
 	// Of a connection to NODE.SUFFIX, through another one: the node, and the person of
 	// the outer connection.
 	node, outer string

@@ -27,7 +27,7 @@ func (c *connection) serveJump(nc ssh.NewChannel, name, host string, port uint32
 	defer conn.Close()
 	h := &handshake{
 		door: c.door, conn: conn, names: []string{host}, origin: c.door.origin(c.remote),
-		node: name, outer: c.proven.principal.Name,
+		places: c.places, node: name, outer: c.proven.principal.Name,
 	}
 	inner, err := h.run(c.ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package frontdoor
 
 import (
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"unicode"
@@ -112,8 +113,8 @@ func TestMayName(t *testing.T) {
 }
 
 func TestCrowd(t *testing.T) {
-	c := newCrowd(5, 2)
-	at := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
+	c := newCrowd[netip.Prefix](5, 2)
+	at := func(ip string) netip.Prefix { return networkOf(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}) }
 	leave, ok := c.enter(at("192.0.2.1"))
 	if !ok {
 		t.Fatal("no room for the first")

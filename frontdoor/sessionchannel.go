@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -91,8 +92,14 @@ func (s *sessionChannel) say(text string) {
 func (s *sessionChannel) serve(requests <-chan *ssh.Request) {
 	var running sync.WaitGroup
 	defer running.Wait() // it has last words
+	late := time.NewTimer(s.c.door.cfg.HandshakeTimeout)
+	defer late.Stop()
 	for {
 		select {
+		case <-late.C:
+			if !s.started {
+				s.cancel(errUnused)
+			}
 		case r, ok := <-requests:
 			if !ok {
 				s.cancel(errClosed)
