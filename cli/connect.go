@@ -49,8 +49,10 @@ hold; - is the one of last time. Among several you choose; without a terminal th
 listed. Without any you get the menu.
 
 One COMMAND alone is a line for the node's shell; with ARGs each word stays one word. On
-a terminal it gets one there too. Otherwise, and with -T, standard output and standard
-error stay apart, and there is no input: sallyport ssh passes that on.
+a terminal it gets one there too. Otherwise, and with -T, standard input, output and
+error are passed on as they are, and Ctrl-C interrupts the command. In a loop that reads
+its own list, </dev/null keeps that from the command. With AWS's agent, and on AWS,
+there is no input: sallyport ssh passes that on.
 Standard output is the session's and nothing else. Typed at the start of a line,
 ~. leaves the session and ~? shows what else there is.
 
@@ -67,6 +69,7 @@ Exit status: the remote one where the agent tells it, 1 if refused, 2 for wrong 
   sallyport connect frontend-1 --login deploy
   sallyport connect frontend-1 -- journalctl -u nginx -n 20
   sallyport connect frontend-1 -T -- 'dmesg | tail' >dmesg.txt
+  tar c site | sallyport connect frontend-1 -- tar x -C /srv
   sallyport connect -a tunnel -n frontend-1 5432:db.internal:5432`,
 		ValidArgsFunction: p.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -128,8 +131,11 @@ func (p *program) connect(ctx context.Context, terms, command []string, flags co
 		return p.explainRefusal(err, node, in.Document, loginWords(flags.login)...)
 	}
 	p.remember(node, path)
-	if session.apart {
-		return p.shell(ctx, api, stream, nil, true)
+	switch {
+	case stream.Input:
+		return p.command(ctx, api, stream)
+	case session.apart:
+		return p.commandWithoutInput(ctx, api, stream, node)
 	}
 	return p.shell(ctx, api, stream, p.stdin, len(command) > 0)
 }
@@ -192,7 +198,7 @@ func (c *commandLine) input(n client.Node) client.StartInput {
 	line := shellLine(c.words)
 	switch {
 	case c.apart:
-		in.Document = apartDocument
+		in.Document, in.Input = apartDocument, true
 		in.Parameters["separateOutputStream"] = []string{"true"}
 		if n.PlatformType != "Windows" { // agents split these words without a shell
 			line = "sh -c " + shellQuote(line)
@@ -260,32 +266,76 @@ func (p *program) explainRefusal(err error, node client.Node, document string, m
 // is nil for one that takes no input.
 func (p *program) shell(ctx context.Context, api *client.API, stream client.Stream, stdin *os.File, command bool) error {
 	terminal := &client.Terminal{Stdin: stdin, Stdout: p.stdout, Stderr: p.stderr}
-	end, err := client.RunShell(ctx, client.ChannelConfig{
+	end, err := client.RunShell(ctx, p.channel(api, stream), client.ShellConfig{Terminal: terminal, Escape: true, Exact: command})
+	if err != nil || end.Output != "" {
+		terminal.StartLine()
+	}
+	var signalled *client.SignalError
+	if errors.Is(err, client.ErrLeft) || errors.As(err, &signalled) || isUntaken(err) {
+		p.leave(api, stream.SessionID)
+	}
+	return p.sessionEnded(stream, end, err)
+}
+
+// command runs a command that takes input on the process's streams and returns how it
+// ended. Whatever ends it here ends it there: it is not to wait for the rest of its input.
+func (p *program) command(ctx context.Context, api *client.API, stream client.Stream) error {
+	terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
+	end, err := client.RunExec(ctx, p.channel(api, stream), terminal)
+	if err != nil && !errors.Is(err, client.ErrTimedOut) {
+		p.leave(api, stream.SessionID)
+	}
+	return p.sessionEnded(stream, end, err)
+}
+
+// commandWithoutInput runs a command that takes no input, and says so where there is some.
+func (p *program) commandWithoutInput(ctx context.Context, api *client.API, stream client.Stream, node client.Node) error {
+	told := hasInput(p.stdin)
+	if told {
+		p.sayUnread(node)
+	}
+	err := p.shell(ctx, api, stream, nil, true)
+	if !told && hasInput(p.stdin) {
+		p.sayUnread(node)
+	}
+	return err
+}
+
+func (p *program) sayUnread(node client.Node) {
+	p.say("standard input is not passed on: commands have none unless both the server and the node's agent are Sallyport's")
+	p.hint("sallyport ssh " + node.NodeID + " COMMAND passes it on, where the node has an SSH server")
+}
+
+func (p *program) channel(api *client.API, stream client.Stream) client.ChannelConfig {
+	return client.ChannelConfig{
 		Stream: stream,
 		Dial:   client.Dialer(api.TLS(), p.userAgent()),
 		Resume: api.ResumeSession,
 		Logger: p.logger(),
-	}, client.ShellConfig{Terminal: terminal, Escape: true, Exact: command})
-	if err != nil || end.Output != "" {
-		terminal.StartLine()
 	}
+}
+
+// sessionEnded turns the way a session ended into the program's.
+func (p *program) sessionEnded(stream client.Stream, end client.End, err error) error {
 	var signalled *client.SignalError
 	switch {
 	case err == nil:
 		return p.ended(end)
 	case errors.Is(err, client.ErrLeft):
-		p.leave(api, stream.SessionID)
 		return &statusError{status: statusNoAccess, err: errors.New("left the session")}
 	case errors.As(err, &signalled):
-		p.leave(api, stream.SessionID)
 		return &statusError{status: signalled.Status}
-	case errors.Is(err, syscall.EPIPE), errors.Is(err, os.ErrClosed):
-		p.leave(api, stream.SessionID)
+	case isUntaken(err):
 		return &statusError{status: brokenPipeStatus}
 	case errors.Is(err, client.ErrTimedOut):
 		return &statusError{status: statusNoAccess, err: fmt.Errorf("session %s timed out", stream.SessionID)}
 	}
 	return &statusError{status: statusNoAccess, err: err}
+}
+
+// isUntaken reports whether nobody takes the program's output any more.
+func isUntaken(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed)
 }
 
 // brokenPipeStatus is that of a program that SIGPIPE ended.

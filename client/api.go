@@ -215,7 +215,7 @@ func (a *API) noteClock(date string) {
 	}
 }
 
-// StartInput is what StartSession takes, RunAs besides what AWS has.
+// StartInput is what StartSession takes, RunAs and Input besides what AWS has.
 type StartInput struct {
 	Target     string              `json:"Target"`
 	Document   string              `json:"DocumentName,omitempty"`
@@ -224,11 +224,14 @@ type StartInput struct {
 	// RunAs is the user on the node; the one that the server chooses unless given.
 	// AWS ignores it.
 	RunAs string `json:"RunAs,omitempty"`
+	// Input asks for a command that takes input; Stream.Input tells whether it does. AWS
+	// ignores it.
+	Input bool `json:"Input,omitempty"`
 }
 
 // Start starts a session and returns what its data channel needs.
 func (a *API) Start(ctx context.Context, in StartInput) (Stream, error) {
-	if in.RunAs == "" || a.endpoint == "" {
+	if in.RunAs == "" && !in.Input || a.endpoint == "" {
 		return a.StartSession(ctx, in.input())
 	}
 	out, err := callService[Stream](ctx, a, "ssm", "AmazonSSM.StartSession", in)

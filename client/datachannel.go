@@ -377,9 +377,17 @@ func (d *DataChannel) noticeOfLoss() *notice {
 	if !d.isOpen() {
 		return n
 	}
-	n.tell = func() { d.cfg.Notify("connection lost, reconnecting (~. leaves)") }
+	n.tell = func() { d.cfg.Notify("connection lost, reconnecting (" + d.leaving() + " leaves)") }
 	n.timer = time.AfterFunc(noticeAfter, n.give)
 	return n
+}
+
+// leaving is what a person types to leave: what a command has for input is the command's.
+func (d *DataChannel) leaving() string {
+	if d.cfg.Direct != nil {
+		return "Ctrl-C twice"
+	}
+	return "~."
 }
 
 func (n *notice) give() {

@@ -6,4 +6,7 @@ type Stream struct {
 	SessionID string `json:"SessionId"`
 	Token     string `json:"TokenValue"`
 	URL       string `json:"StreamUrl"`
+	// Input says that the session's command takes input: RunExec runs it, and nothing
+	// else can. The server answers so only to those who asked.
+	Input bool `json:"Input"`
 }

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -23,6 +24,31 @@ func signalStatus(s os.Signal) int {
 	}
 	return 1
 }
+
+// signalName is how an SSH client names one of endingSignals.
+func signalName(s os.Signal) string {
+	switch s {
+	case syscall.SIGTERM:
+		return "TERM"
+	case syscall.SIGHUP:
+		return "HUP"
+	case syscall.SIGQUIT:
+		return "QUIT"
+	}
+	return "INT"
+}
+
+// ignoreTerminalStops makes reading from a terminal fail, instead of stopping the
+// process, while that is in the background: isTerminalStop tells.
+func ignoreTerminalStops() (undo func()) {
+	if signal.Ignored(syscall.SIGTTIN) {
+		return func() {}
+	}
+	signal.Ignore(syscall.SIGTTIN)
+	return func() { signal.Reset(syscall.SIGTTIN) }
+}
+
+func isTerminalStop(err error) bool { return errors.Is(err, syscall.EIO) }
 
 // typedSignal is the key that a signal stands for, where signals are passed on.
 func typedSignal(s os.Signal) (byte, bool) {

@@ -38,6 +38,13 @@ var endingSignals = []os.Signal{os.Interrupt}
 
 func signalStatus(os.Signal) int { return 130 }
 
+// signalName is how an SSH client names one of endingSignals.
+func signalName(os.Signal) string { return "INT" }
+
+func ignoreTerminalStops() (undo func()) { return func() {} }
+
+func isTerminalStop(error) bool { return false }
+
 // typedSignal is the key that a signal stands for, where signals are passed on.
 func typedSignal(s os.Signal) (byte, bool) { return 0x03, s == os.Interrupt }
 
