@@ -6,6 +6,7 @@ package forward
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -190,20 +191,25 @@ func contains(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// checkSocket returns the path to connect to for a socket, if that is allowed. Symbolic
-// links are followed first, so that a link in an allowed folder allows nothing else.
-func (r Rules) checkSocket(path string) (string, error) {
-	if len(r.sockets) == 0 {
-		return path, nil
-	}
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", fmt.Errorf("connecting to %s: %w", path, cause(err))
-	}
+// checkSocket checks a socket that a path was found to lead to. With patterns its own
+// path must fit one, so that a link in an allowed folder allows nothing else. Without
+// them it is for the document to say which socket it is, and not for whoever may put a
+// link in its place.
+func (r Rules) checkSocket(path string, found *heldSocket) error {
 	for _, pattern := range r.sockets {
-		if ok, err := filepath.Match(pattern, real); ok && err == nil {
-			return real, nil
+		if ok, err := filepath.Match(pattern, found.real); ok && err == nil {
+			return nil
 		}
 	}
-	return "", fmt.Errorf("forwarding to the socket %s is forbidden", path)
+	if len(r.sockets) > 0 {
+		return fmt.Errorf("forwarding to the socket %s is forbidden", path)
+	}
+	real, err := follow(path)
+	if err == nil && real != found.real {
+		err = errors.New("it has just been replaced")
+	}
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", path, cause(err))
+	}
+	return nil
 }

@@ -269,11 +269,15 @@ func isTimeout(err error) bool {
 }
 
 func (t *Target) dialSocket(ctx context.Context) (net.Conn, error) {
-	path, err := t.rules.checkSocket(t.socket)
+	socket, err := holdSocket(t.socket)
 	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", t.socket, cause(err))
+	}
+	defer socket.close()
+	if err := t.rules.checkSocket(t.socket, socket); err != nil {
 		return nil, err
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket.address())
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", t.socket, cause(err))
 	}
