@@ -60,7 +60,7 @@ type SFTP struct {
 // request is one that the server has not answered.
 type request struct {
 	kind   byte
-	event  Event // for those whose answer makes one
+	event  Event // for those whose answer makes one; else without an operation
 	file   *file
 	offset int64
 	length int
@@ -104,7 +104,7 @@ func (s *SFTP) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.requests {
-		if r.kind == fxpClose {
+		if r.kind == fxpClose && r.file != nil {
 			s.tell(r.file, "not known to be closed")
 		}
 	}
@@ -129,7 +129,7 @@ func (s *SFTP) request(kind byte, b *fields) error {
 		s.spoken = true
 		return nil
 	}
-	r, noted := s.read(kind, b)
+	r := s.read(kind, b)
 	if b.short {
 		return broken("request of type %d is cut", kind)
 	}
@@ -141,13 +141,11 @@ func (s *SFTP) request(kind byte, b *fields) error {
 		// told of no file.
 		return broken("request of type %d for a handle that was not given out", kind)
 	}
-	if !noted {
-		return nil
-	}
 	return s.note(id, r)
 }
 
-// note remembers a request until its answer.
+// note remembers a request until its answer, also where nothing is to be told of it: with
+// the number of another it could take that one's answer.
 func (s *SFTP) note(id uint32, r request) error {
 	if _, twice := s.requests[id]; twice {
 		return broken("request number %d is used twice", id)
@@ -160,9 +158,9 @@ func (s *SFTP) note(id uint32, r request) error {
 	return nil
 }
 
-// read decodes a request and reports whether its answer matters.
-func (s *SFTP) read(kind byte, b *fields) (r request, noted bool) {
-	r.kind = kind
+// read decodes a request.
+func (s *SFTP) read(kind byte, b *fields) request {
+	r := request{kind: kind}
 	switch kind {
 	case fxpOpen:
 		return s.readOpen(b)
@@ -173,15 +171,14 @@ func (s *SFTP) read(kind byte, b *fields) (r request, noted bool) {
 		if r.file != nil {
 			r.file.reads = true
 		}
-		return r, r.file != nil
 	case fxpWrite:
 		return s.readWrite(b)
 	case fxpSetstat:
 		r.event = Event{Operation: Setattr, Path: b.path(), Note: attributes(b.uint32())}
 	case fxpFsetstat:
-		return s.readFsetstat(b)
+		r.event = s.readFsetstat(b)
 	case fxpOpendir:
-		return request{kind: fxpOpen, file: &file{path: b.path(), folder: true}}, true
+		return request{kind: fxpOpen, file: &file{path: b.path(), folder: true}}
 	case fxpRemove:
 		r.event = Event{Operation: Remove, Path: b.path()}
 	case fxpMkdir:
@@ -195,11 +192,9 @@ func (s *SFTP) read(kind byte, b *fields) (r request, noted bool) {
 		target := b.path()
 		r.event = Event{Operation: Symlink, Path: b.path(), Target: target}
 	case fxpExtended:
-		return s.readExtended(b)
-	default:
-		return r, false
+		r.event = s.readExtended(b)
 	}
-	return r, true
+	return r
 }
 
 // Flags of opening.
@@ -209,34 +204,34 @@ const (
 	fxfAppend = 4
 )
 
-func (s *SFTP) readOpen(b *fields) (request, bool) {
+func (s *SFTP) readOpen(b *fields) request {
 	path, flags := b.path(), b.uint32()
 	f := &file{path: path, writable: flags&(fxfWrite|fxfAppend) != 0}
 	e := Event{Operation: Download, Path: path}
 	if f.writable {
 		e.Operation = Upload
 	}
-	return request{kind: fxpOpen, file: f, event: e}, true
+	return request{kind: fxpOpen, file: f, event: e}
 }
 
 // readClose forgets a handle at once, because the server may give it out again.
-func (s *SFTP) readClose(b *fields) (request, bool) {
+func (s *SFTP) readClose(b *fields) request {
 	handle := string(b.bytes())
 	f := s.files[handle]
 	delete(s.files, handle)
-	return request{kind: fxpClose, file: f}, f != nil
+	return request{kind: fxpClose, file: f}
 }
 
-func (s *SFTP) readWrite(b *fields) (request, bool) {
+func (s *SFTP) readWrite(b *fields) request {
 	f, offset, data := s.open(b), int64(b.uint64()), b.bytes()
 	if f == nil || b.short {
-		return request{}, false
+		return request{kind: fxpWrite}
 	}
 	if f.written == nil {
 		f.written = newContent(&s.early)
 	}
 	f.written.add(offset, data)
-	return request{kind: fxpWrite, file: f}, true
+	return request{kind: fxpWrite, file: f}
 }
 
 // open reads the handle of an open file.
@@ -246,16 +241,19 @@ func (s *SFTP) open(b *fields) *file {
 	return f
 }
 
-func (s *SFTP) readFsetstat(b *fields) (request, bool) {
+// readFsetstat returns the event of attributes that are set by a handle, if any.
+func (s *SFTP) readFsetstat(b *fields) (e Event) {
 	f, flags := s.open(b), b.uint32()
 	if f == nil {
-		return request{}, false
+		return e
 	}
 	if flags&attrSize != 0 && f.setSize(int64(b.uint64())) {
 		flags &^= attrSize
 	}
-	e := Event{Operation: Setattr, Path: f.path, Note: attributes(flags)}
-	return request{kind: fxpFsetstat, event: e}, flags != 0
+	if flags == 0 {
+		return e
+	}
+	return Event{Operation: Setattr, Path: f.path, Note: attributes(flags)}
 }
 
 // setSize reports whether the upload's own event tells all of a size that is set:
@@ -270,30 +268,28 @@ func (f *file) setSize(size int64) bool {
 	return true
 }
 
-func (s *SFTP) readExtended(b *fields) (r request, noted bool) {
-	r.kind = fxpExtended
+// readExtended returns the event of an extension's request, if any.
+func (s *SFTP) readExtended(b *fields) (e Event) {
 	switch string(b.bytes()) {
 	case "posix-rename@openssh.com":
-		r.event = Event{Operation: Rename, Path: b.path(), Target: b.path()}
+		e = Event{Operation: Rename, Path: b.path(), Target: b.path()}
 	case "hardlink@openssh.com":
 		target := b.path()
-		r.event = Event{Operation: Link, Path: b.path(), Target: target}
+		e = Event{Operation: Link, Path: b.path(), Target: target}
 	case "lsetstat@openssh.com":
-		r.event = Event{Operation: Setattr, Path: b.path(), Note: attributes(b.uint32())}
+		e = Event{Operation: Setattr, Path: b.path(), Note: attributes(b.uint32())}
 	case "copy-data":
 		from, _, _, to := s.open(b), b.uint64(), b.uint64(), s.open(b)
 		if from == nil || to == nil {
-			return r, false
+			return e
 		}
 		if to.written == nil {
 			to.written = newContent(&s.early)
 		}
 		to.written.spoil("the node copied into it")
-		r.event = Event{Operation: Copy, Path: from.path, Target: to.path}
-	default:
-		return r, false
+		e = Event{Operation: Copy, Path: from.path, Target: to.path}
 	}
-	return r, true
+	return e
 }
 
 const (
@@ -334,10 +330,7 @@ func (s *SFTP) answer(kind byte, b *fields) error {
 	}
 	r, found := s.requests[id]
 	if !found {
-		if kind == fxpData || kind == fxpHandle {
-			return broken("an answer to a request that there is not")
-		}
-		return nil
+		return broken("an answer to a request that there is not")
 	}
 	delete(s.requests, id)
 	s.names -= r.names()
@@ -356,15 +349,18 @@ func (s *SFTP) settle(r request, kind byte, b *fields) error {
 	switch r.kind {
 	case fxpOpen:
 		return s.opened(r, kind, b, failure)
-	case fxpClose:
-		s.tell(r.file, failure)
 	case fxpRead:
 		return s.received(r, kind, b)
-	case fxpWrite:
-		if r.file.refused == "" {
-			r.file.refused = failure
-		}
-	default:
+	}
+	if kind == fxpHandle || kind == fxpData {
+		return broken("answer of type %d to a request of type %d", kind, r.kind)
+	}
+	switch {
+	case r.kind == fxpClose && r.file != nil:
+		s.tell(r.file, failure)
+	case r.kind == fxpWrite && r.file.refused == "":
+		r.file.refused = failure
+	case r.event.Operation != "":
 		r.event.Error = failure
 		s.emit(r.event)
 	}
@@ -399,7 +395,7 @@ func (s *SFTP) received(r request, kind byte, b *fields) error {
 		return nil
 	}
 	data := b.bytes()
-	if b.short || len(data) > r.length || r.file.told {
+	if b.short || len(data) > r.length || r.file == nil || r.file.told {
 		return broken("more data than asked for, or after the file was closed")
 	}
 	if r.file.read == nil {

@@ -137,6 +137,8 @@ func packet(kind byte, fields ...any) []byte {
 	return append(append(head, kind), b...)
 }
 
+const fxpStat = 17
+
 type step struct {
 	server bool
 	packet []byte
@@ -259,6 +261,9 @@ func TestSFTPAttacks(t *testing.T) {
 		{"rights set by a handle that is guessed", append(hello[:2:2], client(fxpOpen, 1, "f", fxfRead, 0), client(fxpFsetstat, 2, "h", attrPermissions, 0o4755))},
 		{"a copy to a handle that is guessed", append(opened(fxfRead), client(fxpOpen, 2, "g", fxfWrite, 0), client(fxpExtended, 3, "copy-data", "h", int64(0), int64(9), "i", int64(0)))},
 		{"a handle that nobody asked for", append(hello[:2:2], server(fxpHandle, 1, "h"))},
+		{"a question with the number of a removal", append(hello[:2:2], client(fxpStat, 1, "none"), client(fxpRemove, 1, "f"))},
+		{"a handle for a listing", append(hello[:2:2], client(fxpStat, 1, "f"), server(fxpHandle, 1, "h"))},
+		{"an answer that nobody asked for", append(opened(fxfRead), server(fxpStatus, 7, 0, "", ""))},
 		{"a huge packet", append(hello, step{false, []byte{0xff, 0xff, 0xff, 0xff, fxpWrite}})},
 		{"a cut packet", append(hello, client(fxpOpen, 1))},
 		{"an endless handle", append(hello, client(fxpOpen, 1, "f", fxfRead, 0), server(fxpHandle, 1, strings.Repeat("h", 257)))},
