@@ -254,6 +254,9 @@ func (d *doctor) lookNode(ctx context.Context) check {
 			"%s is not registered, or you may not see it", d.name)
 	}
 	n, err := d.p.resolve(ctx, []string{d.name})
+	if several := (*severalError)(nil); errors.As(err, &several) {
+		return fail("sallyport doctor ID checks one of them", "%s", several.line())
+	}
 	if err != nil {
 		return fail("sallyport nodes --all shows those that you may see", "%s", errorText(err))
 	}

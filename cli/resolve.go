@@ -38,9 +38,9 @@ func (p *program) resolve(ctx context.Context, terms []string) (client.Node, err
 	case len(nodes) == 1 && !claimed:
 		return nodes[0], nil
 	case !p.interactive() && claimed:
-		return client.Node{}, p.several(fmt.Sprintf("no node was named %s; give the id of one that calls itself so:", terms[0]), nodes)
+		return client.Node{}, several(fmt.Sprintf("no node was named %s; give the id of one that calls itself so:", terms[0]), nodes)
 	case !p.interactive():
-		return client.Node{}, p.several(fmt.Sprintf("%d nodes match %s:", len(nodes), strings.Join(terms, " ")), nodes)
+		return client.Node{}, several(fmt.Sprintf("%d nodes match %s; give the id of one:", len(nodes), strings.Join(terms, " ")), nodes)
 	}
 	title := "Which node?"
 	if claimed {
@@ -110,14 +110,34 @@ func claims(n client.Node, term string) bool {
 	return n.NameReported && strings.HasPrefix(n.Name, term) && !strings.HasPrefix(n.NodeID, term)
 }
 
-// several lists the matches on standard error, below a title.
-func (p *program) several(title string, nodes []client.Node) error {
+// severalError says that a node was not chosen among several, best first.
+type severalError struct {
+	title string
+	nodes []client.Node
+}
+
+// several is the usage error of a node that was named so that several match.
+func several(title string, nodes []client.Node) error {
+	return &statusError{status: statusUsage, err: &severalError{title, nodes}}
+}
+
+// Error lists the nodes below the title, a line each.
+func (e *severalError) Error() string {
 	var b strings.Builder
-	b.WriteString(title)
-	for _, n := range nodes {
+	b.WriteString(e.title)
+	for _, n := range e.nodes {
 		fmt.Fprintf(&b, "\n  %s", nodeLine(n))
 	}
-	return &statusError{status: statusUsage, err: fmt.Errorf("%s", b.String())}
+	return b.String()
+}
+
+// line is the same in one line, by the nodes' ids.
+func (e *severalError) line() string {
+	ids := make([]string, len(e.nodes))
+	for i, n := range e.nodes {
+		ids[i] = n.NodeID
+	}
+	return e.title + " " + strings.Join(ids, ", ")
 }
 
 func nodeLine(n client.Node) string {
