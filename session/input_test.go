@@ -67,6 +67,9 @@ func TestInputRecording(t *testing.T) {
 			if diff := cmp.Diff(want, w.rec.text()); diff != "" {
 				t.Error(diff)
 			}
+			if got, want := string(w.rec.input), map[bool]string{true: "secr"}[recorded]; got != want {
+				t.Errorf("got input %q recorded, want %q", got, want)
+			}
 		})
 	}
 }
