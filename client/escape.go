@@ -47,6 +47,7 @@ func (e *escapeFilter) filter(p []byte) (send []byte, action escapeAction, rest 
 			case c == '.':
 				return send, escapeLeave, p[i+1:]
 			case c == '?':
+				e.midLine = false // nothing was sent: the line still begins here
 				return send, escapeHelp, p[i+1:]
 			case c != escapeCharacter:
 				send = append(send, escapeCharacter)

@@ -18,6 +18,7 @@ func TestEscapeFilter(t *testing.T) {
 		{"key by key", []string{"\r", "~", "."}, "\r", escapeLeave},
 		{"in the middle of a line", []string{"a~."}, "a~.", escapeNone},
 		{"help", []string{"~?"}, "", escapeHelp},
+		{"a tilde after help", []string{"~?", "~~a~."}, "~~a~.", escapeHelp},
 		{"a tilde", []string{"~~."}, "~.", escapeNone},
 		{"a path", []string{"~/x"}, "~/x", escapeNone},
 		{"tilde and enter, then leaving", []string{"~\r", "~."}, "~\r", escapeLeave},
