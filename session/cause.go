@@ -76,3 +76,13 @@ func in(d time.Duration) string {
 	}
 	return "1 second"
 }
+
+// cuts reports whether the session must end at once, whatever is still to be shown of
+// one that the agent has ended: an agent could go on for ever.
+func (c *Cause) cuts() bool {
+	switch c.Reason {
+	case ReasonTerminated, ReasonMaxDuration, ReasonNodeRemoved, ReasonRecordingLost, ReasonAuditLost, ReasonTransferLost:
+		return true
+	}
+	return false
+}

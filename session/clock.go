@@ -29,6 +29,8 @@ func (s *live) tick(now time.Time) {
 		}
 		s.warn(now)
 		s.startAgain(now)
+	} else if s.tooLong(now) { // while what its agent left is shown
+		s.end(longest(s.row.MaxDuration))
 	}
 	s.keepLinks(now)
 	s.unhush(now)
@@ -58,10 +60,18 @@ func (s *live) overtime(now time.Time) *Cause {
 		}
 	case s.idleFor(now) >= s.idleTimeout():
 		return &Cause{Reason: ReasonIdle, Terminal: "The session was idle for " + in(s.idleTimeout()) + "."}
-	case s.row.MaxDuration > 0 && now.Sub(s.row.Started) >= s.row.MaxDuration:
-		return &Cause{Reason: ReasonMaxDuration, Terminal: "The session has reached its longest duration, " + in(s.row.MaxDuration) + "."}
+	case s.tooLong(now):
+		return longest(s.row.MaxDuration)
 	}
 	return nil
+}
+
+func (s *live) tooLong(now time.Time) bool {
+	return s.row.MaxDuration > 0 && now.Sub(s.row.Started) >= s.row.MaxDuration
+}
+
+func longest(d time.Duration) *Cause {
+	return &Cause{Reason: ReasonMaxDuration, Terminal: "The session has reached its longest duration, " + in(d) + "."}
 }
 
 func (s *live) idleTimeout() time.Duration {

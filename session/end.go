@@ -27,9 +27,12 @@ const (
 	insistTimes = 3
 )
 
-// end ends the session, once: the first cause counts.
+// end ends the session, once: the first cause counts, unless a later one cuts it short.
 func (s *live) end(cause *Cause) {
 	if !s.cause.CompareAndSwap(nil, cause) {
+		if cause.cuts() {
+			s.cut.CompareAndSwap(nil, cause)
+		}
 		s.mu.Lock()
 		s.settled.Broadcast()
 		s.mu.Unlock()
@@ -60,7 +63,7 @@ func (s *live) finish() {
 	}
 	if cause.byAgent() {
 		cause = s.awaitReport(cause)
-		s.drain()
+		cause = s.drain(cause)
 	} else {
 		s.tellAgent(cause)
 	}
@@ -107,24 +110,38 @@ func (s *live) await(limit time.Duration, cond func() bool) bool {
 
 // drain shows the client everything that the agent sent: first the agent's data
 // channel comes to its end, then the client gets and acknowledges what is left, as
-// long as it makes progress. A client that is away, or goes, may come back for it.
-func (s *live) drain() {
-	s.await(drainWait, func() bool { return s.agentEnded || s.agent == nil })
+// long as it makes progress. A client that is away, or goes, may come back for it. It
+// returns the cause, which is another one where the session was cut short.
+func (s *live) drain(cause *Cause) *Cause {
+	s.await(drainWait, func() bool { return s.agentEnded || s.agent == nil || s.isCut() })
 	left := s.g.cfg.DisconnectGrace
 	for s.awaitClient(&left) && s.progresses() {
 	}
+	cut := s.cut.Load()
+	if cut == nil {
+		return cause
+	}
+	final := *cut
+	final.Exit = cause.Exit
+	s.cause.Store(&final)
+	s.tellAgent(&final)
+	return &final
 }
+
+func (s *live) isCut() bool { return s.cut.Load() != nil }
 
 // awaitClient waits for a client to show what is left to, and reports whether there
 // are both. The waits of all calls together end when left is used up. A client that has
 // ended the session and gone will not come back.
 func (s *live) awaitClient(left *time.Duration) bool {
 	began := time.Now()
-	s.await(*left, func() bool { return s.client != nil || len(s.out.frames) == 0 || s.left.Load() })
+	s.await(*left, func() bool {
+		return s.client != nil || len(s.out.frames) == 0 || s.left.Load() || s.isCut()
+	})
 	*left -= time.Since(began)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.client != nil && len(s.out.frames) > 0
+	return s.client != nil && len(s.out.frames) > 0 && !s.isCut()
 }
 
 // progresses waits for the client to acknowledge something, and reports whether it
@@ -136,7 +153,9 @@ func (s *live) progresses() bool {
 		limit = stuckWait
 	}
 	s.mu.Unlock()
-	return s.await(limit, func() bool { return s.out.bytes != before || before == 0 || s.client == nil })
+	return s.await(limit, func() bool {
+		return s.out.bytes != before || before == 0 || s.client == nil || s.isCut()
+	})
 }
 
 // tellAgent asks the agent to end the session, on the nearest way.

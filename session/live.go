@@ -48,6 +48,7 @@ type live struct {
 	log  sessionLog
 
 	cause   atomic.Pointer[Cause] // set once: the session is ending
+	cut     atomic.Pointer[Cause] // set once: nothing more is shown
 	done    chan struct{}         // closed when it has ended
 	unserve func()                // stops answering other members
 

@@ -1,0 +1,65 @@
+package session
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport.dev/internal/websocket"
+	"sallyport.dev/wire"
+)
+
+// A node that says that a session has ended, and goes on with it together with its
+// client, cannot keep it: neither from who terminates it nor beyond its time.
+func TestEndThatTheNodeDrawsOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		tune   func(*StartRequest)
+		end    func(w *world, id string) error
+		reason string
+	}{
+		"terminated": {func(*StartRequest) {}, func(w *world, id string) error {
+			return w.g.Terminate(t.Context(), id, Terminated("bob"))
+		}, "terminated: by bob"},
+		"too long": {func(r *StartRequest) { r.Session.MaxDuration = time.Second }, func(*world, string) error { return nil }, "max-duration"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.DisconnectGrace = time.Minute })
+			_, id, agent, client := w.pair(test.tune)
+			s := w.g.session(id)
+			client.mu.Lock()
+			client.noAck = true
+			conn := client.conn
+			client.mu.Unlock()
+			agent.say("0")
+			agent.sendState(id, "Terminating")
+			stop := make(chan struct{})
+			var talking sync.WaitGroup
+			talking.Go(func() {
+				// There is always something that the client has not acknowledged yet.
+				for seq := int64(-3); ; seq++ {
+					select {
+					case <-stop:
+						return
+					case <-time.After(100 * time.Millisecond):
+					}
+					agent.say("still here")
+					m := &wire.Message{Type: wire.TypeOutputStreamData, SequenceNumber: seq}
+					conn.Write(websocket.Binary, wire.NewAcknowledge(m, time.Now()).Encode())
+				}
+			})
+			defer talking.Wait()
+			defer close(stop)
+			eventually(t, "the node's word", func() bool { return s.cause.Load() != nil })
+			time.Sleep(200 * time.Millisecond)
+			if err := test.end(w, id); err != nil {
+				t.Fatal(err)
+			}
+			for began := time.Now(); w.store.row(id).State.Active() && time.Since(began) < 5*time.Second; {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if got := w.store.row(id); got.State.Active() || got.EndReason != test.reason {
+				t.Errorf("the session is %s: %q, want an end: %q", got.State, got.EndReason, test.reason)
+			}
+		})
+	}
+}
