@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -177,8 +178,8 @@ func detailText(r audit.Record) string {
 	case audit.EventSessionEnd:
 		add("exit", r.Details["exit_status"])
 	case audit.EventTransfer:
-		add("", r.Details["path"])
-		add("to", r.Details["target"])
+		add("", quoteName(r.Details["path"]))
+		add(towards(r.Action), quoteName(r.Details["target"]))
 		add("bytes", r.Details["bytes"])
 		add("sha256", r.Details["sha256"])
 		add("failed:", r.Details["error"])
@@ -189,6 +190,22 @@ func detailText(r audit.Record) string {
 		add("repeated", r.Details["repeated"])
 	}
 	return strings.Join(parts, " ")
+}
+
+// towards is how the second name of a transfer's record stands to the first.
+func towards(action string) string {
+	if action == "download" {
+		return "from"
+	}
+	return "to"
+}
+
+// quoteName keeps a file's name from passing for what follows it in the line.
+func quoteName(name string) string {
+	if strings.ContainsAny(name, " \"") {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 func verdictText(r audit.Record) string {

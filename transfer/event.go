@@ -24,7 +24,9 @@ const (
 type Event struct {
 	Operation Operation
 	Path      string // as the client or the sender named it; at most 4,096 bytes
-	Target    string // the other path of a rename, link or copy
+	// Target is the other path of a rename, link or copy, or what scp on the node was
+	// told to write or to read.
+	Target string
 	// Bytes were transferred, of an upload or a download. Offset is where in the file
 	// the first of them belongs.
 	Bytes, Offset int64

@@ -21,8 +21,9 @@ const (
 // it goes to the other end. Where the ends do not keep to the protocol, one event says
 // so, and nothing more is told.
 type SCP struct {
-	op   Operation
-	emit func(Event)
+	op      Operation
+	operand string // what the program on the node was told
+	emit    func(Event)
 
 	mu       sync.Mutex
 	lost     bool
@@ -45,23 +46,27 @@ func NewSCP(command string, emit func(Event)) (s *SCP, fromClient, ok bool) {
 	if len(words) < 2 || path.Base(words[0]) != "scp" {
 		return nil, false, false
 	}
-	for _, w := range words[1:] {
-		if len(w) < 2 || w[0] != '-' || w == "--" {
+	s = &SCP{emit: emit, awaiting: true}
+	for words = words[1:]; len(words) > 0 && len(words[0]) > 1 && words[0][0] == '-'; words = words[1:] {
+		if words[0] == "--" {
+			words = words[1:]
 			break
 		}
-		if strings.ContainsRune(w, 't') {
-			return newSCP(Upload, emit), true, true
-		}
-		if strings.ContainsRune(w, 'f') {
-			return newSCP(Download, emit), false, true
+		switch {
+		case s.op != "":
+		case strings.ContainsRune(words[0], 't'):
+			s.op = Upload
+		case strings.ContainsRune(words[0], 'f'):
+			s.op = Download
 		}
 	}
-	return nil, false, false
+	s.operand = clip(strings.Join(words, " "), maxPath)
+	return s, s.op == Upload, s.op != ""
 }
 
-func newSCP(op Operation, emit func(Event)) *SCP {
-	return &SCP{op: op, emit: emit, awaiting: true}
-}
+// event begins the event of a file. Its name is the source's to choose: a sink that was
+// told of a file gives the content that name.
+func (s *SCP) event() Event { return Event{Operation: s.op, Path: s.path(), Target: s.operand} }
 
 // Source takes bytes that the source sent.
 func (s *SCP) Source(p []byte) {
@@ -189,7 +194,9 @@ func (s *SCP) answered(refusal string) {
 	s.record = 0
 	switch {
 	case record == 'C' && refusal != "":
-		s.emit(Event{Operation: s.op, Path: s.path(), Error: refusal})
+		e := s.event()
+		e.Error = refusal
+		s.emit(e)
 	case record == 'C':
 		s.body, s.content = true, s.newContent()
 	case record == 'D' && refusal == "":
@@ -222,7 +229,8 @@ func (s *SCP) bodyEnded(line []byte) {
 
 // told makes the event of a file that the sink has taken or refused in the end.
 func (s *SCP) told(refusal string) {
-	e := Event{Operation: s.op, Path: s.path(), Error: refusal}
+	e := s.event()
+	e.Error = refusal
 	s.content.finish(&e)
 	s.content = nil
 	s.emit(e)

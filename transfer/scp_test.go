@@ -33,6 +33,27 @@ func TestSCPCommand(t *testing.T) {
 	}
 }
 
+// The source's name for a file is not where it goes to.
+func TestSCPOperand(t *testing.T) {
+	for command, want := range map[string]string{
+		"scp -t /etc/cron.d/x":          "/etc/cron.d/x",
+		"scp -v -r -t -p -- /srv/a  b ": "/srv/a b",
+		"scp -rt -- -x":                 "-x",
+		"scp -t":                        "",
+	} {
+		var got []Event
+		s, _, _ := NewSCP(command, func(e Event) { got = append(got, e) })
+		s.Sink([]byte{0})
+		s.Source([]byte("C0644 0 readme\n"))
+		s.Sink([]byte{0})
+		s.Source([]byte{0})
+		s.Sink([]byte{0})
+		if diff := cmp.Diff([]Event{{Operation: Upload, Path: "readme", Target: want, SHA256: sum("")}}, got); diff != "" {
+			t.Errorf("%q: %s", command, diff)
+		}
+	}
+}
+
 // Two real programs with an SCP between them.
 func TestSCPOfRealEnds(t *testing.T) {
 	program, err := exec.LookPath("scp")
@@ -51,8 +72,8 @@ func TestSCPOfRealEnds(t *testing.T) {
 	run(t, source, sink, s)
 	s.Close()
 	want := []Event{
-		{Operation: Download, Path: "d/big", Bytes: int64(len(big)), SHA256: sum(big)},
-		{Operation: Download, Path: "d/empty", SHA256: sum("")},
+		{Operation: Download, Path: "d/big", Target: "d", Bytes: int64(len(big)), SHA256: sum(big)},
+		{Operation: Download, Path: "d/empty", Target: "d", SHA256: sum("")},
 	}
 	less := cmp.Transformer("byPath", func(all []Event) map[string]Event {
 		m := map[string]Event{}
@@ -99,7 +120,7 @@ type turn struct {
 }
 
 func scpEvents(turns []turn) (events []Event) {
-	s := newSCP(Upload, func(e Event) { events = append(events, e) })
+	s, _, _ := NewSCP("scp -t to", func(e Event) { events = append(events, e) })
 	for _, n := range turns {
 		if n.sink {
 			s.Sink([]byte(n.text))
@@ -141,6 +162,11 @@ func TestSCPTurns(t *testing.T) {
 			[]Event{{Operation: Unfollowed, Note: "not the protocol of scp: the sink answered out of turn"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			for i := range c.want {
+				if c.want[i].Operation == Upload {
+					c.want[i].Target = "to"
+				}
+			}
 			if diff := cmp.Diff(c.want, scpEvents(c.turns)); diff != "" {
 				t.Error(diff)
 			}
