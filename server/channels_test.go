@@ -74,9 +74,9 @@ func newRelayed(t *testing.T, changes ...func(*Config)) *relayed {
 		c.Gateway = r.gateway
 	})...)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		defer cancel()
-		_ = r.gateway.Close(ctx) // sessions whose peers are gone by now end late
+		_ = r.gateway.Close(ctx) // nobody is there any more to end sessions with
 	})
 	return r
 }

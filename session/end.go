@@ -91,18 +91,20 @@ func (s *live) awaitReport(cause *Cause) *Cause {
 	return final
 }
 
-// await waits until cond, which is called with mu held, is true; at most for limit.
+// await waits until cond, which is called with mu held, is true; at most for limit, and
+// not while the gateway stops.
 func (s *live) await(limit time.Duration, cond func() bool) bool {
-	deadline := time.Now().Add(limit)
-	wake := time.AfterFunc(limit, func() {
+	ctx, cancel := context.WithTimeout(s.g.ctx, limit)
+	defer cancel()
+	wake := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.settled.Broadcast()
 	})
-	defer wake.Stop()
+	defer wake()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !cond() && time.Now().Before(deadline) && s.g.ctx.Err() == nil {
+	for !cond() && ctx.Err() == nil {
 		s.settled.Wait()
 	}
 	return cond()

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -370,6 +372,21 @@ func TestShutdownTellsEveryone(t *testing.T) {
 	}
 	if row := w.store.row(id); row.EndReason != ReasonShutdown || w.store.memberOf(testNode) != "" {
 		t.Errorf("row: got %+v, node held by %q", row, w.store.memberOf(testNode))
+	}
+}
+
+// TestShutdownIsBounded has an agent that does not end its session.
+func TestShutdownIsBounded(t *testing.T) {
+	w := newWorld(t)
+	w.pair()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := w.g.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that it took too long", err)
+	}
+	if d := time.Since(start); d >= insist {
+		t.Errorf("closing took %v", d)
 	}
 }
 
