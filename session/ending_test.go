@@ -63,3 +63,31 @@ func TestEndThatTheNodeDrawsOut(t *testing.T) {
 		})
 	}
 }
+
+// A node that begins another kind of session than was asked for has none: its clients
+// would open what their user did not ask for.
+func TestAnotherKindOfSession(t *testing.T) {
+	for name, test := range map[string]struct{ asked, begun string }{
+		"a port in a shell":   {"Standard_Stream", "Port"},
+		"a shell in a port":   {"Port", "Standard_Stream"},
+		"a port in a command": {"NonInteractiveCommands", "Port"},
+		"nothing in a shell":  {"Standard_Stream", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			_, id, agent, client := w.pair(func(r *StartRequest) {
+				r.Session.SessionType, r.Options.Record = test.asked, test.asked != "Port"
+			})
+			agent.send(wire.PayloadHandshakeRequest, `{"AgentVersion":"3.3.40.0","RequestedClientActions":[{"ActionType":"SessionType",
+				"ActionParameters":{"SessionType":"`+test.begun+`","Properties":{"localConnectionType":"unix","localUnixSocket":"/run/x"}}}]}`)
+			client.wantGoodbye("another kind of session")
+			client.mu.Lock()
+			got := client.payloads
+			client.mu.Unlock()
+			if len(got) > 0 {
+				t.Errorf("the client got payloads %v", got)
+			}
+			w.wantState(id, StateFailed)
+		})
+	}
+}

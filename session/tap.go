@@ -25,6 +25,10 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 	if !fromAgent && s.row.SessionType == "Port" && isFlag(h, wire.FlagTerminateSession) {
 		s.left.Store(true)
 	}
+	if fromAgent && h.PayloadType == wire.PayloadHandshakeRequest && !s.isOwnKind(h.Payload) {
+		s.end(anotherKind())
+		return nil, false
+	}
 	if s.rec == nil && s.exec == nil {
 		return data, true
 	}
@@ -54,6 +58,33 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 		return nil, false
 	}
 	return data, true
+}
+
+// isOwnKind reports whether an agent's handshake is for the session's own type. Clients
+// do what it says: one for a port, in a shell, would have them listen where the node
+// likes, and one for a shell, in a forward, show what is not recorded.
+func (s *live) isOwnKind(payload []byte) bool {
+	var request wire.HandshakeRequest
+	if json.Unmarshal(payload, &request) != nil {
+		return false
+	}
+	for _, a := range request.RequestedClientActions {
+		var p wire.SessionTypeParameters
+		if a.ActionType != wire.ActionSessionType {
+			continue
+		}
+		if json.Unmarshal(a.ActionParameters, &p) != nil || p.SessionType != s.row.SessionType {
+			return false
+		}
+	}
+	return true
+}
+
+func anotherKind() *Cause {
+	return &Cause{
+		Reason: ReasonAgentLost, Detail: "the agent began a session of another type", Failed: true,
+		Terminal: "The node began another kind of session than was asked for, so it was ended.",
+	}
 }
 
 // speaks reports whether a message may be in a recorded session. AWS's plugin shows
