@@ -74,9 +74,9 @@ func TestPasteWhileFlooded(t *testing.T) {
 	p.until("echo of 2 MB", func() bool { return p.out.Len() >= 2000*1024 })
 }
 
-// TestBulk sends 50 MB of output through, intact, in large messages.
+// TestBulk sends 20 MB of output through, intact, in large messages.
 func TestBulk(t *testing.T) {
-	const size = 50_000_000
+	const size = 20_000_000
 	_, c, p := shellSession(t, "bulk")
 	file := filepath.Join(t.TempDir(), "data")
 	b := make([]byte, size)
