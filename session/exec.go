@@ -29,6 +29,11 @@ const (
 	// auditsAtOnce bounds the records of transfers that wait to become durable. More
 	// hold the transfer up.
 	auditsAtOnce = 64
+	// freeTransfers are the records of one session that are made as fast as they come, and
+	// transferPause what each one after them costs: programs can make up transfers of
+	// nothing, and a person could fill the audit log with them.
+	freeTransfers = 10_000
+	transferPause = 2 * time.Millisecond
 )
 
 // program is what a session has besides, where the task has an Exec.
@@ -164,6 +169,9 @@ func (s *live) tellTransfer(t transfer.Event) {
 	e := s.exec
 	e.transfers++
 	details := transferDetails(t, e.transfers)
+	if s.cause.Load() == nil {
+		time.Sleep(pauseOf(e.transfers))
+	}
 	e.places <- struct{}{}
 	e.auditing.Go(func() {
 		defer func() { <-e.places }()
@@ -182,6 +190,14 @@ func (s *live) tellTransfer(t transfer.Event) {
 			})
 		}
 	})
+}
+
+// pauseOf is how long the record of a session's transfer with a number is put off.
+func pauseOf(number int) time.Duration {
+	if number <= freeTransfers {
+		return 0
+	}
+	return transferPause
 }
 
 func transferDetails(t transfer.Event, number int) map[string]string {

@@ -183,3 +183,18 @@ func TestLine(t *testing.T) {
 		t.Errorf("got %d pongs, want 1", pongs)
 	}
 }
+
+// A program that makes up transfers does not fill the audit log at once.
+func TestTransfersArePaced(t *testing.T) {
+	w := newWorld(t)
+	_, id, agent, client := w.pair(withExec(wire.Exec{Command: "scp -f x"}))
+	client.say("\x00")
+	agent.wantText("stream", "\x00")
+	const more = 250
+	start := time.Now()
+	agent.say(strings.Repeat("\x01x\n", freeTransfers+more))
+	eventually(t, "all records", func() bool { return len(w.store.events(id)) > freeTransfers+more })
+	if got := time.Since(start); got < more*transferPause {
+		t.Errorf("got %d records in %v, want at least %v", freeTransfers+more, got, more*transferPause)
+	}
+}
