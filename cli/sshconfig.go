@@ -92,6 +92,10 @@ func (p *program) sshConfig(ctx context.Context, f sshConfigFlags) error {
 		said = "includes it now"
 	}
 	p.say("wrote %s; %s %s", files.config(), config, said)
+	if !c.withoutFrontDoor {
+		// The domain is the server's to name, and all that ssh does there goes to it.
+		p.say("ssh to %s now goes to %s", strings.Join(c.hosts(), " and "), net.JoinHostPort(c.host, c.port))
+	}
 	return nil
 }
 
@@ -217,14 +221,19 @@ func (c *sshConfigLines) text() (string, error) {
 	return b.String(), nil
 }
 
+// hosts are the patterns of what goes through the front door.
+func (c *sshConfigLines) hosts() []string {
+	if c.suffix == "" {
+		return []string{c.name}
+	}
+	return []string{c.name, "*." + c.suffix}
+}
+
 func (c *sshConfigLines) gatewayLines(b *strings.Builder) error {
 	if strings.ContainsAny(c.renew, "\"\\") {
 		return fmt.Errorf("ssh cannot run %s: the path has a quote or a backslash", c.renew)
 	}
-	hosts := []string{c.name}
-	if c.suffix != "" {
-		hosts = append(hosts, "*."+c.suffix)
-	}
+	hosts := c.hosts()
 	fmt.Fprintf(b, "Match originalhost %s exec \"%s\"\n", strings.Join(hosts, ","), c.renew)
 	fmt.Fprintf(b, "\nHost %s\n", strings.Join(hosts, " "))
 	for _, line := range []struct{ key, value string }{
