@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/creack/pty"
 
+	"sallyport.dev/client"
 	"sallyport.dev/identity"
 	"sallyport.dev/sallyporttest"
 )
@@ -63,6 +64,23 @@ func TestOfficialAgent(t *testing.T) {
 	})
 	t.Run("with the official plugin", func(t *testing.T) {
 		wantSum(t, officialShell(t, s, key, official(t, pluginVariable)), "24 80")
+	})
+	// AWS's agent knows no input of commands: ours is not to ask for it in vain.
+	t.Run("a command that would have input", func(t *testing.T) {
+		api := s.API(key)
+		stream, err := api.Start(t.Context(), client.StartInput{
+			Target: officialNode, Document: inputDocument, Input: true,
+			Parameters: map[string][]string{"command": {"sh -c 'cat; echo out; exit 7'"}, "separateOutputStream": {"true"}},
+		})
+		if err != nil || stream.Input {
+			t.Fatalf("got %+v, %v, want a session without input", stream, err)
+		}
+		var out bytes.Buffer
+		end, err := client.RunShell(t.Context(), client.ChannelConfig{Stream: stream, Dial: client.Dialer(api.TLS(), "sallyporttest")},
+			client.ShellConfig{Terminal: &client.Terminal{Stdout: &out, Stderr: io.Discard}})
+		if err != nil || end.ExitStatus == nil || *end.ExitStatus != 7 || out.String() != "out\n" {
+			t.Errorf("got %+v, %v, output %q, want out and status 7", end, err, out.String())
+		}
 	})
 	// The preferences have run-as off: what the node is told has it on.
 	t.Run("as a login of the caller's choice", func(t *testing.T) {
