@@ -152,7 +152,7 @@ func (e *execution) copyInput(r io.Reader) error {
 		case errors.Is(err, io.EOF), isTerminalStop(err) && e.term.Interactive():
 			return e.channel.Send(e.reading, wire.PayloadExecControl, encodeControl(wire.ExecControl{Op: wire.ExecEOF}))
 		default:
-			return fmt.Errorf("reading standard input: %w", err)
+			return fmt.Errorf("reading standard input: %v", err) // unwrapped, lest it pass for output's
 		}
 	}
 }
