@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("AWS_PAGER", "")
 			env.Setenv("TERM", "xterm-256color")
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each program sleeps for a second as it ends
 			return nil
 		},
 		Condition: condition,
