@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -220,14 +221,27 @@ func (i *Invocation) cancel(now time.Time) bool {
 
 // CancelOf cancels the commands that a user is behind: for one who was disabled.
 func (r *Runner) CancelOf(ctx context.Context, rootID, by string) error {
+	return r.cancelAll(ctx, Filter{RootID: rootID}, func(Command) bool { return true }, by)
+}
+
+// CancelThrough cancels the commands that were sent through a role, which has this id:
+// for one that was deleted.
+func (r *Runner) CancelThrough(ctx context.Context, roleID, by string) error {
+	return r.cancelAll(ctx, Filter{}, func(c Command) bool { return strings.HasPrefix(c.OwnerID, roleID+":") }, by)
+}
+
+func (r *Runner) cancelAll(ctx context.Context, f Filter, match func(Command) bool, by string) error {
 	active := true
-	all, err := r.cfg.Store.Commands(ctx, Filter{RootID: rootID, Active: &active})
+	f.Active = &active
+	all, err := r.cfg.Store.Commands(ctx, f)
 	if err != nil {
 		return fmt.Errorf("listing commands: %w", err)
 	}
 	var errs []error
 	for _, c := range all {
-		errs = append(errs, r.Cancel(ctx, c.ID, nil, by))
+		if match(c) {
+			errs = append(errs, r.Cancel(ctx, c.ID, nil, by))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
+	"sallyport.dev/command"
 	"sallyport.dev/identity"
 	"sallyport.dev/session"
 	"sallyport.dev/wire"
@@ -103,5 +106,47 @@ func TestSessionThatOvertakesItsOwnersEnd(t *testing.T) {
 		}
 		r.describes(admin, "History", started.SessionID, "Terminated")
 		disable(false)
+	}
+}
+
+// noSender is a gateway whose nodes are all away.
+type noSender struct{}
+
+func (noSender) SendJob(context.Context, string, wire.ControlTask) error {
+	return session.ErrNotConnected
+}
+
+// Commands that still wait for their nodes are cancelled with the role that they were
+// sent through, and no others.
+func TestCommandsEndWithTheirRole(t *testing.T) {
+	var runner *command.Runner
+	r := newRelayed(t, func(c *Config) {
+		commands := c.Sessions.(command.Store)
+		runner = command.New(command.Config{Store: commands, Cluster: &alone{}, Audit: c.Audit, Logger: slog.New(slog.DiscardHandler), Region: "us-east-1"})
+		c.Commands, c.Runner = commands, runner
+	})
+	r.must(runner.Start(t.Context(), noSender{}))
+	t.Cleanup(func() { r.must(runner.Close(context.Background())) })
+	r.node(channelNode, nil)
+	admin, alice := r.user("admin", nil, allowAll), r.user("alice", nil, allowAll)
+	r.role("Ops", trustAccount, allowAll)
+	r.role("OpsToo", trustAccount, allowAll)
+	send := func(c identity.Credentials) string {
+		return decodeInto[commandOutput](t, r.json(c, "AmazonSSM.SendCommand", map[string]any{
+			"InstanceIds": []string{channelNode}, "DocumentName": "AWS-RunShellScript", "Parameters": map[string][]string{"commands": {"id"}},
+		})).Command.CommandID
+	}
+	lost, kept := send(r.assumed(alice, "Ops", "alice")), send(r.assumed(alice, "OpsToo", "alice"))
+	own := send(alice)
+	r.must(r.store.DeleteInlinePolicy(context.Background(), identity.Owner{Kind: identity.OwnerRole, Name: "Ops"}, "p0"))
+	if got := r.query(admin, "iam", "DeleteRole", "RoleName", "Ops"); got.status != http.StatusOK {
+		t.Fatalf("DeleteRole: %d %s", got.status, got.body)
+	}
+	for id, want := range map[string]bool{lost: true, kept: false, own: false} {
+		cmd, err := r.server.config.Commands.Command(context.Background(), id)
+		r.must(err)
+		if got := cmd.CancelledBy != ""; got != want {
+			t.Errorf("command of %s: cancelled %v, want %v", cmd.Owner, got, want)
+		}
 	}
 }

@@ -191,7 +191,8 @@ func (c *Call) changeRole(ctx context.Context, name string, change func(*identit
 	return changed, roleKind().error(err, name)
 }
 
-// deleteRole deletes a role and ends the sessions that were started through it.
+// deleteRole deletes a role, ends the sessions that were started through it and cancels
+// the commands.
 func deleteRole(ctx context.Context, c *Call, in *deleteInput) (*nothing, error) {
 	role, err := c.Server.config.Identities.Role(ctx, in.RoleName)
 	if err == nil {
@@ -204,7 +205,9 @@ func deleteRole(ctx context.Context, c *Call, in *deleteInput) (*nothing, error)
 		return nil, roleKind().error(err, in.RoleName)
 	}
 	throughRole := func(v session.Session) bool { return strings.HasPrefix(v.OwnerID, role.ID+":") }
-	return &nothing{}, c.endSessions(ctx, session.Filter{}, throughRole, "the role was deleted by "+c.Principal.ARN)
+	return &nothing{}, errors.Join(
+		c.endSessions(ctx, session.Filter{}, throughRole, "the role was deleted by "+c.Principal.ARN),
+		c.endCommandsThrough(ctx, role.ID))
 }
 
 func tagRole(ctx context.Context, c *Call, in *tagInput) (*nothing, error) {

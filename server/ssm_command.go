@@ -417,3 +417,11 @@ func (c *Call) endCommands(ctx context.Context, rootID string) error {
 	}
 	return c.Server.config.Runner.CancelOf(context.WithoutCancel(ctx), rootID, c.Principal.ARN)
 }
+
+// endCommandsThrough cancels the commands that were sent through a role.
+func (c *Call) endCommandsThrough(ctx context.Context, roleID string) error {
+	if c.Server.config.Runner == nil {
+		return nil
+	}
+	return c.Server.config.Runner.CancelThrough(context.WithoutCancel(ctx), roleID, c.Principal.ARN)
+}
