@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/signal"
 	"regexp"
 	"strings"
 	"syscall"
@@ -125,6 +126,7 @@ func (p *program) connect(ctx context.Context, terms, command []string, flags co
 	if err := p.mayChooseLogin(ctx, api, flags.login); err != nil {
 		return err
 	}
+	defer holdHangups()()
 	in := session.input(node)
 	stream, err := api.Start(ctx, in)
 	if err != nil {
@@ -333,9 +335,10 @@ func (p *program) sessionEnded(stream client.Stream, end client.End, err error) 
 	return &statusError{status: statusNoAccess, err: err}
 }
 
-// isUntaken reports whether nobody takes the program's output any more.
+// isUntaken reports whether nobody takes the program's output any more: of a terminal
+// that was closed it is told by EIO, perhaps before SIGHUP says so.
 func isUntaken(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed)
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed)
 }
 
 // brokenPipeStatus is that of a program that SIGPIPE ended.
@@ -365,6 +368,14 @@ var banner = regexp.MustCompile(`(?m)^-{4,}ERROR-{4,}\s*$`)
 func words(output string) string {
 	lines := strings.FieldsFunc(banner.ReplaceAllString(output, ""), func(r rune) bool { return r == '\n' || r == '\r' })
 	return strings.TrimSpace(strings.Join(lines, "\n"))
+}
+
+// holdHangups keeps SIGHUP from ending the process at once: a terminal that is closed
+// brings several, and the session is still to be ended after the first.
+func holdHangups() (release func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return func() { signal.Stop(c) }
 }
 
 // leave ends a session that the person left, so that nothing goes on in it. It may
