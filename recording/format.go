@@ -29,15 +29,15 @@ type Header struct {
 
 // Metadata says whose session was recorded; the header's "sallyport" object.
 type Metadata struct {
-	Session   string    `json:"session"`
-	Principal string    `json:"principal"` // ARN
-	Node      string    `json:"node"`      // id
-	NodeName  string    `json:"node_name,omitempty"`
-	Document  string    `json:"document,omitempty"`
-	Reason    string    `json:"reason,omitempty"` // why, as the person said
+	Session   string `json:"session"`
+	Principal string `json:"principal"` // ARN
+	Node      string `json:"node"`      // id
+	NodeName  string `json:"node_name,omitempty"`
+	Document  string `json:"document,omitempty"`
+	Reason    string `json:"reason,omitempty"` // why, as the person said
 	// Command is the command line of a session that runs one through the SSH front door.
-	Command string `json:"command,omitempty"`
-	Started   time.Time `json:"started"`
+	Command string    `json:"command,omitempty"`
+	Started time.Time `json:"started"`
 }
 
 // Kind is what an event is.
