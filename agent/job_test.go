@@ -262,7 +262,8 @@ func TestCancelCommand(t *testing.T) {
 	}
 }
 
-// What a command came to is told after a restart, too; one that ran then has failed.
+// What a command came to is told after a restart, too, also days later; one that ran then
+// has failed.
 func TestCommandsOutliveTheAgent(t *testing.T) {
 	g := newGateway(t)
 	cfg := g.config()
@@ -286,6 +287,17 @@ func TestCommandsOutliveTheAgent(t *testing.T) {
 	if err := j.keep(record{ID: killed, JobID: wire.JobID(killed, "mi-1"), State: jobRunning}); err != nil {
 		t.Fatal(err)
 	}
+	kept, err := filepath.Glob(filepath.Join(j.dir(), "*.json"))
+	if err != nil || len(kept) != 3 {
+		t.Fatalf("got records %v, %v", kept, err)
+	}
+	for _, path := range kept {
+		old := time.Now().Add(-72 * time.Hour)
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.tidy(time.Now())
 	run(t, cfg)
 	c = g.control()
 	traces := map[string]string{}

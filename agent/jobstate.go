@@ -71,28 +71,44 @@ func (j *jobs) resume() {
 	}
 }
 
-// resumeOne reports whether a record is still needed.
+// resumeOne reports whether a record is still needed. What the server does not know is,
+// however old: without it the command would be taken for new.
 func (j *jobs) resumeOne(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || j.a.cfg.now().Sub(info.ModTime()) > remembered {
+	r, at, ok := readRecord(path)
+	now := j.a.cfg.now()
+	if !ok || r.forgettable(at, now) {
 		return false
 	}
-	b, err := os.ReadFile(path)
-	var r record
-	if err != nil || json.Unmarshal(b, &r) != nil || r.ID+".json" != filepath.Base(path) {
-		return false
+	if r.State != jobSettled {
+		at = now
 	}
 	j.mu.Lock()
-	j.seen[r.ID] = info.ModTime()
+	j.seen[r.ID] = at
 	j.mu.Unlock()
 	switch {
 	case r.State == jobDone && r.Reply != nil:
 		j.report(*r.Reply, func() { j.settled(r.ID, r.JobID) })
 	case r.State == jobRunning:
 		out := failedOutcome(jobInterrupted)
-		j.report(out.reply(r.JobID, j.a.cfg.now()), func() { j.settled(r.ID, r.JobID) })
+		j.report(out.reply(r.JobID, now), func() { j.settled(r.ID, r.JobID) })
 	}
 	return true
+}
+
+// readRecord reads a record and when it was written.
+func readRecord(path string) (r record, at time.Time, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return r, at, false
+	}
+	b, err := os.ReadFile(path)
+	ok = err == nil && json.Unmarshal(b, &r) == nil && r.ID+".json" == filepath.Base(path)
+	return r, info.ModTime(), ok
+}
+
+// forgettable reports whether nobody needs a record that was written at a time.
+func (r record) forgettable(at, now time.Time) bool {
+	return r.State == jobSettled && now.Sub(at) > remembered
 }
 
 // tidy removes records that nobody needs any more.
@@ -103,12 +119,9 @@ func (j *jobs) tidy(now time.Time) {
 		if err != nil || e.IsDir() || now.Sub(info.ModTime()) <= remembered {
 			continue
 		}
-		id := strings.TrimSuffix(e.Name(), ".json")
-		j.mu.Lock()
-		running := j.live[id] != nil
-		j.mu.Unlock()
-		if !running {
-			os.Remove(filepath.Join(j.dir(), e.Name()))
+		path := filepath.Join(j.dir(), e.Name())
+		if r, at, ok := readRecord(path); !ok || r.forgettable(at, now) {
+			os.Remove(path)
 		}
 	}
 }
