@@ -66,6 +66,9 @@ type request struct {
 	length int
 }
 
+// told reports whether something is told of the request, now or with its file.
+func (r request) told() bool { return r.file != nil || r.event.Operation != "" }
+
 func (r request) names() int { return len(r.event.Path) + len(r.event.Target) }
 
 // file is an open file.
@@ -346,13 +349,12 @@ func (s *SFTP) settle(r request, kind byte, b *fields) error {
 	if b.short {
 		return broken("answer of type %d is cut", kind)
 	}
-	switch r.kind {
-	case fxpOpen:
+	switch {
+	case r.kind == fxpOpen && (kind == fxpHandle || kind == fxpStatus):
 		return s.opened(r, kind, b, failure)
-	case fxpRead:
-		return s.received(r, kind, b)
-	}
-	if kind == fxpHandle || kind == fxpData {
+	case r.kind == fxpRead && kind == fxpData:
+		return s.received(r, b)
+	case kind == fxpHandle, kind == fxpData, kind != fxpStatus && r.told():
 		return broken("answer of type %d to a request of type %d", kind, r.kind)
 	}
 	switch {
@@ -390,10 +392,7 @@ func (s *SFTP) opened(r request, kind byte, b *fields, failure string) error {
 	return nil
 }
 
-func (s *SFTP) received(r request, kind byte, b *fields) error {
-	if kind != fxpData {
-		return nil
-	}
+func (s *SFTP) received(r request, b *fields) error {
 	data := b.bytes()
 	if b.short || len(data) > r.length || r.file == nil || r.file.told {
 		return broken("more data than asked for, or after the file was closed")
