@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/pkg/sftp"
 	"github.com/xtaci/smux"
 
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/wire"
 )
 
@@ -340,9 +340,7 @@ func (m *muxPeer) Write(b []byte) (int, error) {
 }
 
 func TestForwardAgent(t *testing.T) {
-	if _, err := exec.LookPath("perl"); err != nil {
-		t.Skip("needs perl")
-	}
+	needs.Program(t, "perl")
 	c, p := execSession(t, commandDocument, wire.Exec{ForwardAgent: true, Command: `
 		ls -l $SSH_AUTH_SOCK | cut -c1-10; stat -c %a $(dirname $SSH_AUTH_SOCK); echo $SSH_AUTH_SOCK
 		perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ENV{SSH_AUTH_SOCK})) or die;
@@ -427,9 +425,7 @@ func TestExecAs(t *testing.T) {
 
 // TestExecAsRoot runs as root where policy lets it.
 func TestExecAsRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needs.Root(t)
 	const document = `{"schemaVersion":"1.0","sessionType":"NonInteractiveCommands","inputs":{"runAsEnabled":true},"properties":{"linux":{"commands":"false"}}}`
 	g, _ := startWith(t, func(cfg *Config) { cfg.Shell.RunAsSelf = false }, wire.StartSession{
 		SessionID: "as-root", DocumentContent: json.RawMessage(document), RunAsUser: "root", RunAsRoot: true,

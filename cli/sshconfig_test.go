@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"sallyport.dev/internal/needs"
 )
 
 // The person's own text stays, whatever it is, and the line comes once.
@@ -104,12 +106,7 @@ func TestSSHConfigTakesNoLines(t *testing.T) {
 
 // OpenSSH reads the lines as they are meant.
 func TestSSHConfigAsOpenSSHReadsIt(t *testing.T) {
-	if _, err := exec.LookPath("ssh"); err != nil {
-		if os.Getenv("SALLYPORT_REQUIRE_ALL") == "1" {
-			t.Fatal("ssh is not installed, and SALLYPORT_REQUIRE_ALL=1")
-		}
-		t.Skip("ssh is not installed")
-	}
+	needs.Program(t, "ssh")
 	dir := filepath.Join(t.TempDir(), "with space and %h")
 	must(t, os.Mkdir(dir, 0o700))
 	c := sshConfigLines{files: sshFiles{dir}, name: "sallyport", user: "alice@example.com", renew: "true", proxy: "sallyport proxy %h %p"}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/sallyporttest"
 )
 
@@ -229,10 +230,10 @@ func TestOpenSSHForwards(t *testing.T) {
 	cfg := w.config("alice")
 	port := echo(t)
 	local, socks := freePort(t), freePort(t)
-	cmd := exec.Command("ssh", "-F", cfg, "-N", "-L", fmt.Sprintf("%s:localhost:%d", local, port), "-D", socks, "frontend-1@gateway")
+	cmd := exec.Command(needs.Program(t, "ssh"), "-F", cfg, "-N", "-L", fmt.Sprintf("%s:localhost:%d", local, port), "-D", socks, "frontend-1@gateway")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		missing(t, "ssh")
+		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	var conn net.Conn
@@ -260,9 +261,7 @@ func TestForwardedAgent(t *testing.T) {
 	w := newWorld(t)
 	w.person("alice", sallyporttest.Everything)
 	w.person("carl", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*"}}`)
-	if _, err := exec.LookPath("ssh-agent"); err != nil {
-		missing(t, "ssh-agent")
-	}
+	needs.Program(t, "ssh-agent")
 	socket := w.file("agent")
 	agent := exec.Command("ssh-agent", "-D", "-a", socket)
 	if err := agent.Start(); err != nil {

@@ -22,6 +22,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/client"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/member"
 	"sallyport.dev/sallyporttest"
 	"sallyport.dev/session"
@@ -149,10 +150,7 @@ type result struct {
 // run runs a program to its end.
 func (w *world) run(stdin io.Reader, name string, args ...string) result {
 	w.t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		missing(w.t, name)
-	}
+	path := needs.Program(w.t, name)
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
@@ -160,20 +158,12 @@ func (w *world) run(stdin io.Reader, name string, args ...string) result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	err := cmd.Run()
 	exit := (*exec.ExitError)(nil)
 	if err != nil && !errors.As(err, &exit) {
 		w.t.Fatalf("%s: %v", name, err)
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
-}
-
-func missing(t testing.TB, program string) {
-	t.Helper()
-	if os.Getenv("SALLYPORT_REQUIRE_ALL") != "" {
-		t.Fatalf("%s is not installed", program)
-	}
-	t.Skipf("%s is not installed", program)
 }
 
 // ssh runs ssh with a config.

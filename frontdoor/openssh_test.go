@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/sallyporttest"
 )
 
@@ -139,6 +140,7 @@ func TestOpenSSHFiles(t *testing.T) {
 		{"sftp there", []string{"sftp", "-F", cfg, "-b", "-", "frontend-1@gateway"}, far + "/d"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			needs.Program(t, c.args[0])
 			r := w.run(strings.NewReader("put "+from+"/big "+far+"/d\n"), c.args[0], c.args[1:]...)
 			if r.status != 0 {
 				t.Fatalf("got %+v", r)

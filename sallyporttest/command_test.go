@@ -17,17 +17,14 @@ import (
 
 	"sallyport.dev/client"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/sallyporttest"
 )
 
 // awsCLI runs the stock CLI with a key and returns its standard output.
 func awsCLI(t *testing.T, s *sallyporttest.System, k sallyporttest.Key, args ...string) string {
 	t.Helper()
-	cli, err := exec.LookPath("aws")
-	if err != nil {
-		t.Skip("the aws CLI is not installed")
-	}
-	cmd := exec.Command(cli, append([]string{"--endpoint-url", s.PlainURL(), "ssm"}, args...)...)
+	cmd := exec.Command(needs.Program(t, "aws"), append([]string{"--endpoint-url", s.PlainURL(), "ssm"}, args...)...)
 	cmd.Env = slices.DeleteFunc(s.Env(k), func(kv string) bool { return strings.HasPrefix(kv, "AWS_PROFILE=") }) // it takes an empty one for a name
 	var errs bytes.Buffer
 	cmd.Stderr = &errs

@@ -26,6 +26,7 @@ import (
 	"sallyport.dev/cli"
 	"sallyport.dev/client"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/sallyporttest"
 )
 
@@ -151,7 +152,7 @@ func TestPluginSSH(t *testing.T) {
 	d.write("authorized_keys", d.keygen("me")+"\n", 0o600)
 	d.start("AuthorizedKeysFile "+d.path("authorized_keys"), "Subsystem sftp internal-sftp")
 	ssh := func(program string, args ...string) *exec.Cmd {
-		cmd := exec.Command(tool(t, program), append([]string{
+		cmd := exec.Command(needs.Program(t, program), append([]string{
 			"-F", "none", "-i", d.path("me"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
 			"-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "User=" + d.user,
 			"-o", fmt.Sprintf("ProxyCommand=%s %%h %s %d", os.Args[0], toSSH, d.port),

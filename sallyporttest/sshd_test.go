@@ -19,23 +19,9 @@ import (
 	"sallyport.dev/agent"
 	"sallyport.dev/agent/keysync"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/needs"
 	"sallyport.dev/sallyporttest"
 )
-
-// tool returns the path of a program that a test needs from outside.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	for _, path := range []string{name, "/usr/sbin/" + name} {
-		if found, err := exec.LookPath(path); err == nil {
-			return found
-		}
-	}
-	if os.Getenv("SALLYPORT_REQUIRE_ALL") == "1" {
-		t.Fatalf("%s is not installed, and SALLYPORT_REQUIRE_ALL=1", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
 
 // sshd is an OpenSSH server on a loopback port, and its clients.
 type sshd struct {
@@ -50,11 +36,9 @@ type sshd struct {
 // start, once its configuration is known.
 func newSSHD(t *testing.T) *sshd {
 	t.Helper()
-	tool(t, "sshd")
-	tool(t, "ssh")
-	if os.Getuid() != 0 {
-		t.Skip("only root can make folders that sshd trusts")
-	}
+	needs.Program(t, "sshd")
+	needs.Program(t, "ssh")
+	needs.Root(t) // only root can make folders that sshd trusts
 	me, err := user.Current()
 	fatal(t, err)
 	dir, err := os.MkdirTemp("/var/lib", "sallyport-test-")
@@ -93,7 +77,7 @@ func (s *sshd) write(name, text string, mode os.FileMode) string {
 // keygen makes a key pair and returns the public one.
 func (s *sshd) keygen(name string) string {
 	s.t.Helper()
-	out, err := exec.Command(tool(s.t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", s.path(name)).CombinedOutput()
+	out, err := exec.Command(needs.Program(s.t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", s.path(name)).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("ssh-keygen: %v\n%s", err, out)
 	}
@@ -111,7 +95,7 @@ func (s *sshd) start(lines ...string) {
 		"PermitRootLogin prohibit-password", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"StrictModes yes", "UsePAM no", "LogLevel VERBOSE", "PrintMotd no",
 	}, lines...), "\n")+"\n", 0o644)
-	cmd := exec.Command(tool(s.t, "sshd"), "-D", "-e", "-f", config)
+	cmd := exec.Command(needs.Program(s.t, "sshd"), "-D", "-e", "-f", config)
 	cmd.Stderr = &s.log
 	fatal(s.t, cmd.Start())
 	s.t.Cleanup(func() {
@@ -147,7 +131,7 @@ func (s *sshd) lets(key string, options ...string) bool {
 // awsCommand runs the real aws command as whoever has the key, and returns what it printed.
 func awsCommand(t *testing.T, s *sallyporttest.System, key sallyporttest.Key, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, "aws"), append(args, "--output", "text")...)
+	cmd := exec.Command(needs.Program(t, "aws"), append(args, "--output", "text")...)
 	// To the aws command an empty profile is one that does not exist.
 	cmd.Env = slices.DeleteFunc(s.Env(key), func(kv string) bool { return strings.HasPrefix(kv, "AWS_PROFILE=") })
 	var stderr bytes.Buffer
@@ -164,7 +148,7 @@ func awsCommand(t *testing.T, s *sallyporttest.System, key sallyporttest.Key, ar
 // and of their being disabled. The emergency key always works.
 func TestKeySyncWithSSHD(t *testing.T) {
 	d := newSSHD(t)
-	tool(t, "aws")
+	needs.Program(t, "aws")
 	s := sallyporttest.Start(t, "a", sallyporttest.Options{})
 	admin := s.User("admin", nil, sallyporttest.Everything)
 	s.User("alice", nil, "")
@@ -239,7 +223,7 @@ func TestKeySyncWithSSHD(t *testing.T) {
 func (d *sshd) sallyport() string {
 	d.t.Helper()
 	path := d.path("sallyport")
-	if out, err := exec.Command(tool(d.t, "go"), "build", "-o", path, "sallyport.dev/cmd/sallyport").CombinedOutput(); err != nil {
+	if out, err := exec.Command(needs.Program(d.t, "go"), "build", "-o", path, "sallyport.dev/cmd/sallyport").CombinedOutput(); err != nil {
 		d.t.Fatalf("building sallyport: %v\n%s", err, out)
 	}
 	return path

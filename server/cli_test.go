@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/needs"
 )
 
 // awsCLIs finds the AWS command line interfaces of this machine.
@@ -26,7 +27,7 @@ func awsCLIs(t *testing.T) []string {
 		}
 	}
 	if len(found) == 0 {
-		t.Skip("SKIPPED: no aws command on PATH; interoperability with it is untested")
+		needs.Missing(t, "aws is not installed")
 	}
 	return found
 }

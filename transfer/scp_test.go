@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sallyport.dev/internal/needs"
 )
 
 func TestSCPCommand(t *testing.T) {
@@ -56,10 +58,7 @@ func TestSCPOperand(t *testing.T) {
 
 // Two real programs with an SCP between them.
 func TestSCPOfRealEnds(t *testing.T) {
-	program, err := exec.LookPath("scp")
-	if err != nil {
-		t.Skip("scp is not installed")
-	}
+	program := needs.Program(t, "scp")
 	from, to := t.TempDir(), t.TempDir()
 	big := strings.Repeat("0123456789abcdef", 20_000)
 	os.Mkdir(filepath.Join(from, "d"), 0o700)

@@ -5,17 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sallyport.dev/internal/needs"
 )
 
 // Who may write where an allowed socket is cannot lead the agent, which is root, to
 // another one by a link: the owner of a service, for one, to Docker's.
 func TestForeignLinks(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SALLYPORT_REQUIRE_ALL") != "" {
-			t.Fatal("giving a link to another user needs root")
-		}
-		t.Skip("giving a link to another user needs root")
-	}
+	needs.Root(t) // to give a link to another user
 	dir := t.TempDir()
 	real, own, foreign, folder := filepath.Join(dir, "s"), filepath.Join(dir, "own"), filepath.Join(dir, "foreign"), filepath.Join(dir, "folder")
 	listener(t, "unix", real)

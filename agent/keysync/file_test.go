@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sallyport.dev/internal/needs"
 )
 
 // account is a user with a home, who is not root where the test is.
@@ -197,9 +199,7 @@ func TestPlaceFollowsNobody(t *testing.T) {
 
 // A folder of root's gets files of root's, which the user cannot change.
 func TestPlaceInRootsFolder(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root has root's folders")
-	}
+	needs.Root(t) // only root has root's folders
 	a, dir := account(t), t.TempDir()
 	path := filepath.Join(dir, "deploy")
 	_, err := place(path, a, text, true)

@@ -17,6 +17,8 @@ import (
 	"github.com/pkg/sftp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"sallyport.dev/internal/needs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -405,24 +407,13 @@ func TestCloseUnblocksReadAndWrite(t *testing.T) {
 // TestSwitch runs a session as another user with that user's groups and nothing more,
 // on a terminal of that user's.
 func TestSwitch(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	u := User{Name: "other", UID: 54321, GID: 54322, Groups: []uint32{54322, 54323}, Home: "/", Shell: "/bin/sh", Switch: true}
 	out := runAs(t, u, "id -u; id -g; id -G; echo x >$(tty) && grep NoNewPrivs /proc/self/status; stat -c '%u %a' $(tty); "+
 		"cat /proc/self/oom_score_adj; nice")
 	want := "54321 54322 54322 54323 x NoNewPrivs: 0 54321 620 0 0"
 	if got := strings.Join(strings.Fields(out), " "); got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("SALLYPORT_REQUIRE_ALL") != "":
-		t.Fatal("needs root")
-	default:
-		t.Skip("needs root")
 	}
 }
 
@@ -442,7 +433,7 @@ func runAs(t *testing.T, u User, command string) string {
 // (CVE-2023-28436), a saved user id, capabilities of any set that a program has by
 // itself.
 func TestNothingOfRootIsLeft(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	had, err := syscall.Getgroups()
 	if err != nil {
 		t.Fatal(err)
@@ -468,7 +459,7 @@ func TestNothingOfRootIsLeft(t *testing.T) {
 // TestLimits checks that a program has the limits of limits.conf, and the umask of
 // login.defs, from its first instruction.
 func TestLimits(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	o := machine(t, map[string]string{
 		"etc/security/limits.conf": "other soft nofile 321\nother hard nofile 654\nother - core 0\nother - memlock 128\nother - priority 5\nother - nproc 77",
 		"etc/login.defs":           "UMASK 027\n",
@@ -487,7 +478,7 @@ func TestLimits(t *testing.T) {
 
 // TestFilesAs serves files as another user: one that only root may read stays shut.
 func TestFilesAs(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)

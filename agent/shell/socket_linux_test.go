@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sallyport.dev/internal/needs"
 )
 
 // echoOnce answers one connection with what it says.
@@ -57,7 +59,7 @@ func TestSocket(t *testing.T) {
 // TestSocketParent is the attack: a parent directory that somebody else prepared, or may
 // write to.
 func TestSocketParent(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	victim := t.TempDir()
 	for name, prepare := range map[string]func(path string) error{
 		"a link":         func(path string) error { return os.Symlink(victim, path) },
@@ -95,7 +97,7 @@ func mkdirAs(path string, uid int, mode os.FileMode) error {
 // TestSocketOfOther is the attack: the user replaces what the agent has handed over by
 // links to what root alone may delete; closing deletes nothing of that.
 func TestSocketOfOther(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	victim := filepath.Join(t.TempDir(), "victim")
 	if err := os.WriteFile(victim, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
@@ -132,7 +134,7 @@ func TestSocketOfOther(t *testing.T) {
 // TestSocketForOthers is the attack: another user, were the directory open to them, is
 // turned away by number.
 func TestSocketForOthers(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	u := User{Name: "other", UID: 54321, GID: 54322, Switch: true}
 	s, err := Options{}.ListenAuth(u)
 	if err != nil {
@@ -152,9 +154,7 @@ func TestSocketForOthers(t *testing.T) {
 	}()
 	script := `perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un("` + s.Path() + `")) or die;
 		syswrite S, "hi"; sysread S, $b, 9; print "<$b>\n"'`
-	if _, err := os.Stat("/usr/bin/perl"); err != nil {
-		t.Skip("needs perl")
-	}
+	needs.Program(t, "perl")
 	stranger := User{Name: "stranger", UID: 54999, GID: 54999, Home: "/", Shell: "/bin/sh", Switch: true}
 	if out := runAs(t, stranger, script); strings.Contains(out, "hi") {
 		t.Errorf("a stranger got %q, want nothing", out)

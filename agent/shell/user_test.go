@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sallyport.dev/internal/needs"
 )
 
 // passwd writes a user database with the user that runs the tests and others.
@@ -32,7 +34,6 @@ func passwd(t *testing.T, more ...string) Options {
 
 // TestRunAs walks the rules for run-as users; a case of a root agent needs root.
 func TestRunAs(t *testing.T) {
-	root := os.Geteuid() == 0
 	for _, tt := range []struct {
 		name string
 		run  RunAs
@@ -61,8 +62,8 @@ func TestRunAs(t *testing.T) {
 		{name: "a path", run: RunAs{Enabled: true, User: "../alice"}, err: ErrNoUser},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.root && !root {
-				t.Skip("needs root")
+			if tt.root {
+				needs.Root(t)
 			}
 			u, err := passwd(t).Resolve(context.Background(), tt.run)
 			if u.Name == "root" && (u.UID != 0 || u.Home != "/root") {
@@ -116,9 +117,7 @@ func TestParsePasswd(t *testing.T) {
 
 // TestDefaultUser makes ssm-user on demand, once, with sudo only if asked for.
 func TestDefaultUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needs.Root(t)
 	for _, sudo := range []bool{false, true} {
 		o := passwd(t)
 		o.SSMUserSudo, o.sudoers = sudo, t.TempDir()
@@ -140,9 +139,7 @@ func TestDefaultUser(t *testing.T) {
 // TestDefaultUserFails leaves nothing of a user that could not be made, and makes it
 // without sudo where there is none.
 func TestDefaultUserFails(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needs.Root(t)
 	o := passwd(t)
 	o.SSMUserSudo, o.sudoers, o.useradd = true, t.TempDir(), []string{"false"}
 	if _, err := o.Resolve(context.Background(), RunAs{}); err == nil {

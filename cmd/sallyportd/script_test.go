@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"sallyport.dev/cli"
+	"sallyport.dev/internal/needs"
 )
 
 // The programs are this test binary under their own names, so that what the scripts
@@ -28,9 +29,6 @@ func TestMain(m *testing.M) {
 		"session-manager-plugin": func() { os.Exit(cli.Main(os.Args)) },
 	})
 }
-
-// requireAll makes a missing tool a failure instead of a skip.
-var requireAll = os.Getenv("SALLYPORT_REQUIRE_ALL") == "1"
 
 // TestScripts runs what a user could type: testdata/script/*.txtar.
 func TestScripts(t *testing.T) {
@@ -67,7 +65,7 @@ func condition(cond string) (bool, error) {
 		return false, fmt.Errorf("unknown condition %q", cond)
 	}
 	_, err := exec.LookPath(name)
-	if err != nil && requireAll {
+	if err != nil && needs.All() {
 		return false, fmt.Errorf("%s is not installed, and SALLYPORT_REQUIRE_ALL=1", name)
 	}
 	return err == nil, nil

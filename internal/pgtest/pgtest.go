@@ -22,11 +22,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-)
 
-// RequireAll is the environment variable that, set to 1, makes a missing PostgreSQL
-// a failure instead of a skipped test.
-const RequireAll = "SALLYPORT_REQUIRE_ALL"
+	"sallyport.dev/internal/needs"
+)
 
 const startTimeout = 60 * time.Second
 
@@ -46,7 +44,7 @@ func Start(t testing.TB) *Server {
 	t.Helper()
 	s, err := find()
 	if err != nil {
-		missing(t, err)
+		needs.Missing(t, fmt.Sprintf("PostgreSQL: %v", err))
 	}
 	if s.dir, err = os.MkdirTemp("", "pg"); err != nil { // short: socket paths are limited to 107 bytes
 		t.Fatal(err)
@@ -61,14 +59,6 @@ func Start(t testing.TB) *Server {
 		}
 	})
 	return s
-}
-
-func missing(t testing.TB, why error) {
-	t.Helper()
-	if os.Getenv(RequireAll) == "1" {
-		t.Fatalf("PostgreSQL is required: %v", why)
-	}
-	t.Skipf("skipped, PostgreSQL is missing: %v", why)
 }
 
 // find looks for the newest installed PostgreSQL, and for an account to run it: it
