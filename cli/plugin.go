@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 
 	"sallyport.dev/client"
 )
@@ -97,6 +96,7 @@ func (p *program) pluginFailed(err error) int {
 }
 
 func (p *program) pluginSession(ctx context.Context, api *client.API, stream client.Stream) int {
+	defer holdHangups()()
 	port := newPluginPort(p, stream)
 	end, err := client.RunSession(ctx, client.ChannelConfig{
 		Stream: stream,
@@ -134,7 +134,7 @@ func (p *program) pluginEnd(leave func(), stream client.Stream, port *pluginPort
 	case errors.As(err, &signalled):
 		leave()
 		return signalled.Status
-	case errors.Is(err, client.ErrLeft), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, client.ErrLeft), isUntaken(err):
 		leave()
 		fallthrough
 	case err == nil:
