@@ -173,11 +173,20 @@ func (p *program) newCommandLine(command []string, flags connectFlags) (*command
 		return nil, usagef("-t and -T exclude each other")
 	case flags.noTerminal && len(command) == 0:
 		return nil, usagef("-T: a shell needs a terminal; a COMMAND after -- does not")
+	case isForwardDocument(flags.document):
+		return nil, usagef("--document %s: sallyport tunnel forwards ports, and sallyport proxy connects with one", flags.document)
 	case len(command) > 0 && c.in.Parameters["command"] != nil:
 		return nil, usagef("--parameters holds a command, and another follows --")
 	}
 	c.apart = len(command) > 0 && flags.document == "" && !flags.terminal && (flags.noTerminal || !p.onTerminal())
 	return c, nil
+}
+
+// isForwardDocument reports whether a document that every deployment has forwards ports.
+// Of others only the agent's handshake tells.
+func isForwardDocument(name string) bool {
+	return name == "AWS-StartSSHSession" || strings.HasPrefix(name, "AWS-StartPortForwardingSession") ||
+		strings.HasPrefix(name, "Sallyport-StartPortForwardingSession")
 }
 
 // onTerminal reports whether both ends of a command's standard streams are a terminal.
