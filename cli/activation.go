@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -247,14 +246,8 @@ func (p *program) newActivationDeleteCommand() *cobra.Command {
 		Example: "  sallyport activation delete 0a1b2c3d-4e5f-6789-abcd-ef0123456789",
 		Args:    between(1, 1, "want the ID of an activation"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				agreed, err := p.confirm("Delete activation " + args[0] + "?")
-				if err != nil {
-					return err
-				}
-				if !agreed {
-					return &statusError{status: statusRefused, err: errors.New("nothing was deleted")}
-				}
+			if err := p.confirm(yes, "Delete activation "+args[0]+"?", "nothing was deleted"); err != nil {
+				return err
 			}
 			api, err := p.api(cmd.Context())
 			if err != nil {

@@ -218,19 +218,23 @@ func cut(s string, n int) string {
 	return string([]rune(s)[:max(n-1, 0)]) + "…"
 }
 
-// confirm asks a person to agree. Where nobody can be asked, it says how to go on.
-func (p *program) confirm(question string) (bool, error) {
+// confirm asks a person to agree, unless yes says that they do. Where nobody can be asked,
+// it says how to go on; who does not agree is told what that leaves.
+func (p *program) confirm(yes bool, question, otherwise string) error {
+	if yes {
+		return nil
+	}
 	if !p.interactive() {
-		return false, usagef("%s standard input is no terminal; give --yes", question)
+		return usagef("%s standard input is no terminal; give --yes", question)
 	}
 	fmt.Fprintf(p.stderr, "%s [y/N] ", client.CleanLine(question))
 	answer, err := bufio.NewReader(io.LimitReader(p.stdin, 1<<10)).ReadString('\n')
 	if err != nil {
-		return false, fmt.Errorf("asking: %w", err)
+		return fmt.Errorf("asking: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
-		return true, nil
+		return nil
 	}
-	return false, nil
+	return &statusError{status: statusRefused, err: errors.New(otherwise)}
 }

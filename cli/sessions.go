@@ -266,18 +266,12 @@ func (p *program) newTerminateCommand() *cobra.Command {
 }
 
 func (p *program) terminate(ctx context.Context, ids []string, reason string, yes bool) error {
-	if !yes {
-		question := "End session " + ids[0] + "?"
-		if len(ids) > 1 {
-			question = fmt.Sprintf("End %d sessions?", len(ids))
-		}
-		agreed, err := p.confirm(question)
-		if err != nil {
-			return err
-		}
-		if !agreed {
-			return &statusError{status: statusRefused, err: errors.New("nothing was ended")}
-		}
+	question := "End session " + ids[0] + "?"
+	if len(ids) > 1 {
+		question = fmt.Sprintf("End %d sessions?", len(ids))
+	}
+	if err := p.confirm(yes, question, "nothing was ended"); err != nil {
+		return err
 	}
 	api, err := p.api(ctx)
 	if err != nil {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -125,14 +124,8 @@ func (p *program) rotateSSHAuthority(ctx context.Context, kind string) error {
 }
 
 func (p *program) deleteSSHAuthority(ctx context.Context, id string, yes bool) error {
-	if !yes {
-		agreed, err := p.confirm("End the trust in authority " + id + " and in every certificate that it signed?")
-		if err != nil {
-			return err
-		}
-		if !agreed {
-			return &statusError{status: statusRefused, err: errors.New("nothing was changed")}
-		}
+	if err := p.confirm(yes, "End the trust in authority "+id+" and in every certificate that it signed?", "nothing was changed"); err != nil {
+		return err
 	}
 	api, err := p.api(ctx)
 	if err != nil {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -169,14 +168,8 @@ one again. Everything else about users is done with aws iam.`,
 }
 
 func (p *program) disableUser(ctx context.Context, name string, yes bool) error {
-	if !yes {
-		agreed, err := p.confirm("Disable user " + name + " and end the user's sessions?")
-		if err != nil {
-			return err
-		}
-		if !agreed {
-			return &statusError{status: statusRefused, err: errors.New("nothing was changed")}
-		}
+	if err := p.confirm(yes, "Disable user "+name+" and end the user's sessions?", "nothing was changed"); err != nil {
+		return err
 	}
 	api, err := p.api(ctx)
 	if err != nil {

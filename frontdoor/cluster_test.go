@@ -4,9 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
-	natsserver "github.com/nats-io/nats-server/v2/server"
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/audit"
@@ -16,25 +14,10 @@ import (
 	"sallyport.dev/sallyporttest"
 )
 
-// natsServer runs a NATS server on loopback until the test ends.
-func natsServer(t *testing.T) string {
-	t.Helper()
-	s, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("NATS server did not start")
-	}
-	return s.ClientURL()
-}
-
 // The door of one member leads to nodes that another one holds; host keys are the same
 // on both.
 func TestAcrossMembers(t *testing.T) {
-	o := sallyporttest.Options{Store: pgtest.Start(t).Database(t), NATS: []string{natsServer(t)}, Dir: t.TempDir()}
+	o := sallyporttest.Options{Store: pgtest.Start(t).Database(t), NATS: []string{sallyporttest.NATS(t)}, Dir: t.TempDir()}
 	start := func(name string) *sallyporttest.System {
 		o.Configure = func(c *member.Config) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,9 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-
 	"sallyport.dev/client"
 )
 
@@ -18,14 +15,7 @@ import (
 func (s *System) BulkForward(k Key, node, document string, params map[string]string, fc client.ForwardConfig, server string) *Forward {
 	s.t.Helper()
 	api := s.API(k)
-	in := &ssm.StartSessionInput{Target: aws.String(node), DocumentName: aws.String(document), Parameters: map[string][]string{}}
-	for name, value := range params {
-		in.Parameters[name] = []string{value}
-	}
-	stream, err := api.StartSession(s.t.Context(), in)
-	if err != nil {
-		s.t.Fatalf("starting a forward on %s: %v", node, err)
-	}
+	stream := s.stream(api, node, document, params)
 	if server == "" {
 		server = s.TLSURL()
 	}

@@ -6,9 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/pgtest"
@@ -16,26 +13,11 @@ import (
 	"sallyport.dev/sallyporttest"
 )
 
-// natsServer runs a NATS server on loopback until the test ends.
-func natsServer(t *testing.T) string {
-	t.Helper()
-	s, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("NATS server did not start")
-	}
-	return s.ClientURL()
-}
-
 // pair starts two members that share PostgreSQL, NATS, master key and CA.
 func pair(t *testing.T) (a, b *sallyporttest.System) {
 	t.Helper()
 	dir := t.TempDir()
-	o := sallyporttest.Options{Store: pgtest.Start(t).Database(t), NATS: []string{natsServer(t)}, Dir: dir}
+	o := sallyporttest.Options{Store: pgtest.Start(t).Database(t), NATS: []string{sallyporttest.NATS(t)}, Dir: dir}
 	start := func(name string) *sallyporttest.System {
 		o.Configure = func(c *member.Config) {
 			c.AdvertiseURL, c.Listen = advertised(t)

@@ -25,14 +25,7 @@ type Forward struct {
 func (s *System) Forward(k Key, node, document string, params map[string]string, fc client.ForwardConfig, cfg func(*client.ChannelConfig)) *Forward {
 	s.t.Helper()
 	api := s.API(k)
-	in := &ssm.StartSessionInput{Target: aws.String(node), DocumentName: aws.String(document), Parameters: map[string][]string{}}
-	for name, value := range params {
-		in.Parameters[name] = []string{value}
-	}
-	stream, err := api.StartSession(s.t.Context(), in)
-	if err != nil {
-		s.t.Fatalf("starting a forward on %s: %v", node, err)
-	}
+	stream := s.stream(api, node, document, params)
 	channel := client.ChannelConfig{
 		Stream: stream,
 		Dial:   client.Dialer(api.TLS(), "sallyporttest"),
@@ -43,6 +36,19 @@ func (s *System) Forward(k Key, node, document string, params map[string]string,
 		cfg(&channel)
 	}
 	return run(s.t, stream.SessionID, client.NewForward(channel, fc))
+}
+
+func (s *System) stream(api *client.API, node, document string, params map[string]string) client.Stream {
+	s.t.Helper()
+	in := &ssm.StartSessionInput{Target: aws.String(node), DocumentName: aws.String(document), Parameters: map[string][]string{}}
+	for name, value := range params {
+		in.Parameters[name] = []string{value}
+	}
+	stream, err := api.StartSession(s.t.Context(), in)
+	if err != nil {
+		s.t.Fatalf("starting a forward on %s: %v", node, err)
+	}
+	return stream
 }
 
 func run(t testing.TB, id string, forward *client.Forward) *Forward {
