@@ -29,6 +29,9 @@ const apartDocument = "AWS-StartNonInteractiveCommand"
 // leavePatience bounds the call that ends a session which the person left.
 const leavePatience = 3 * time.Second
 
+// nodeLogin is what a user of a node may be called.
+var nodeLogin = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}[A-Za-z0-9_.$-]?$`)
+
 type connectFlags struct {
 	document, reason, parameters string
 	login                        string
@@ -169,6 +172,8 @@ func (p *program) newCommandLine(command []string, flags connectFlags) (*command
 		return nil, err
 	}
 	switch {
+	case flags.login != "" && !nodeLogin.MatchString(flags.login):
+		return nil, usagef("--login %q: want up to 32 letters, digits, dots, underscores and hyphens", flags.login)
 	case flags.terminal && flags.noTerminal:
 		return nil, usagef("-t and -T exclude each other")
 	case flags.noTerminal && len(command) == 0:

@@ -580,3 +580,22 @@ func FuzzOneCommand(f *testing.F) {
 		}
 	})
 }
+
+// Who gives a port that is none reads no regular expression, with any built-in document.
+func TestPortsInWords(t *testing.T) {
+	for _, name := range BuiltinNames() {
+		d, _ := Builtin(name)
+		for parameter, p := range d.Parameters {
+			if !strings.HasSuffix(strings.ToLower(parameter), "portnumber") {
+				continue
+			}
+			want := `value "99999" is not a port from 1 to 65535`
+			if p.checkText("0") == nil {
+				want += ", nor 0 for any free one"
+			}
+			if err := p.checkText("99999"); err == nil || err.Error() != want {
+				t.Errorf("%s, %s: got %v, want %s", name, parameter, err, want)
+			}
+		}
+	}
+}

@@ -395,7 +395,7 @@ func (p *Parameter) checkText(v string) error {
 	case parameterStore.MatchString(v):
 		return errParameterStore
 	case p.pattern != nil && !p.pattern.MatchString(v):
-		return fmt.Errorf("value %s does not match allowedPattern %s", short(v), p.AllowedPattern)
+		return fmt.Errorf("value %s %s", short(v), p.mismatch())
 	case len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, v):
 		return fmt.Errorf("value %s is not one of %s", short(v), strings.Join(p.AllowedValues, ", "))
 	case chars < p.MinChars:
@@ -404,6 +404,24 @@ func (p *Parameter) checkText(v string) error {
 		return fmt.Errorf("value has %d characters; at most %d are allowed", chars, p.MaxChars)
 	}
 	return nil
+}
+
+// Patterns of the built-in documents that forward ports.
+const (
+	portPattern      = `^([1-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$`
+	localPortPattern = `^([0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$`
+)
+
+// mismatch words that a value does not match the pattern, in plain words for those that
+// nobody should have to read.
+func (p *Parameter) mismatch() string {
+	switch p.AllowedPattern {
+	case portPattern:
+		return "is not a port from 1 to 65535"
+	case localPortPattern:
+		return "is not a port from 1 to 65535, nor 0 for any free one"
+	}
+	return "does not match allowedPattern " + p.AllowedPattern
 }
 
 // short quotes a value for an error, cutting what is long.
