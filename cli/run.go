@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,12 @@ const (
 	minDelivery = 30 * time.Second
 	// cancelPatience bounds the call that cancels a command.
 	cancelPatience = 10 * time.Second
+)
+
+// Bounds of how many nodes, as AWS has them.
+var (
+	someNodes   = regexp.MustCompile(`^([1-9][0-9]{0,6}|[1-9][0-9]?%|100%)$`)
+	failedNodes = regexp.MustCompile(`^(0|[1-9][0-9]{0,6}|[0-9]%|[1-9][0-9]%|100%)$`)
 )
 
 type runFlags struct {
@@ -106,7 +113,7 @@ func (p *program) runCommand(ctx context.Context, terms, command []string, flags
 	if flags.noWait {
 		return p.printCommandID(id)
 	}
-	return p.watchCommand(ctx, api, id)
+	return p.watchCommand(ctx, api, id, terms)
 }
 
 func (p *program) printCommandID(id string) error {
@@ -137,6 +144,12 @@ func runInput(command []string, flags runFlags) (*ssm.SendCommandInput, error) {
 	}
 	if flags.timeout < time.Second {
 		return nil, usagef("--timeout %v: want 1s or more", flags.timeout)
+	}
+	if !someNodes.MatchString(flags.concurrency) {
+		return nil, usagef("--max-concurrency %q: want a number of 1 or more, or a percentage from 1%% to 100%%", flags.concurrency)
+	}
+	if !failedNodes.MatchString(flags.errors) {
+		return nil, usagef("--max-errors %q: want a number of 0 or more, or a percentage from 0%% to 100%%", flags.errors)
 	}
 	in := &ssm.SendCommandInput{
 		DocumentName:   aws.String(runDocument),
@@ -233,12 +246,12 @@ func (p *program) runNodes(ctx context.Context, terms []string, in *ssm.SendComm
 }
 
 // watchCommand shows a command to its end. An interrupt cancels it, a second one stops
-// watching.
-func (p *program) watchCommand(ctx context.Context, api *client.API, id string) error {
+// watching. The terms are those that its nodes were selected by.
+func (p *program) watchCommand(ctx context.Context, api *client.API, id string, terms []string) error {
 	interrupts := make(chan os.Signal, 2)
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(interrupts)
-	w := &runWatch{p: p, api: api, id: id, view: p.newRunView(id)}
+	w := &runWatch{p: p, api: api, id: id, view: p.newRunView(id, terms)}
 	defer w.view.clear()
 	var end *runEnd
 	for cancelled := false; ; {

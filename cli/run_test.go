@@ -37,12 +37,12 @@ func TestRunView(t *testing.T) {
 		{"an end is told once", []client.CommandNode{well, well}, "web: a\nweb: b\n", "web: success\nsallyport: 1 node: 1 succeeded (command ID)\n", 0},
 		{"what an agent says", []client.CommandNode{{NodeID: "mi-1", NodeName: "x\x1b[2J", Status: "Failed", StatusDetails: "Failed", Trace: "no\x1b[31m\nsuch"}},
 			"", "x\u241b[2J: failed: no\u241b[31m\u240asuch\nsallyport: 1 node: 1 failed (command ID)\n", 1},
-		{"none", nil, "", "sallyport: no node matches\n", 1},
+		{"none", nil, "", "sallyport: no node matches Team=x Stage=\u241b\n", 1},
 		{"words that are not known", []client.CommandNode{{NodeID: "mi-1", Status: "Failed", StatusDetails: "Odd"}}, "",
 			"mi-1: odd\nsallyport: 1 node: 1 Odd (command ID)\n", 1},
 	} {
 		var stdout, stderr bytes.Buffer
-		v := (&program{stdout: &stdout, stderr: &stderr}).newRunView("ID")
+		v := (&program{stdout: &stdout, stderr: &stderr}).newRunView("ID", []string{"Team=x", "Stage=\x1b"})
 		v.total = len(tt.nodes)
 		for _, n := range tt.nodes {
 			v.node(n)
@@ -62,7 +62,7 @@ func TestRunView(t *testing.T) {
 func TestRunOutputIsHarmless(t *testing.T) {
 	var b bytes.Buffer
 	p := &program{stdout: &b, stderr: &b}
-	v := p.newRunView("ID")
+	v := p.newRunView("ID", nil)
 	v.plain = false
 	v.lines(&b, "web", "\x1b]0;title\x07red \x1b[31m\ttab\r\nnext\u202e\u009b")
 	if got, want := b.String(), "web: \ufffd]0;title\ufffdred \ufffd[31m\ttab\nweb: next\ufffd\ufffd\n"; got != want {
@@ -74,7 +74,7 @@ func TestRunJSON(t *testing.T) {
 	var b bytes.Buffer
 	p := &program{stdout: &b, stderr: &b}
 	p.flags.json = true
-	v := p.newRunView("ID")
+	v := p.newRunView("ID", nil)
 	v.node(client.CommandNode{NodeID: "mi-1", NodeName: "web", Status: "Failed", StatusDetails: "Failed",
 		Steps: []client.CommandStep{step("Success", 0, "a\n", ""), step("Failed", 3, "b\n", "e")}})
 	if err := v.finish(runEnd{"Failed", "Failed"}, true); err == nil || err.(*statusError).status != statusInterrupted {
@@ -125,6 +125,10 @@ func TestRunInput(t *testing.T) {
 		{"a document and a command", []string{"a"}, with(func(f *runFlags) { f.document = "D" }), nil, "says what runs"},
 		{"a document and a time", nil, with(func(f *runFlags) { f.document, f.timeout = "D", time.Minute }), nil, "--timeout is a parameter"},
 		{"no JSON", []string{"a"}, with(func(f *runFlags) { f.parameters = "x=y" }), nil, "want JSON"},
+		{"no nodes at once", []string{"a"}, with(func(f *runFlags) { f.concurrency = "0%" }), nil, `--max-concurrency "0%": want a number of 1 or more`},
+		{"more than all nodes", []string{"a"}, with(func(f *runFlags) { f.errors = "101%" }), nil, `--max-errors "101%": want a number of 0 or more`},
+		{"no failures", []string{"a"}, with(func(f *runFlags) { f.concurrency, f.errors = "5%", "0" }),
+			map[string][]string{"commands": {"a"}, "executionTimeout": {"3600"}}, ""},
 		{"too little time", []string{"a"}, with(func(f *runFlags) { f.delivery = time.Second }), nil, "want 30s or more"},
 	} {
 		in, err := runInput(tt.command, tt.flags)
@@ -176,7 +180,7 @@ func TestRunOnAWS(t *testing.T) {
 	}
 	var stdout, stderr bytes.Buffer
 	p := &program{stdout: &stdout, stderr: &stderr}
-	w := &runWatch{p: p, api: api, id: "00000000-0000-4000-8000-000000000000", view: p.newRunView("ID")}
+	w := &runWatch{p: p, api: api, id: "00000000-0000-4000-8000-000000000000", view: p.newRunView("ID", nil)}
 	var end *runEnd
 	for n := 0; end == nil && n < 5; n++ {
 		if end, _, err = w.poll(context.Background()); err != nil {

@@ -19,6 +19,7 @@ import (
 type runView struct {
 	p     *program
 	id    string
+	terms []string // that select nodes
 	total int
 	nodes map[string]client.CommandNode // as last heard of, without outputs
 	names map[string]int                // how many nodes bear a name
@@ -29,8 +30,8 @@ type runView struct {
 	line  string
 }
 
-func (p *program) newRunView(id string) *runView {
-	return &runView{p: p, id: id, nodes: map[string]client.CommandNode{}, names: map[string]int{},
+func (p *program) newRunView(id string, terms []string) *runView {
+	return &runView{p: p, id: id, terms: terms, nodes: map[string]client.CommandNode{}, names: map[string]int{},
 		live: isTerminal(p.stderr), plain: !isTerminal(p.stdout)}
 }
 
@@ -295,7 +296,7 @@ type summaryWord struct{ details, word string }
 
 func (v *runView) summary(counts map[string]int) string {
 	if len(v.nodes) == 0 {
-		return "no node matches"
+		return client.CleanLine("no node matches " + strings.Join(v.terms, " "))
 	}
 	text := fmt.Sprintf("%d nodes", len(v.nodes))
 	if len(v.nodes) == 1 {
