@@ -51,8 +51,10 @@ that somebody terminated, ends the command. Ctrl-C ends it, too.
 
 With COMMAND the forwards last as long as it does. {port} and {address} in its words are
 the first forward's, {port2} the second's, and so on; so are SALLYPORT_PORT,
-SALLYPORT_ADDRESS, SALLYPORT_PORT_2 … in its environment. --json writes events, a line
-each.
+SALLYPORT_ADDRESS, SALLYPORT_PORT_2 … in its environment.
+
+--json writes events to standard output, a line each; with COMMAND, whose that is, to
+standard error.
 
 Exit status: COMMAND's; else 0 after Ctrl-C, 1 if refused, 2 for wrong usage, 255 if no
 session could be opened or kept.`,

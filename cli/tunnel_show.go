@@ -52,11 +52,12 @@ const (
 
 // tunnelShow tells a person, or a program, what a tunnel does.
 type tunnelShow struct {
-	p     *program
-	t     *tunnel
-	live  bool // lines at the bottom of the terminal are kept current
-	width int
-	now   func() time.Time
+	p      *program
+	t      *tunnel
+	events io.Writer // of JSON
+	live   bool      // lines at the bottom of the terminal are kept current
+	width  int
+	now    func() time.Time
 
 	mu      sync.Mutex
 	drawn   int // lines of the live part that are on the screen
@@ -64,6 +65,7 @@ type tunnelShow struct {
 	said    string // the last words, and when
 	saidAt  time.Time
 	skipped int
+	failed  map[string]string // by target, why there is no session, as was said last
 }
 
 // reading is what a door has carried at a time.
@@ -73,7 +75,10 @@ type reading struct {
 }
 
 func (p *program) newTunnelShow(t *tunnel, command bool) *tunnelShow {
-	s := &tunnelShow{p: p, t: t, width: 80, now: time.Now}
+	s := &tunnelShow{p: p, t: t, events: p.stdout, width: 80, now: time.Now, failed: map[string]string{}}
+	if command { // standard output is its own
+		s.events = p.stderr
+	}
 	f, ok := p.stderr.(*os.File)
 	if !ok || command || p.flags.json || p.flags.debug || !term.IsTerminal(int(f.Fd())) {
 		return s
@@ -97,12 +102,30 @@ func (s *tunnelShow) tell(e tunnelEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.p.flags.json {
-		encodeJSON(s.p.stdout, e, "") // a reader that is gone is no reason to end
+		encodeJSON(s.events, e, "") // a reader that is gone is no reason to end
+		return
+	}
+	if s.saidBefore(e) {
 		return
 	}
 	if text := s.words(e); text != "" {
 		s.sayLocked(text)
 	}
+}
+
+// saidBefore reports whether e repeats why there is no session: that is said once, and
+// again when there has been one in between.
+func (s *tunnelShow) saidBefore(e tunnelEvent) bool {
+	switch e.Event {
+	case eventUp:
+		delete(s.failed, e.Target)
+	case eventFailed:
+		if s.failed[e.Target] == e.Error {
+			return true
+		}
+		s.failed[e.Target] = e.Error
+	}
+	return false
 }
 
 // words are what a person is told of an event; nothing of most.
