@@ -57,6 +57,7 @@ func (h *harness) runAWS(cli string, c identity.Credentials, args ...string) (st
 // The AWS CLI signs, sends and understands: success, refusals and bad keys, of both
 // codecs, and with the temporary credentials that it was given.
 func TestAWSCommandLine(t *testing.T) {
+	t.Parallel() // it waits for aws
 	if testing.Short() {
 		t.Skip("starts the aws command several times")
 	}

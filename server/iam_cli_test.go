@@ -79,6 +79,7 @@ const (
 
 // The five ways to give access, each set up with aws iam commands and nothing else.
 func TestSetUpWithIAMCommandsAlone(t *testing.T) {
+	t.Parallel() // it waits for aws
 	if testing.Short() {
 		t.Skip("starts the aws command some thirty times")
 	}
@@ -161,6 +162,7 @@ for user in $(aws iam get-group --group-name ops --query 'Users[].UserName' --ou
 done`
 
 func TestSSHKeysOfAGroup(t *testing.T) {
+	t.Parallel() // it waits for aws
 	if testing.Short() {
 		t.Skip("starts the aws command some times")
 	}
@@ -204,6 +206,7 @@ func newSSHKey(t *testing.T, comment string) string {
 // One of each of the other iam, ec2 and ssm commands, to see that the command line
 // understands the answers.
 func TestCommandLineUnderstandsAnswers(t *testing.T) {
+	t.Parallel() // it waits for aws
 	if testing.Short() {
 		t.Skip("starts the aws command many times")
 	}
