@@ -163,6 +163,25 @@ func TestUnseenNodes(t *testing.T) {
 	}
 }
 
+// Who may use every node is told that there is no such one, and who may not is not.
+func TestUnknownNode(t *testing.T) {
+	w := newWorld(t)
+	for name, test := range map[string]struct{ policy, want string }{
+		"alice": {sallyporttest.Everything, "There is no node nothing-1."},
+		"dora":  {`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"ssm:resourceTag/Department":"FrontEnd"}}}]}`, "AccessDenied"},
+	} {
+		c, err := w.dial("nothing-1", ssh.PublicKeys(w.person(name, test.policy)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, status := ask(t, c, request{"shell", nil})
+		c.Close()
+		if status != 254 || !strings.Contains(text, test.want) {
+			t.Errorf("%s: got status %d, %q, want %q", name, status, text, test.want)
+		}
+	}
+}
+
 // More channels than a connection may have are refused, and the others go on.
 func TestChannelFlood(t *testing.T) {
 	w := newWorld(t)

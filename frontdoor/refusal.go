@@ -17,17 +17,21 @@ const statusRefused = 254
 var errClosed = errors.New("the SSH client closed the channel")
 
 // explain tells a person why something was not started. Of a node that they may not
-// use, they read what they would read of one that does not exist.
+// use, they read what they would read of one that does not exist: that it does not, only
+// those do whose policies let them use one without tags.
 func (c *connection) explain(err error) string {
 	name := c.proven.target.node
 	denied := (*access.DeniedError)(nil)
 	exception := (*wire.Exception)(nil)
+	unknown := (*server.UnknownNodeError)(nil)
 	ambiguous := (*server.AmbiguousNodeError)(nil)
 	switch {
 	case errors.As(err, &denied):
 		return "AccessDenied: " + deniedText(denied, name)
 	case errors.As(err, &ambiguous):
 		return ambiguous.Error()
+	case errors.As(err, &unknown):
+		return "There is no node " + name + "."
 	case errors.As(err, &exception) && exception.Code == "TargetNotConnected":
 		return "TargetNotConnected: node " + name + " is not connected."
 	case errors.As(err, &exception):

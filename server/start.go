@@ -42,6 +42,17 @@ type Started struct {
 	Input       bool   // the command takes input: its data channel is that of an Exec
 }
 
+// UnknownNodeError is that nobody knows a target, on which policy would let the caller
+// start sessions by its name alone. It is the *wire.Exception of a node that is not
+// connected, which is all that AWS's API has for both.
+type UnknownNodeError struct{ exception error }
+
+// Error implements error.
+func (e *UnknownNodeError) Error() string { return e.exception.Error() }
+
+// Unwrap returns the *wire.Exception.
+func (e *UnknownNodeError) Unwrap() error { return e.exception }
+
 // StartSession authorises a session, audits the decision and starts it, as the
 // operation ssm:StartSession does for callers of the API. A refusal is an
 // *access.DeniedError; a target that is not connected, parameters that do not fit the
@@ -90,7 +101,7 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 		return Started{}, err
 	}
 	if !known {
-		return Started{}, notConnected(in.Target)
+		return Started{}, &UnknownNodeError{notConnected(in.Target)}
 	}
 	req, err := c.startRequest(in, p)
 	if err != nil {
