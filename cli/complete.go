@@ -30,7 +30,7 @@ func (p *program) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]str
 	}
 	var names []string
 	for _, n := range nodes {
-		if n.MayConnect != nil && !*n.MayConnect {
+		if closed(n) {
 			continue
 		}
 		name := client.CleanLine(n.Name)

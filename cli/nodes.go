@@ -21,8 +21,9 @@ func (p *program) newNodesCommand() *cobra.Command {
 		Short: "List nodes and whether you may connect",
 		Long: `List the nodes that you may see: state, tags, and whether you may start a shell.
 
-KEY=VALUE selects by tag, TEXT by a part of name or id; all must hold. Only nodes that
-you may connect to are shown; --all shows the others too, and why not.`,
+KEY=VALUE selects by tag, TEXT by a part of name or id; all must hold. CONNECT tells
+whether you may start a shell: yes, no, or other, which is no shell, but perhaps another
+session, such as a tunnel or a file transfer. Nodes with no are shown with --all only.`,
 		Example: `  sallyport nodes
   sallyport nodes Team=payments front
   sallyport nodes --all --json`,
@@ -52,20 +53,21 @@ type jsonNode struct {
 	Platform     string            `json:"platform,omitempty"`
 	AgentVersion string            `json:"agent_version,omitempty"`
 	MayConnect   *bool             `json:"may_connect,omitempty"`
+	MayStart     bool              `json:"may_start,omitempty"` // some session, a shell or other
 	Reason       string            `json:"reason,omitempty"`
 }
 
 func (p *program) printNodes(nodes []client.Node, all bool) error {
 	hidden := 0
 	if !all {
-		shown := slices.DeleteFunc(slices.Clone(nodes), func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect })
+		shown := slices.DeleteFunc(slices.Clone(nodes), closed)
 		nodes, hidden = shown, len(nodes)-len(shown)
 	}
 	if p.flags.json {
 		list := make([]jsonNode, 0, len(nodes))
 		for _, n := range nodes {
 			list = append(list, jsonNode{ID: n.NodeID, Name: n.Name, NameReported: n.NameReported, State: n.State, Tags: orEmpty(n.Tags),
-				Platform: n.PlatformName, AgentVersion: n.AgentVersion, MayConnect: n.MayConnect, Reason: n.Reason})
+				Platform: n.PlatformName, AgentVersion: n.AgentVersion, MayConnect: n.MayConnect, MayStart: n.MayStart, Reason: n.Reason})
 		}
 		return p.writeJSON(list)
 	}
@@ -91,9 +93,14 @@ func mayText(n client.Node) string {
 		return "?"
 	case *n.MayConnect:
 		return "yes"
+	case n.MayStart:
+		return "other"
 	}
 	return "no"
 }
+
+// closed reports whether a person is known to have no session to start on a node.
+func closed(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect && !n.MayStart }
 
 func orDash(s string) string {
 	if s == "" {
@@ -141,6 +148,9 @@ func compareNodes(a, b client.Node) int {
 func rank(n client.Node) int {
 	r := 0
 	if n.MayConnect != nil && !*n.MayConnect {
+		r += 2
+	}
+	if closed(n) {
 		r += 2
 	}
 	if !n.Connected() {

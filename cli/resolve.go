@@ -143,7 +143,7 @@ func (e *severalError) line() string {
 func nodeLine(n client.Node) string {
 	line := fmt.Sprintf("%-20s  %-20s  %-12s  %s", client.CleanLine(n.NodeID), orDash(client.CleanLine(n.Name)),
 		client.CleanLine(n.State), client.CleanLine(tagText(n.Tags, "Name")))
-	if n.MayConnect != nil && !*n.MayConnect {
+	if closed(n) {
 		line += "  (not allowed)"
 	}
 	return strings.TrimRight(line, " ")

@@ -31,6 +31,9 @@ type Node struct {
 	// why not. MayConnect is nil where the server does not tell (AWS).
 	MayConnect *bool  `json:"MayConnect,omitempty"`
 	Reason     string `json:"Reason,omitempty"`
+	// MayStart tells whether the caller's policies may allow some session: where
+	// MayConnect is false, a forward or another document.
+	MayStart bool `json:"MayStart,omitempty"`
 }
 
 // StateConnected is the State of a node that sessions can be started on.

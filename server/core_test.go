@@ -139,6 +139,32 @@ func TestNodesAreListedByWhatOneMayConnectTo(t *testing.T) {
 	}
 }
 
+// Who may forward, but start no shell, is told that there is some session to start.
+func TestNodesTellOfOtherSessions(t *testing.T) {
+	h := newHarness(t)
+	h.node("i-060ee0879f3ec4eb7", identity.Tags{"Team": "payments"})
+	const forwards = `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":"sallyport:ListNodes","Resource":"*"},
+		{"Effect":"Allow","Action":"ssm:StartSession","Resource":["arn:aws:ec2:*:*:instance/*","arn:aws:ssm:*:*:document/AWS-StartPortForwardingSession"],
+		"Condition":{"BoolIfExists":{"ssm:SessionDocumentAccessCheck":"true"}}}]}`
+	const lists = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sallyport:ListNodes","Resource":"*"}]}`
+	for name, test := range map[string]struct {
+		policy         string
+		connect, start bool
+	}{
+		"all":      {allowAll, true, true},
+		"forwards": {forwards, false, true},
+		"lists":    {lists, false, false},
+	} {
+		var out struct{ Nodes []listedNode }
+		got := h.json(h.user(name, nil, test.policy), "Sallyport.ListNodes", struct{}{})
+		h.must(json.Unmarshal([]byte(got.body), &out))
+		if len(out.Nodes) != 1 || out.Nodes[0].MayConnect != test.connect || out.Nodes[0].MayStart != test.start {
+			t.Errorf("%s: got %s", name, got.body)
+		}
+	}
+}
+
 const trustAccount = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:root"},"Action":["sts:AssumeRole","sts:TagSession"]}]}`
 
 func TestAssumeRole(t *testing.T) {

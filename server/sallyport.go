@@ -176,6 +176,7 @@ type listedNode struct {
 	Member          string        `json:"Member,omitempty"`
 	LastPing        wire.Time     `json:"LastPing,omitzero"`
 	MayConnect      bool          `json:"MayConnect"`
+	MayStart        bool          `json:"MayStart"`
 	Reason          string        `json:"Reason,omitempty"`
 }
 
@@ -268,7 +269,13 @@ func (c *Call) listed(ctx context.Context, n node.Node) (listedNode, error) {
 		out.State = "connected"
 	}
 	var err error
-	out.MayConnect, out.Reason, err = c.mayConnect(ctx, n)
+	if out.MayConnect, out.Reason, err = c.mayConnect(ctx, n); err != nil {
+		return out, err
+	}
+	out.MayStart = out.MayConnect
+	if !out.MayConnect {
+		out.MayStart, err = c.mayStart(ctx, n)
+	}
 	return out, err
 }
 
