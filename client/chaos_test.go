@@ -70,7 +70,7 @@ func (a *echoAgent) serve(f *fakeServer, size int) (cuts int) {
 				c.send(seq, wire.PayloadOutput, p)
 			}
 		}
-		if a.session(c, 10+rnd.IntN(110), size) {
+		if a.session(c, 5+rnd.IntN(40), size) {
 			c.closed("", nil)
 			return cuts
 		}
@@ -79,12 +79,13 @@ func (a *echoAgent) serve(f *fakeServer, size int) (cuts int) {
 	}
 }
 
-// session serves one link for some messages; true when all is done.
+// session serves one link for some messages that bring something new: were those that come
+// again counted, links could break before anything got further. True when all is done.
 func (a *echoAgent) session(c *fakeConn, messages, size int) bool {
 	if a.echoed == size {
 		messages = 1 << 20
 	}
-	for range messages {
+	for messages > 0 {
 		c.conn.SetReadDeadline(time.Now().Add(patience))
 		_, p, err := c.conn.Read()
 		if err != nil {
@@ -96,7 +97,9 @@ func (a *echoAgent) session(c *fakeConn, messages, size int) bool {
 			a.t.Error(err)
 			return true
 		}
-		a.take(c, m)
+		if a.take(c, m) {
+			messages--
+		}
 		if a.echoed == size && len(a.unacked) == 0 {
 			return true
 		}
@@ -104,12 +107,15 @@ func (a *echoAgent) session(c *fakeConn, messages, size int) bool {
 	return false
 }
 
-func (a *echoAgent) take(c *fakeConn, m *wire.Message) {
+// take reports whether the message brought something new.
+func (a *echoAgent) take(c *fakeConn, m *wire.Message) bool {
 	if m.Type == wire.TypeAcknowledge {
+		before := len(a.unacked)
 		delete(a.unacked, acknowledgedNumber(a.t, m))
-		return
+		return len(a.unacked) < before
 	}
 	c.acknowledge(m)
+	before := len(a.held) + int(a.expected)
 	if m.SequenceNumber >= a.expected {
 		a.held[m.SequenceNumber] = m
 	}
@@ -123,4 +129,5 @@ func (a *echoAgent) take(c *fakeConn, m *wire.Message) {
 			a.echoed += len(m.Payload)
 		}
 	}
+	return len(a.held)+int(a.expected) > before
 }
