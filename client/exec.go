@@ -22,6 +22,9 @@ const (
 	// signalPatience is how long a command may take to end after a signal was passed on
 	// to it. A second signal ends the wait.
 	signalPatience = 5 * time.Second
+	// signalEcho is how soon after the first the same signal counts as one with it:
+	// timeout(1) and others send it to the process and to its group.
+	signalEcho = 100 * time.Millisecond
 )
 
 // execution is the handler of a command with input (docs/protocol.md §28.12).
@@ -172,6 +175,7 @@ func (e *execution) watchSignals() {
 	signal.Notify(c, heeded(endingSignals)...)
 	defer signal.Stop(c)
 	var first os.Signal
+	var came time.Time
 	var overdue <-chan time.Time
 	for {
 		select {
@@ -181,11 +185,14 @@ func (e *execution) watchSignals() {
 			e.cancel(&SignalError{Signal: first, Status: signalStatus(first)})
 			return
 		case sig := <-c:
+			if sig == first && time.Since(came) < signalEcho {
+				continue
+			}
 			if first != nil || !e.channel.isOpen() {
 				e.cancel(&SignalError{Signal: sig, Status: signalStatus(sig)})
 				return
 			}
-			first = sig
+			first, came = sig, time.Now()
 			timer := time.NewTimer(signalPatience)
 			defer timer.Stop()
 			overdue = timer.C

@@ -168,7 +168,8 @@ func TestRunExecEndsBeforeItsInput(t *testing.T) {
 	}
 }
 
-// The first signal goes to the command; the second ends the client.
+// The first signal goes to the command; the second ends the client. One that comes twice
+// at once, as from timeout(1), is one.
 func TestRunExecSignals(t *testing.T) {
 	f := newFakeServer(t)
 	run := runCommand(t, f)
@@ -182,9 +183,11 @@ func TestRunExecSignals(t *testing.T) {
 		}
 	}
 	interrupt()
+	interrupt()
 	if diff := cmp.Diff(wire.ExecControl{Op: wire.ExecSignal, Signal: "INT"}, c.control()); diff != "" {
 		t.Error(diff)
 	}
+	time.Sleep(signalEcho)
 	interrupt()
 	var signalled *SignalError
 	if end, err := run.wait(); !errors.As(err, &signalled) || signalled.Status != 130 {
