@@ -375,10 +375,17 @@ func TestShutdownTellsEveryone(t *testing.T) {
 	}
 }
 
-// TestShutdownIsBounded has an agent that does not end its session.
+// TestShutdownIsBounded has an agent that has lost its data channel and reports no end.
 func TestShutdownIsBounded(t *testing.T) {
 	w := newWorld(t)
-	w.pair()
+	_, id, agent, _ := w.pair()
+	agent.cut()
+	s := w.g.session(id)
+	eventually(t, "loss of the agent's link", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.agent == nil
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	start := time.Now()
