@@ -20,6 +20,8 @@ const (
 	postgresConns = 16
 	// postgresTries bounds how often a change that met another's is tried.
 	postgresTries = 10
+	// transactionLimit bounds a transaction whose caller may have left.
+	transactionLimit = time.Minute
 	// migrationLock is the advisory lock under which members migrate one by one.
 	migrationLock = 0x53414c4c59
 )
@@ -104,17 +106,30 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
+// transact runs change in a transaction. Its statements end with ctx, but the transaction
+// itself does not: a commit whose caller leaves meanwhile may have happened all the same,
+// and an error is to mean that nothing was done.
 func (p *postgresDB) transact(ctx context.Context, change func(tx) error) error {
-	begun, err := p.db.BeginTx(ctx, nil)
+	c, err := p.db.Conn(ctx)
 	if err != nil {
 		if errors.Is(err, sql.ErrConnDone) {
 			return ErrClosed
 		}
 		return err
 	}
+	defer c.Close()
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionLimit)
+	defer cancel()
+	begun, err := c.BeginTx(whole, nil)
+	if err != nil {
+		return err
+	}
 	defer begun.Rollback() // does nothing after Commit
 	if err := change(tx{ctx: ctx, on: begun, forUpdate: " FOR UPDATE"}); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return begun.Commit()
 }
