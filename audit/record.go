@@ -15,8 +15,10 @@ const (
 	EventTransfer     = "transfer"    // of a file through the SSH front door; details say which
 	EventNode         = "node"        // registered, connected, lost
 	EventChange       = "change"
-	EventAccess       = "access" // reading recordings and audit
-	EventServer       = "server" // start, stop
+	EventAccess       = "access"  // reading recordings and audit
+	EventServer       = "server"  // start, stop
+	EventRequest      = "request" // a step of a request for access; details say which
+	EventSignIn       = "signin"  // of a person: begun, ended, a factor enrolled
 )
 
 // Record is one line of the audit log. The chain members (Member, Seq, Prev, Hash)

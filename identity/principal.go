@@ -42,6 +42,11 @@ type Principal struct {
 	// MFA tells whether temporary credentials were issued with a second factor, and when.
 	MFA   bool
 	MFAAt time.Time
+	// Factor is that second factor: totp or webauthn; empty for none.
+	Factor string
+	// SignIn and Granted are what the credentials come from, and end with (see Claims).
+	SignIn  string
+	Granted []GrantedRole
 	// IssuedAt and ExpiresAt bound temporary credentials; zero for long-lived keys.
 	IssuedAt  time.Time
 	ExpiresAt time.Time

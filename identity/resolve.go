@@ -46,6 +46,7 @@ type Resolver struct {
 	people   People
 	machines Machines
 	now      func() time.Time
+	ties     Ties
 
 	mu      sync.Mutex
 	touched map[string]time.Time // last TouchAccessKey by key id
@@ -53,7 +54,7 @@ type Resolver struct {
 
 // NewResolver returns a Resolver.
 func NewResolver(realm arn.Realm, people People, machines Machines, now func() time.Time) *Resolver {
-	return &Resolver{realm: realm, people: people, machines: machines, now: now, touched: map[string]time.Time{}}
+	return &Resolver{realm: realm, people: people, machines: machines, now: now, ties: NoTies{}, touched: map[string]time.Time{}}
 }
 
 // Resolve returns the principal behind a proof. Errors are *AuthError where the
@@ -114,7 +115,61 @@ func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
 	principal.MFA, principal.MFAAt = c.MFA, c.MFAAt
 	principal.IssuedAt, principal.ExpiresAt = c.IssuedAt, c.ExpiresAt
 	principal.Source, principal.SourceIdentity = c.Source, c.SourceIdentity
-	return principal, nil
+	principal.SignIn, principal.Granted, principal.Factor = c.SignIn, c.Granted, c.Factor
+	return principal, r.tied(ctx, principal)
+}
+
+// Ties tell whether that still holds from which temporary credentials come. An empty
+// because says that it does.
+type Ties interface {
+	// SignIn tells of a sign-in of a user.
+	SignIn(ctx context.Context, id, user string) (because string, err error)
+	// Granted tells whether a user still has a grant that gives a role: one of those that
+	// held when it was assumed, or another.
+	Granted(ctx context.Context, user string, g GrantedRole) (because string, err error)
+}
+
+// NoTies are those of a server that has neither sign-ins nor grants: credentials that
+// come from any do not work.
+type NoTies struct{}
+
+// SignIn implements Ties.
+func (NoTies) SignIn(context.Context, string, string) (string, error) {
+	return "this server has no sign-ins", nil
+}
+
+// Granted implements Ties.
+func (NoTies) Granted(context.Context, string, GrantedRole) (string, error) {
+	return "this server has no grants", nil
+}
+
+// Tie makes the resolver ask ties. It must be called before any other method.
+func (r *Resolver) Tie(t Ties) { r.ties = t }
+
+// tied refuses credentials that come from what holds no more.
+func (r *Resolver) tied(ctx context.Context, p Principal) error {
+	if p.SignIn != "" {
+		if err := r.holds(r.ties.SignIn(ctx, p.SignIn, p.RootID())); err != nil {
+			return err
+		}
+	}
+	for _, g := range p.Granted {
+		if err := r.holds(r.ties.Granted(ctx, p.RootID(), g)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds words why credentials do not work any more.
+func (r *Resolver) holds(because string, err error) error {
+	if err != nil {
+		return fmt.Errorf("asking what credentials come from: %w", err)
+	}
+	if because != "" {
+		return authError(ExpiredToken, "The security token included in the request is expired: %s", because)
+	}
+	return nil
 }
 
 // Check reports whether a principal that was resolved before is still there: the user
@@ -130,6 +185,9 @@ func (r *Resolver) Check(ctx context.Context, p Principal) error {
 }
 
 func (r *Resolver) check(ctx context.Context, p Principal) error {
+	if err := r.tied(ctx, p); err != nil {
+		return err
+	}
 	switch p.Kind {
 	case KindNode:
 		_, err := r.machines.Machine(ctx, p.Name)

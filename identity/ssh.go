@@ -178,6 +178,7 @@ func sshClaimsOf(p Principal) sshClaims {
 			Policies: p.SessionPolicies, PolicyARNs: p.SessionPolicyARNs,
 			MFA: p.MFA, MFAAt: p.MFAAt, IssuedAt: p.IssuedAt, ExpiresAt: p.ExpiresAt,
 			Source: p.Source, SourceIdentity: p.SourceIdentity, Root: p.Root,
+			SignIn: p.SignIn, Granted: p.Granted, Factor: p.Factor,
 		},
 		KeyID: p.AccessKeyID, LongLived: !p.Temporary(),
 	}

@@ -45,6 +45,20 @@ type Claims struct {
 	// Root is the unique id of the user at the beginning of a chain of roles, whose
 	// end is the end of the chain; empty where no user began it.
 	Root string `json:"root,omitempty"`
+	// SignIn is the id of the sign-in that they come from, with which they end; empty
+	// where a long-lived key is at their beginning.
+	SignIn string `json:"sign_in,omitempty"`
+	// Granted are the roles on the way here that were assumed thanks to grants; they do not
+	// work any more once one of these has no grant left.
+	Granted []GrantedRole `json:"granted,omitempty"`
+	// Factor is the second factor that MFA tells of: totp or webauthn.
+	Factor string `json:"factor,omitempty"`
+}
+
+// GrantedRole is a role that was assumed thanks to grants of access just in time.
+type GrantedRole struct {
+	Role   string   `json:"role"`   // name
+	Grants []string `json:"grants"` // ids of those that held then
 }
 
 // sealedClaims is the content of a session token.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/command"
 	"sallyport.dev/document"
+	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
 	"sallyport.dev/node"
@@ -31,11 +33,12 @@ type Config struct {
 	Documents  document.Store
 	Audit      access.Auditor
 	AuditStore AuditReader
-	Sealer     identity.Sealer    // *seal.Key
-	Recordings Recordings         // optional: without it there are none to read
-	Grants     access.GrantSource // optional
-	Gateway    *session.Gateway   // optional: without it there are no sessions
-	Commands   command.Store      // optional, with Runner: without them nothing is run
+	Sealer     identity.Sealer  // *seal.Key
+	Recordings Recordings       // optional: without it there are none to read
+	Access     *grant.Engine    // optional: without it nobody can ask for access
+	Ties       identity.Ties    // optional: what temporary credentials come from
+	Gateway    *session.Gateway // optional: without it there are no sessions
+	Commands   command.Store    // optional, with Runner: without them nothing is run
 	Runner     *command.Runner
 	PeerTLS    *tls.Config // optional: how to trust other members' URLs
 	Logger     *slog.Logger
@@ -66,6 +69,9 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// Ready tells whether the server can serve, for /readyz; optional.
 	Ready func(context.Context) error
+	// Web are the handlers of pages and of what others call by HTTP (chat services, OIDC
+	// providers, AWS's sign-in portal), by patterns of http.ServeMux; optional.
+	Web map[string]http.Handler
 	// Version and Member (this process's id) are what GetStatus reports, and Members,
 	// which is optional.
 	Version, Member string

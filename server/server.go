@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport.dev/access"
+	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/wire"
 )
@@ -35,6 +36,7 @@ type Server struct {
 	intake   intake
 	started  time.Time
 	channels http.Handler // of /v1/
+	web      *http.ServeMux
 	// nodeRemoved ends the sessions and the channel of a node that was deregistered.
 	// Nil while there is nothing that could hold them.
 	nodeRemoved func(ctx context.Context, node string) error
@@ -54,7 +56,7 @@ func New(c Config) (*Server, error) {
 		config: c, log: c.Logger, metrics: m,
 		table: newTable(services(), operations()),
 		checker: access.New(access.Config{
-			Store: c.Identities, Audit: c.Audit, Grants: c.Grants,
+			Store: c.Identities, Audit: c.Audit, Grants: grants(c.Access),
 			Realm: c.Realm, Now: c.Now, Logger: c.Logger,
 		}),
 		verifier: identity.NewVerifier(identity.VerifierConfig{
@@ -68,6 +70,13 @@ func New(c Config) (*Server, error) {
 		recent:   newRecently(c.Now, 10*time.Minute, 1024),
 		started:  c.Now(),
 		channels: http.NotFoundHandler(),
+		web:      http.NewServeMux(),
+	}
+	if c.Ties != nil {
+		s.resolver.Tie(c.Ties)
+	}
+	for pattern, h := range c.Web {
+		s.web.Handle(pattern, h)
 	}
 	s.ssh = identity.NewSSH(identity.SSHConfig{Store: c.Identities, Resolver: s.resolver, Sealer: c.Sealer, Now: c.Now})
 	if c.Gateway != nil {
@@ -76,6 +85,14 @@ func New(c Config) (*Server, error) {
 		s.keyWatch = watchKeys(s, c.Gateway, keyWatchEvery)
 	}
 	return s, nil
+}
+
+// grants is the source of grants that an engine is; nil without one.
+func grants(e *grant.Engine) access.GrantSource {
+	if e == nil {
+		return nil
+	}
+	return e
 }
 
 // removeNode ends the sessions, the channel and the commands of a node.
@@ -124,7 +141,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/readyz":
 		s.serveHealth(w, r, s.config.Ready)
 	default:
-		http.NotFound(w, r)
+		s.web.ServeHTTP(w, r)
 	}
 }
 
