@@ -103,7 +103,12 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.listenSSH(); err != nil {
 		return err
 	}
-	if m.api, err = server.New(m.serverConfig(registry, peers)); err != nil {
+	config := m.serverConfig(registry, peers)
+	config.Ties = ties{access: config.Access}
+	if config.Web, err = merge(); err != nil {
+		return err
+	}
+	if m.api, err = server.New(config); err != nil {
 		return err
 	}
 	if err := m.listen(serverTLS, registry); err != nil {
