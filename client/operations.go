@@ -34,6 +34,8 @@ type Node struct {
 	// MayStart tells whether the caller's policies may allow some session: where
 	// MayConnect is false, a forward or another document.
 	MayStart bool `json:"MayStart,omitempty"`
+	// MayAsk tells that a flow which the caller may ask would give some session there.
+	MayAsk bool `json:"MayAsk,omitempty"`
 }
 
 // StateConnected is the State of a node that sessions can be started on.
