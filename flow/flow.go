@@ -3,7 +3,7 @@ package flow
 import (
 	"time"
 
-	"sallyport.dev/identity"
+	"sallyport.dev/internal/tags"
 )
 
 // Set is everything that flow files say, checked as a whole. It is immutable.
@@ -232,13 +232,13 @@ type Person struct {
 	Name   string
 	ARN    string
 	Groups []string // names
-	Tags   identity.Tags
+	Tags   tags.Tags
 }
 
 // Node is a node as flows and their code see it.
 type Node struct {
 	ID, Name string
-	Tags     identity.Tags
+	Tags     tags.Tags
 }
 
 // Facts are a request as a flow's code and Cedar policies see it.

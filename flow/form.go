@@ -31,3 +31,18 @@ func (p People) Has(ctx context.Context, env Env, who Person) (bool, error) {
 
 // Has reports whether a node is among nodes.
 func (n *Nodes) Has(node Node) bool { return false }
+
+// list reports whether values of the type may be several.
+func (t FieldType) list() bool {
+	return t == FieldStringList || t == FieldIntList || t == FieldPersonList
+}
+
+// Field returns the flow's field of a name, or nil.
+func (f *Flow) Field(name string) *Field {
+	for i := range f.Fields {
+		if f.Fields[i].Name == name {
+			return &f.Fields[i]
+		}
+	}
+	return nil
+}

@@ -2,9 +2,9 @@ package identity
 
 import (
 	"errors"
-	"sort"
-	"strings"
 	"time"
+
+	"sallyport.dev/internal/tags"
 )
 
 // Kind says what sort of caller a principal is.
@@ -92,36 +92,8 @@ func (p Principal) SessionIDPrefix() string {
 	return p.Name
 }
 
-// Tags are the tags of a principal, node or document. A value may hold several,
-// separated by commas (a character that AWS does not allow in tag values, so that
-// no AWS value changes its meaning): Team = "payments, search".
-type Tags map[string]string
-
-// Values returns the set of values of a key: none where the tag is absent.
-func (t Tags) Values(key string) []string {
-	v, ok := t[key]
-	if !ok {
-		return nil
-	}
-	if !strings.Contains(v, ",") {
-		return []string{v}
-	}
-	parts := strings.Split(v, ",")
-	for i := range parts {
-		parts[i] = strings.TrimSpace(parts[i])
-	}
-	return parts
-}
-
-// Keys returns the tag keys in order.
-func (t Tags) Keys() []string {
-	keys := make([]string, 0, len(t))
-	for k := range t {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
+// Tags are the tags of a principal, node or document.
+type Tags = tags.Tags
 
 // Errors of the domain. Store methods return them wrapped.
 var (
