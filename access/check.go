@@ -160,16 +160,19 @@ func (c *Checker) decide(ctx context.Context, q Query, more ...policy.Source) (D
 	if err != nil {
 		return Decision{}, err
 	}
-	var d Decision
+	return c.evaluate(set, q), nil
+}
+
+// evaluate decides by a set of policies: the first resource that refuses does.
+func (c *Checker) evaluate(set *policy.Set, q Query) (d Decision) {
 	for one := range q.combinations() {
 		for _, r := range q.Resources {
-			d = decision(r.ARN, set.Evaluate(c.request(one, r)))
-			if !d.Allowed {
-				return d, nil
+			if d = decision(r.ARN, set.Evaluate(c.request(one, r))); !d.Allowed {
+				return d
 			}
 		}
 	}
-	return d, nil
+	return d
 }
 
 func decision(arn string, p policy.Decision) Decision {

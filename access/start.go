@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+
+	"sallyport.dev/policy"
 )
 
 // Start is what ssm:StartSession is authorised on.
@@ -102,10 +104,16 @@ func (c *Checker) refusal(ctx context.Context, q Query, s Start) (because string
 	if err != nil {
 		return "", fmt.Errorf("deciding %s: %w", q.Action, err)
 	}
-	if !set.Uses(keyRemoteAddress) {
-		return "", nil
+	return s.unresolved(set), nil
+}
+
+// unresolved says why a set of policies lets nobody go where s leads by its name alone;
+// empty if it does.
+func (s Start) unresolved(set *policy.Set) (because string) {
+	if s.Because != "" || s.Remote == nil || !s.Remote.named() || !set.Uses(keyRemoteAddress) {
+		return s.Because
 	}
-	return "because a policy asks for " + keyRemoteAddress + ", which " + s.Remote.Host + " has only once it is resolved: give its address instead", nil
+	return "because a policy asks for " + keyRemoteAddress + ", which " + s.Remote.Host + " has only once it is resolved: give its address instead"
 }
 
 // queries returns the alternatives of which one must allow.
