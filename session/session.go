@@ -47,6 +47,9 @@ type Session struct {
 	BytesOut    int64  // payload bytes from the agent
 	MaxDuration time.Duration
 	IdleTimeout time.Duration
+	// Authority is the question that was answered when it began, as JSON of package
+	// server, to be asked again while it lives; empty for a session that nobody asks about.
+	Authority string
 }
 
 // ErrNotFound is returned for a session that does not exist.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"sallyport.dev/node"
@@ -57,8 +58,15 @@ func (s *Store) UpdateNode(ctx context.Context, id string, change func(*node.Nod
 		if err != nil {
 			return err
 		}
+		before := n
+		before.Tags = maps.Clone(n.Tags)
 		if err := change(&n); err != nil {
 			return err
+		}
+		if n.DisplayName() != before.DisplayName() || !maps.Equal(n.Tags, before.Tags) {
+			if err := nodesChanged(t); err != nil {
+				return err
+			}
 		}
 		_, err = t.exec(`UPDATE nodes SET name = $2, tags = $3, activation_id = $4, iam_role = $5, fingerprint = $6,
 			public_key = $7, public_key_type = $8, registered = $9,
@@ -74,7 +82,10 @@ func (s *Store) UpdateNode(ctx context.Context, id string, change func(*node.Nod
 // DeleteNode implements node.Store.
 func (s *Store) DeleteNode(ctx context.Context, id string) error {
 	return s.write(ctx, "deleting node", func(t tx) error {
-		return t.must(about("node", id, node.ErrNotFound), "DELETE FROM nodes WHERE id = $1", id)
+		if err := t.must(about("node", id, node.ErrNotFound), "DELETE FROM nodes WHERE id = $1", id); err != nil {
+			return err
+		}
+		return nodesChanged(t)
 	})
 }
 

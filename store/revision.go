@@ -8,6 +8,18 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return n, wrap("reading revision", err)
 }
 
+// NodeRevision grows with every change of what policies know of nodes: their tags and
+// names. A node that is registered anew changes nothing that was decided before.
+func (s *Store) NodeRevision(ctx context.Context) (int64, error) {
+	n, err := s.read(ctx).count("SELECT nodes FROM revision")
+	return n, wrap("reading the revision of nodes", err)
+}
+
+func nodesChanged(t tx) error {
+	_, err := t.exec("UPDATE revision SET nodes = nodes + 1")
+	return err
+}
+
 // writeIdentity changes identities or policies. It bumps the revision before
 // anything else: that locks its row, so that these (rare) changes happen one after
 // the other among all members too, and what a change has checked (that a group is
