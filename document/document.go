@@ -59,13 +59,15 @@ func (e *Error) Error() string {
 // Document is a parsed and checked document.
 type Document struct {
 	Name          string
-	Type          string // TypeSession or TypeCommand
+	Type          string // TypeSession, TypeCommand, or one of those of approval.go
 	SchemaVersion string
 	Description   string
 	SessionType   string // of session documents
 	Inputs        Inputs // of session documents
 	Parameters    map[string]Parameter
+	Approval      *Approval // of documents of TypeManualApproval
 	root          *node
+	content       string // of opaque documents
 }
 
 // Inputs are the preferences of a session.
@@ -184,8 +186,14 @@ func (d *Document) readInputs() error {
 	return json.Unmarshal(n.json(), &d.Inputs)
 }
 
-// Content returns the document as JSON in the form that agents accept.
-func (d *Document) Content() json.RawMessage { return d.root.json() }
+// Content returns the document as JSON in the form that agents accept; an opaque one as
+// a string.
+func (d *Document) Content() json.RawMessage {
+	if d.root == nil {
+		return appendText(nil, d.content)
+	}
+	return d.root.json()
+}
 
 // YAML returns the document as YAML.
 func (d *Document) YAML() ([]byte, error) { return yaml.JSONToYAML(d.Content()) }
@@ -251,8 +259,11 @@ func (d *Document) WithRunAs() *Document {
 // Platforms lists the platforms that d is for, in AWS's words: Linux, MacOS, Windows.
 func (d *Document) Platforms() []string {
 	all := map[string]string{"linux": "Linux", "macos": "MacOS", "windows": "Windows"}
-	var out []string
+	out := []string{}
 	for key, name := range all {
+		if d.Type == TypeManualApproval || d.Type == TypeAutoApproval {
+			break // it runs nowhere
+		}
 		commands := d.SessionType == InteractiveCommands || d.SessionType == NonInteractiveCommands
 		if !commands || d.root.field("properties").field(key) != nil {
 			out = append(out, name)
