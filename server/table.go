@@ -9,6 +9,7 @@ func operations() []*Operation {
 		stsOperations(),
 		ownOperations(),
 		sshOperations(),
+		applyOperations(),
 		iamOperations(),
 		ssmOperations(),
 		ec2Operations(),

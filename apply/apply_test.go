@@ -1,0 +1,204 @@
+package apply_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport.dev/apply"
+	"sallyport.dev/identity"
+	"sallyport.dev/internal/arn"
+	"sallyport.dev/store"
+)
+
+var realm = arn.Realm{Account: "111111111111", Region: "us-east-1"}
+
+func parse(t *testing.T, text string) *apply.World {
+	t.Helper()
+	w, err := apply.Parse(map[string][]byte{"world.sallyport.hcl": []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+const allowAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+
+// world is a deployment with a group dev, a member ann, and a policy that dev has.
+func world(t *testing.T) apply.Now {
+	t.Helper()
+	ctx := t.Context()
+	s, err := store.Open(ctx, filepath.Join(t.TempDir(), "s.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	at := time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
+	for _, err := range []error{
+		s.CreateGroup(ctx, identity.Group{Name: "dev", ID: "AGPA1", Path: "/", Created: at}),
+		s.CreateUser(ctx, identity.User{Name: "ann", ID: "AIDA1", Path: "/", Created: at, Tags: identity.Tags{"Team": "payments"}}),
+		s.AddMember(ctx, "dev", "ann"),
+		s.CreatePolicy(ctx, identity.ManagedPolicy{ARN: realm.IAM("policy", "/", "all"), Name: "all", ID: "ANPA1", Path: "/", DefaultVersion: "v1", Created: at}, allowAll),
+		s.AttachPolicy(ctx, identity.Owner{Kind: identity.OwnerGroup, Name: "dev"}, realm.IAM("policy", "/", "all"), 10),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return apply.Now{Identities: s, Documents: s, Realm: realm}
+}
+
+// shown is a plan as people see it.
+func shown(p apply.Plan) []string {
+	lines := []string{}
+	for _, s := range p.Steps {
+		lines = append(lines, fmt.Sprintf("%s %s %s: %s", s.Verb, s.Kind, s.Name, strings.Join(s.Lines, "; ")))
+	}
+	return lines
+}
+
+func TestPlan(t *testing.T) {
+	for _, test := range []struct {
+		name, before, want string
+		plan               []string
+	}{
+		{"what is as the files say needs nothing", "", `
+			group "dev" { policies = ["all"] }
+			user "ann" {
+				tags   = { Team = "payments" }
+				groups = ["dev"]
+			}
+			policy "all" { document = jsonencode({Version = "2012-10-17", Statement = [{Effect = "Allow", Action = "*", Resource = "*"}]}) }`,
+			[]string{}},
+		{"what is not said is left alone", "", `user "ann" {}`, []string{}},
+		{"new people, with all that is theirs", "", `
+			user "carol" {
+				tags     = { Team = "search" }
+				groups   = ["dev"]
+				policies = ["all"]
+				inline_policy "own" { document = jsonencode({}) }
+			}`,
+			[]string{"create user carol: policy arn:aws:iam::111111111111:policy/all is attached; inline_policy own; joins group dev"}},
+		{"tags and groups become those listed", "", `
+			user "ann" {
+				tags   = { Squad = "a" }
+				groups = []
+			}`,
+			[]string{"change user ann: tags go: Team; tag Squad none → a; leaves group dev"}},
+		{"a group may list its members instead", "", `
+			group "dev" { members = ["bob"] }
+			user "bob" {}`,
+			[]string{"create user bob: ", "change group dev: member bob joins; member ann leaves"}},
+		{"a policy changes by a version", "", `policy "all" { document = jsonencode({Version = "2012-10-17", Statement = []}) }`,
+			[]string{"change policy all: document changes"}},
+		{"what the files have no more is taken away, people are disabled", `
+			user "ann" {}
+			group "dev" {}
+			policy "all" { document = "{}" }`, ``,
+			[]string{
+				"disable user ann: keys, sessions, sign-ins and grants end; sallyport user enable undoes it",
+				"delete group dev: member ann leaves",
+				"delete policy all: ",
+			}},
+		{"what no file ever named is left alone, though it is in the way of nothing", `role "gone" { trust = "{}" }`, ``, []string{}},
+		{"a role, with its boundary", "", `
+			role "ops" {
+				trust                = jsonencode({})
+				max_duration         = "2h"
+				permissions_boundary = "all"
+			}`,
+			[]string{"create role ops: "}},
+		{"a document", "", `document "my-shell" { content = "{}" }`, []string{"create document my-shell: "}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			plan, err := apply.NewPlan(t.Context(), world(t), parse(t, test.want), parse(t, test.before))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(test.plan, shown(plan)); d != "" {
+				t.Errorf("plan differs (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// A plan's hash is what a person agreed to: it changes with what would be done, and not
+// otherwise.
+func TestHash(t *testing.T) {
+	now := world(t)
+	plan := func(tag string) string {
+		p, err := apply.NewPlan(context.Background(), now, parse(t, `user "ann" { tags = { Team = "`+tag+`" } }`), parse(t, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Hash
+	}
+	if plan("a") != plan("a") {
+		t.Error("two plans of the same have different hashes")
+	}
+	if plan("a") == plan("b") {
+		t.Error("plans of different things have one hash")
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"twice", "user \"a\" {}\nuser \"A\" {}", `world.sallyport.hcl: user "A" is there twice`},
+		{"not JSON", `policy "p" { document = "no" }`, `policy "p": document: not JSON: give file("NAME.json") or jsonencode({…})`},
+		{"path", `user "a" { path = "x" }`, `user "a": path: "x" does not begin and end with a slash`},
+		{"duration", `role "r" {
+			trust = "{}"
+			max_duration = "5m"
+		}`, `role "r": max_duration: "5m" is not a duration from 1h to 12h`},
+		{"both ends", `user "a" { groups = ["g"] }
+			group "g" { members = [] }`, `user "a": groups: group "g" lists its members itself; say a membership at one end`},
+		{"no such file", `policy "p" { document = file("../secret") }`, "world.sallyport.hcl:1"},
+		{"unknown argument", "user \"a\" { colour = 1 }", "world.sallyport.hcl:1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := apply.Parse(map[string][]byte{"world.sallyport.hcl": []byte(test.text)})
+			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+				t.Errorf("got %v, want %s…", err, test.want)
+			}
+		})
+	}
+}
+
+// Files come from whoever may apply: names that leave their folder, and too much of
+// anything, are refused before anything is read.
+func TestCheckFiles(t *testing.T) {
+	many := map[string][]byte{}
+	for i := range apply.MaxFiles + 1 {
+		many[fmt.Sprint(i)] = nil
+	}
+	for name, files := range map[string]map[string][]byte{
+		"up":       {"../a": nil},
+		"absolute": {"/etc/passwd": nil},
+		"unclean":  {"a/../b": nil},
+		"empty":    {"": nil},
+		"NUL":      {"a\x00": nil},
+		"large":    {"a": make([]byte, apply.MaxAll+1)},
+		"many":     many,
+	} {
+		if err := apply.CheckFiles(files); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(`user "a" { tags = { a = file("x.json") } }`)
+	f.Add(`role "r" { trust = jsonencode({a = [1, null, true]}) }`)
+	f.Fuzz(func(t *testing.T, text string) {
+		w, err := apply.Parse(map[string][]byte{"a.sallyport.hcl": []byte(text), "x.json": []byte("{}")})
+		if (w == nil) == (err == nil) && err == nil {
+			t.Error("neither a world nor an error")
+		}
+	})
+}

@@ -1,0 +1,280 @@
+package apply
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+)
+
+// Bounds on configuration files. They go into one request, which has a megabyte at most.
+const (
+	MaxFiles = 1000
+	MaxAll   = 700 << 10 // bytes of all together
+)
+
+// Suffix is how the names of configuration files end; others are there to be named by
+// them.
+const Suffix = ".sallyport.hcl"
+
+// World is what files say there is to be, but for flows, which package flow reads.
+// Members that are nil are not said and left as they are.
+type World struct {
+	Users     map[string]*User
+	Groups    map[string]*Group
+	Roles     map[string]*Role
+	Policies  map[string]*Policy
+	Documents map[string]*Document
+}
+
+// User is a user as files say.
+type User struct {
+	Name     string             `hcl:"name,label"`
+	Path     string             `hcl:"path,optional"`
+	Tags     *map[string]string `hcl:"tags,optional"`
+	Groups   *[]string          `hcl:"groups,optional"`
+	Policies *[]string          `hcl:"policies,optional"` // names or ARNs
+	Boundary *string            `hcl:"permissions_boundary,optional"`
+	Inline   []Inline           `hcl:"inline_policy,block"`
+}
+
+// Group is a group as files say.
+type Group struct {
+	Name     string    `hcl:"name,label"`
+	Path     string    `hcl:"path,optional"`
+	Members  *[]string `hcl:"members,optional"`
+	Policies *[]string `hcl:"policies,optional"`
+	Inline   []Inline  `hcl:"inline_policy,block"`
+}
+
+// Role is a role as files say.
+type Role struct {
+	Name        string             `hcl:"name,label"`
+	Path        string             `hcl:"path,optional"`
+	Description *string            `hcl:"description,optional"`
+	Trust       string             `hcl:"trust"`                 // JSON
+	MaxDuration string             `hcl:"max_duration,optional"` // 1h to 12h
+	Tags        *map[string]string `hcl:"tags,optional"`
+	Policies    *[]string          `hcl:"policies,optional"`
+	Boundary    *string            `hcl:"permissions_boundary,optional"`
+	Inline      []Inline           `hcl:"inline_policy,block"`
+
+	maxDuration time.Duration // 0: not said
+}
+
+// Policy is a managed policy as files say.
+type Policy struct {
+	Name        string `hcl:"name,label"`
+	Path        string `hcl:"path,optional"`
+	Description string `hcl:"description,optional"` // of new ones; IAM does not change it
+	Document    string `hcl:"document"`             // JSON
+}
+
+// Inline is a policy inside of its owner.
+type Inline struct {
+	Name     string `hcl:"name,label"`
+	Document string `hcl:"document"`
+}
+
+// Document is an SSM document as files say.
+type Document struct {
+	Name    string `hcl:"name,label"`
+	Type    string `hcl:"type,optional"`   // Session unless given
+	Format  string `hcl:"format,optional"` // JSON unless given
+	Content string `hcl:"content"`
+}
+
+type file struct {
+	Users     []*User     `hcl:"user,block"`
+	Groups    []*Group    `hcl:"group,block"`
+	Roles     []*Role     `hcl:"role,block"`
+	Policies  []*Policy   `hcl:"policy,block"`
+	Documents []*Document `hcl:"document,block"`
+	Remain    hcl.Body    `hcl:",remain"` // package flow's, which knows what else there may be
+}
+
+// CheckFiles refuses files that are too many, too large, or named outside of their folder.
+func CheckFiles(files map[string][]byte) error {
+	if len(files) > MaxFiles {
+		return fmt.Errorf("there are %d files; at most %d are allowed", len(files), MaxFiles)
+	}
+	all := 0
+	for name, text := range files {
+		if name == "" || path.Clean(name) != name || path.IsAbs(name) || strings.HasPrefix(name, "..") || strings.ContainsAny(name, "\\\x00") {
+			return fmt.Errorf("%q: a file's name is a path inside of the folder", name)
+		}
+		all += len(text)
+	}
+	if all > MaxAll {
+		return fmt.Errorf("the files have %d bytes together; at most %d are allowed", all, MaxAll)
+	}
+	return nil
+}
+
+// Parse reads the configuration files among files. Errors name file and line.
+func Parse(files map[string][]byte) (*World, error) {
+	if err := CheckFiles(files); err != nil {
+		return nil, err
+	}
+	w := &World{
+		Users: map[string]*User{}, Groups: map[string]*Group{}, Roles: map[string]*Role{},
+		Policies: map[string]*Policy{}, Documents: map[string]*Document{},
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if !strings.HasSuffix(name, Suffix) {
+			continue
+		}
+		if err := w.read(name, files); err != nil {
+			return nil, err
+		}
+	}
+	return w, w.check()
+}
+
+func (w *World) read(name string, files map[string][]byte) error {
+	parsed, diags := hclsyntax.ParseConfig(files[name], name, hcl.InitialPos)
+	if diags.HasErrors() {
+		return diags.Errs()[0]
+	}
+	var f file
+	if diags := gohcl.DecodeBody(parsed.Body, functions(path.Dir(name), files), &f); diags.HasErrors() {
+		return diags.Errs()[0]
+	}
+	err := firstError(
+		put(w.Users, "user", name, f.Users, func(u *User) string { return u.Name }),
+		put(w.Groups, "group", name, f.Groups, func(g *Group) string { return g.Name }),
+		put(w.Roles, "role", name, f.Roles, func(r *Role) string { return r.Name }),
+		put(w.Policies, "policy", name, f.Policies, func(p *Policy) string { return p.Name }),
+	)
+	return firstError(err, put(w.Documents, "document", name, f.Documents, func(d *Document) string { return d.Name }))
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put enters what a file says; names count once, whatever their case, as in IAM.
+func put[T any](into map[string]*T, kind, file string, all []*T, name func(*T) string) error {
+	for _, one := range all {
+		for have := range into {
+			if strings.EqualFold(have, name(one)) {
+				return fmt.Errorf("%s: %s %q is there twice", file, kind, name(one))
+			}
+		}
+		into[name(one)] = one
+	}
+	return nil
+}
+
+// functions are those of expressions: file(NAME) beside the file in dir, and jsonencode.
+func functions(dir string, files map[string][]byte) *hcl.EvalContext {
+	read := function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "name", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			name := path.Join(dir, args[0].AsString())
+			text, ok := files[name]
+			if !ok {
+				return cty.NilVal, fmt.Errorf("there is no file %s among those that are applied", name)
+			}
+			return cty.StringVal(string(text)), nil
+		},
+	})
+	return &hcl.EvalContext{Functions: map[string]function.Function{"file": read, "jsonencode": stdlib.JSONEncodeFunc}}
+}
+
+// check finds what does not go together.
+func (w *World) check() error {
+	for _, name := range slices.Sorted(maps.Keys(w.Users)) {
+		if err := w.checkUser(w.Users[name]); err != nil {
+			return fmt.Errorf("user %q: %w", name, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Groups)) {
+		if err := checkOwner(w.Groups[name].Path, w.Groups[name].Inline); err != nil {
+			return fmt.Errorf("group %q: %w", name, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Roles)) {
+		if err := w.Roles[name].check(); err != nil {
+			return fmt.Errorf("role %q: %w", name, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Policies)) {
+		p := w.Policies[name]
+		if err := firstError(checkPath(p.Path), checkJSON("document", p.Document)); err != nil {
+			return fmt.Errorf("policy %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// checkUser refuses memberships that are said from both ends, which may differ.
+func (w *World) checkUser(u *User) error {
+	if u.Groups != nil {
+		for _, name := range *u.Groups {
+			if g := w.Groups[name]; g != nil && g.Members != nil {
+				return fmt.Errorf("groups: group %q lists its members itself; say a membership at one end", name)
+			}
+		}
+	}
+	return checkOwner(u.Path, u.Inline)
+}
+
+func checkOwner(path string, inline []Inline) error {
+	seen := map[string]bool{}
+	for _, p := range inline {
+		if seen[strings.ToLower(p.Name)] {
+			return fmt.Errorf("inline_policy %q is there twice", p.Name)
+		}
+		seen[strings.ToLower(p.Name)] = true
+		if err := checkJSON("inline_policy "+p.Name, p.Document); err != nil {
+			return err
+		}
+	}
+	return checkPath(path)
+}
+
+func checkPath(p string) error {
+	if p != "" && (!strings.HasPrefix(p, "/") || !strings.HasSuffix(p, "/")) {
+		return fmt.Errorf("path: %q does not begin and end with a slash", p)
+	}
+	return nil
+}
+
+func checkJSON(what, text string) error {
+	if !json.Valid([]byte(text)) {
+		return fmt.Errorf("%s: not JSON: give file(\"NAME.json\") or jsonencode({…})", what)
+	}
+	return nil
+}
+
+func (r *Role) check() error {
+	if err := firstError(checkOwner(r.Path, r.Inline), checkJSON("trust", r.Trust)); err != nil {
+		return err
+	}
+	if r.MaxDuration == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(r.MaxDuration)
+	if err != nil || d < time.Hour || d > 12*time.Hour || d%time.Second != 0 {
+		return fmt.Errorf("max_duration: %q is not a duration from 1h to 12h", r.MaxDuration)
+	}
+	r.maxDuration = d
+	return nil
+}
