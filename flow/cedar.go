@@ -163,6 +163,9 @@ func (c *cedarRules) name(id cedar.PolicyID, at cedar.Position) string {
 	return fmt.Sprintf("line %d", at.Line)
 }
 
+// ParseCedar reads Cedar rules within the bounds that flows have. Errors name the line.
+func ParseCedar(text string) (*cedar.PolicySet, error) { return parseCedar(text) }
+
 // parseCedar reads rules.
 func parseCedar(text string) (*cedar.PolicySet, error) {
 	if len(text) > maxCedar {
