@@ -71,13 +71,20 @@ func (n *Nodes) Has(node Node) bool {
 	if n == nil || n.selectsNothing() || node.ID == "" {
 		return false
 	}
-	if len(n.IDs)+len(n.Names) > 0 && !slices.Contains(n.IDs, node.ID) && !n.hasName(node.Name) {
+	if len(n.IDs)+len(n.Names) > 0 && !n.hasID(node.ID) && !n.hasName(node.Name) {
 		return false
 	}
 	return hasTags(n.Tags, node.Tags)
 }
 
 func (n *Nodes) selectsNothing() bool { return len(n.IDs)+len(n.Names)+len(n.Tags) == 0 }
+
+// EveryNode among the ids stands for all nodes; only documents of AWS's write it.
+const EveryNode = "*"
+
+func (n *Nodes) hasID(id string) bool {
+	return slices.Contains(n.IDs, id) || slices.Contains(n.IDs, EveryNode)
+}
 
 // hasName compares with Name tags. A node without one has no name to match.
 func (n *Nodes) hasName(name string) bool {
