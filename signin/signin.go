@@ -67,13 +67,13 @@ type Filter struct {
 	Limit int
 }
 
-// Link says that an account at an OpenID provider is a user here.
-type Link struct {
+// Account is one at an OpenID provider, linked to a user here.
+type Account struct {
 	Issuer, Subject string
 	User            string // unique id
 	Provider        string // name in the configuration
-	Account         string // what the provider called the person then; for people
-	Created         time.Time
+	Name            string // what the provider called the person then; for people
+	Linked          time.Time
 	By              string // ARN of who linked them; empty for the first sign-in
 }
 
@@ -136,12 +136,12 @@ type Store interface {
 	Redeem(ctx context.Context, id string, redeem func(Pairing) (SignIn, error)) (SignIn, error)
 	DeletePairings(ctx context.Context, before time.Time) error
 
-	Link(ctx context.Context, issuer, subject string) (Link, error)
-	Links(ctx context.Context, user string) ([]Link, error)
-	CreateLink(ctx context.Context, l Link) error // ErrExists for an account that is linked
-	DeleteLink(ctx context.Context, issuer, subject string) error
-	// Enrol makes a user and the link of their account at once.
-	Enrol(ctx context.Context, u identity.User, l Link) error
+	Account(ctx context.Context, issuer, subject string) (Account, error)
+	Accounts(ctx context.Context, user string) ([]Account, error)
+	LinkAccount(ctx context.Context, a Account) error // ErrExists for one that is linked
+	UnlinkAccount(ctx context.Context, issuer, subject string) error
+	// Enrol makes a user and links their account at once.
+	Enrol(ctx context.Context, u identity.User, a Account) error
 }
 
 // NewID returns a new id of a sign-in.

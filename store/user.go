@@ -20,12 +20,14 @@ func userByName(t tx, name string) (identity.User, error) {
 
 // CreateUser implements identity.Store.
 func (s *Store) CreateUser(ctx context.Context, u identity.User) error {
-	return s.writeIdentity(ctx, "creating user", func(t tx) error {
-		_, err := t.exec(`INSERT INTO users (id, key, name, path, created, tags, boundary, disabled)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-			u.ID, key(u.Name), u.Name, u.Path, micros(u.Created), encode(u.Tags), u.Boundary, u.Disabled)
-		return orExists(err, about("user", u.Name, identity.ErrExists))
-	})
+	return s.writeIdentity(ctx, "creating user", func(t tx) error { return insertUser(t, u) })
+}
+
+func insertUser(t tx, u identity.User) error {
+	_, err := t.exec(`INSERT INTO users (id, key, name, path, created, tags, boundary, disabled)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		u.ID, key(u.Name), u.Name, u.Path, micros(u.Created), encode(u.Tags), u.Boundary, u.Disabled)
+	return orExists(err, about("user", u.Name, identity.ErrExists))
 }
 
 // User implements identity.Store.
@@ -92,6 +94,9 @@ func (s *Store) DeleteUser(ctx context.Context, name string) error {
 			     + (SELECT COUNT(*) FROM inline_policies WHERE owner_kind = 'user' AND owner_id = $1)
 			     + (SELECT COUNT(*) FROM attachments WHERE owner_kind = 'user' AND owner_id = $1)`, u.ID)
 		if err != nil {
+			return err
+		}
+		if err := forgetSignIns(t, u.ID); err != nil {
 			return err
 		}
 		_, err = t.exec("DELETE FROM users WHERE id = $1", u.ID)
