@@ -302,6 +302,9 @@ func lateText(reason string) string {
 	case ReasonMemberLost:
 		return "The session has ended: the server that relayed it was lost."
 	}
+	if why, ok := strings.CutPrefix(reason, ReasonAccess+": "); ok {
+		return accessEnded(why)
+	}
 	return "The session has ended: " + reason + "."
 }
 

@@ -21,6 +21,7 @@ const (
 	ReasonRestart       = "server-restart"
 	ReasonMemberLost    = "member-lost"
 	ReasonNodeRemoved   = "node-removed"
+	ReasonAccess        = "access-ended"  // what it was allowed on has gone
 	ReasonTransferLost  = "transfer-lost" // a file transfer that cannot be followed
 )
 
@@ -30,6 +31,7 @@ type Cause struct {
 	Detail   string // for the log: who, which error; may be empty
 	Terminal string // shown to the person; empty for an end that explains itself
 	Failed   bool   // the session ends as Failed instead of Terminated
+	Grant    string // id of the grant that ended, where one did
 	Exit     *int   // exit status of the session's program, where known
 }
 
@@ -81,7 +83,7 @@ func in(d time.Duration) string {
 // one that the agent has ended: an agent could go on for ever.
 func (c *Cause) cuts() bool {
 	switch c.Reason {
-	case ReasonTerminated, ReasonMaxDuration, ReasonNodeRemoved, ReasonRecordingLost, ReasonAuditLost, ReasonTransferLost:
+	case ReasonTerminated, ReasonAccess, ReasonMaxDuration, ReasonNodeRemoved, ReasonRecordingLost, ReasonAuditLost, ReasonTransferLost:
 		return true
 	}
 	return false

@@ -28,9 +28,12 @@ func (s *live) tick(now time.Time) {
 			s.end(cause)
 		}
 		s.warn(now)
+		s.warnDeadline(now)
 		s.startAgain(now)
 	} else if s.tooLong(now) { // while what its agent left is shown
 		s.end(longest(s.row.MaxDuration))
+	} else if s.overdue(now) {
+		s.end(s.timeUp())
 	}
 	s.keepLinks(now)
 	s.unhush(now)
@@ -42,6 +45,9 @@ func (s *live) tick(now time.Time) {
 
 // overtime returns the cause of an end by the clock, if the time has come.
 func (s *live) overtime(now time.Time) *Cause {
+	if s.overdue(now) {
+		return s.timeUp()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cfg := &s.g.cfg

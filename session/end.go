@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"strconv"
+	"sync"
 	"time"
 
 	"sallyport.dev/audit"
@@ -32,11 +33,15 @@ func (s *live) end(cause *Cause) {
 	if !s.cause.CompareAndSwap(nil, cause) {
 		if cause.cuts() {
 			s.cut.CompareAndSwap(nil, cause)
+			s.sever()
 		}
 		s.mu.Lock()
 		s.settled.Broadcast()
 		s.mu.Unlock()
 		return
+	}
+	if cause.cuts() {
+		s.sever()
 	}
 	if !s.g.start(s.finish) {
 		s.drop()
@@ -64,11 +69,14 @@ func (s *live) finish() {
 	if cause.byAgent() {
 		cause = s.awaitReport(cause)
 		cause = s.drain(cause)
-	} else {
-		s.tellAgent(cause)
+	}
+	var telling sync.WaitGroup // beside the rest: an agent may read nothing
+	if final := s.cause.Load(); !final.byAgent() {
+		telling.Go(s.tellAgent)
 	}
 	s.closeClient(cause)
 	s.writeDown(cause)
+	telling.Wait()
 	s.closeAgent(cause)
 	close(s.done)
 	s.unserve()
@@ -126,7 +134,6 @@ func (s *live) drain(cause *Cause) *Cause {
 	final := *cut
 	final.Exit = cause.Exit
 	s.cause.Store(&final)
-	s.tellAgent(&final)
 	return &final
 }
 
@@ -161,7 +168,7 @@ func (s *live) progresses() bool {
 }
 
 // tellAgent asks the agent to end the session, on the nearest way.
-func (s *live) tellAgent(cause *Cause) {
+func (s *live) tellAgent() {
 	s.mu.Lock()
 	l := s.agent
 	s.mu.Unlock()
@@ -286,6 +293,9 @@ func (s *live) writeDown(cause *Cause) {
 	}
 	if s.bulk != nil {
 		details["bulk_connections"] = strconv.Itoa(s.bulk.close())
+	}
+	if cause.Grant != "" {
+		details["grant"] = cause.Grant
 	}
 	if cause.Exit != nil {
 		details["exit_status"] = strconv.Itoa(*cause.Exit)

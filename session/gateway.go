@@ -160,6 +160,8 @@ type Gateway struct {
 	bulkConns atomic.Int64 // bulk connections of all sessions
 	pipes     pipes        // for splicing them
 
+	keeper atomic.Pointer[Keeper]
+
 	unlisten func()
 	counters counters
 }

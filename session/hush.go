@@ -44,7 +44,12 @@ func isOwnAnswer(payload []byte) bool {
 func (s *live) hushLocked() { s.hushed = s.row.SessionType == "Port" && !s.ownClient }
 
 // silentLocked reports whether nothing may be written to a link now.
-func (s *live) silentLocked(l *link) bool { return s.hushed && l.role == roleClient }
+func (s *live) silentLocked(l *link) bool {
+	if l.role == roleClient {
+		return s.hushed
+	}
+	return s.severed
+}
 
 // unhush ends the silence when its time is over.
 func (s *live) unhush(now time.Time) {

@@ -25,6 +25,8 @@ type Options struct {
 	// ClientReturns says that the client of a session with an Exec may open the data
 	// channel again when its connection is lost, as other clients do.
 	ClientReturns bool `json:"client_returns,omitempty"`
+	// Grants are the ids of the grants that the session was allowed by, for the audit log.
+	Grants []string `json:"grants,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, so that nothing
 	// can be read from it or put into it.
 	Encrypted bool `json:"encrypted,omitempty"`
@@ -56,6 +58,7 @@ type live struct {
 	bytesIn         atomic.Int64
 	bytesOut        atomic.Int64
 	unflushed       atomic.Bool // the recording holds what is not written out
+	armed           atomic.Bool // the key that asks for more time does so
 	strange         atomic.Bool // a message that does not belong here was logged
 	left            atomic.Bool // the client has ended a Port session and is on its way out
 	flushing        atomic.Bool
@@ -82,6 +85,10 @@ type live struct {
 	startedAt      time.Time // when the start was last sent
 	warnedIdle     time.Time // activity that the last idle warning was about
 	warnedDuration bool
+	deadline       Deadline
+	warned         int       // how many warnings of the deadline were given
+	shown          bool      // the session has shown something
+	severed        bool      // nothing more goes to the agent
 	overdueAt      time.Time // when own messages were last repeated
 	closed         bool      // channel_closed went out: nothing is relayed any more
 	endedAt        time.Time

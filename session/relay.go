@@ -77,6 +77,8 @@ func (s *live) enterTurnLocked(f *flow, data []byte) {
 	f.push(data)
 	if f == &s.in {
 		s.hearLocked(h)
+	} else if isScreen(h.PayloadType) {
+		s.shown = true
 	}
 }
 

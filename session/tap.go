@@ -25,6 +25,9 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 	if !fromAgent && s.row.SessionType == "Port" && isFlag(h, wire.FlagTerminateSession) {
 		s.left.Store(true)
 	}
+	if s.isMoreTimeKey(fromAgent, h) {
+		return s.takeMoreTimeKey(data)
+	}
 	if fromAgent && h.PayloadType == wire.PayloadHandshakeRequest && !s.isOwnKind(h.Payload) {
 		s.end(anotherKind())
 		return nil, false
