@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport.dev/client"
+)
+
+type decideFlags struct {
+	comment, code, hash string
+	yes                 bool
+}
+
+func (p *program) newApproveCommand() *cobra.Command {
+	var flags decideFlags
+	cmd := &cobra.Command{
+		Use:   "approve ID",
+		Short: "Approve a request for access",
+		Long: `Show a request for access, and approve it as far as you may.
+
+What is approved is what was shown: the decision names the request's hash, and counts for
+nothing else. --yes approves without asking; with --hash it does so only if the request is
+the one that has this hash, which show --json tells.
+
+Some stages want a second factor: --code gives the code of your authenticator.
+
+Exit status: 0 if it was approved, 1 if refused or not confirmed, 2 for wrong usage.`,
+		Example: `  sallyport approve oi-0123456789ab
+  sallyport approve 0123 --comment 'until the build is green'
+  sallyport approve oi-0123456789ab --yes --hash 3b1f…
+  sallyport approve oi-0123456789ab --code 123456`,
+		Args:              between(1, 1, "want the ID of a request"),
+		ValidArgsFunction: p.completeRequests(statePending),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return interrupted(p.decide(cmd.Context(), args[0], true, flags))
+		},
+	}
+	f := cmd.Flags()
+	addDecideFlags(cmd, &flags)
+	f.StringVar(&flags.code, "code", "", "`code` of your authenticator, where a second factor is needed")
+	return cmd
+}
+
+func (p *program) newDenyCommand() *cobra.Command {
+	var flags decideFlags
+	cmd := &cobra.Command{
+		Use:   "deny ID",
+		Short: "Deny a request for access, which ends it",
+		Long: `Show a request for access, and deny it: one word of anybody who may decide ends it.
+
+Exit status: 0 if it was denied, 1 if refused or not confirmed, 2 for wrong usage.`,
+		Example:           `  sallyport deny oi-0123456789ab --comment 'not on a Friday'`,
+		Args:              between(1, 1, "want the ID of a request"),
+		ValidArgsFunction: p.completeRequests(statePending),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return interrupted(p.decide(cmd.Context(), args[0], false, flags))
+		},
+	}
+	addDecideFlags(cmd, &flags)
+	cmd.Flags().StringVar(&flags.code, "code", "", "`code` of your authenticator, where a second factor is needed")
+	return cmd
+}
+
+func addDecideFlags(cmd *cobra.Command, flags *decideFlags) {
+	f := cmd.Flags()
+	f.StringVar(&flags.comment, "comment", "", "a word on the decision, which the requester reads")
+	f.StringVar(&flags.hash, "hash", "", "decide only if the request has this `hash`")
+	f.BoolVarP(&flags.yes, "yes", "y", false, "do not ask")
+}
+
+func (p *program) decide(ctx context.Context, name string, approve bool, flags decideFlags) error {
+	api, err := p.api(ctx)
+	if err != nil {
+		return err
+	}
+	req, err := p.requestNamed(ctx, api, name)
+	if err != nil {
+		return err
+	}
+	if err := sameHash(req, flags.hash); err != nil {
+		return err
+	}
+	if !p.flags.json {
+		fmt.Fprint(p.stderr, requestText(req))
+	}
+	if req.State != statePending {
+		return &statusError{status: statusRefused, err: fmt.Errorf("there is nothing to decide: %s", outcome(req))}
+	}
+	if flags.comment, err = p.decisionComment(ctx, req, approve, flags); err != nil {
+		return err
+	}
+	if err := p.confirm(flags.yes, map[bool]string{true: "Approve it?", false: "Deny it?"}[approve], "nothing was decided"); err != nil {
+		return err
+	}
+	if api, err = p.withCode(ctx, api, flags.code); err != nil {
+		return err
+	}
+	in := client.DecideInput{RequestID: req.RequestID, Hash: req.Hash, Comment: flags.comment}
+	call := map[bool]func(context.Context, client.DecideInput) (*client.AccessRequest, error){true: api.ApproveRequest, false: api.DenyRequest}[approve]
+	if req, err = call(ctx, in); err != nil {
+		return err
+	}
+	return p.printStep(req)
+}
+
+// sameHash refuses a request that is not the one which a script has read.
+func sameHash(req *client.AccessRequest, hash string) error {
+	if hash == "" || subtle.ConstantTimeCompare([]byte(strings.ToLower(hash)), []byte(req.Hash)) == 1 {
+		return nil
+	}
+	return &statusError{status: statusRefused,
+		err: fmt.Errorf("%s has the hash %s, which is not the one given; nothing was decided", client.CleanLine(req.RequestID), client.CleanLine(req.Hash))}
+}
+
+// decisionComment asks for a comment where one is needed and somebody can be asked.
+func (p *program) decisionComment(ctx context.Context, req *client.AccessRequest, approve bool, flags decideFlags) (string, error) {
+	if flags.comment != "" || flags.yes || !p.mayAsk() || req.Stage < 0 || req.Stage >= len(req.Stages) {
+		return flags.comment, nil
+	}
+	when := req.Stages[req.Stage].Comment
+	if when == "" || when == "on_deny" && approve {
+		return "", nil
+	}
+	for {
+		text, err := p.line(ctx, "Comment:")
+		if err != nil {
+			return "", err
+		}
+		if text != "" && typedText(text) == nil {
+			return text, nil
+		}
+	}
+}
+
+// printStep tells how a request stands after a step.
+func (p *program) printStep(req *client.AccessRequest) error {
+	if p.flags.json {
+		return p.writeJSON(requestJSON(req))
+	}
+	p.say("%s", outcome(req))
+	return nil
+}
