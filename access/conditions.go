@@ -41,12 +41,14 @@ func (c *Checker) addPrincipal(ctx policy.Context, p identity.Principal, now tim
 	if p.SourceIdentity != "" {
 		ctx.Add("aws:SourceIdentity", p.SourceIdentity)
 	}
-	if !p.Temporary() {
-		return
+	// As in IAM, long-lived keys have neither a second factor nor its absence, unless one
+	// comes with the call itself.
+	if p.Temporary() || p.MFA {
+		ctx.Add("aws:MultiFactorAuthPresent", strconv.FormatBool(p.MFA))
 	}
-	// As in IAM, long-lived keys have neither a second factor nor its absence.
-	ctx.Add("aws:MultiFactorAuthPresent", strconv.FormatBool(p.MFA))
-	ctx.Add("aws:TokenIssueTime", timestamp(p.IssuedAt))
+	if p.Temporary() {
+		ctx.Add("aws:TokenIssueTime", timestamp(p.IssuedAt))
+	}
 	if p.MFA {
 		ctx.Add("aws:MultiFactorAuthAge", strconv.FormatInt(int64(now.Sub(p.MFAAt)/time.Second), 10))
 	}

@@ -108,6 +108,9 @@ type Store interface {
 	// UseDevice notes a use. It fails with ErrConflict unless the device is enabled and its
 	// counter is below the new one (or is still 0, where that is 0).
 	UseDevice(ctx context.Context, id string, counter int64, credential []byte, at time.Time) error
+	// ReleaseDevice makes a device nobody's again. Its counter stays, so that no code is
+	// taken twice.
+	ReleaseDevice(ctx context.Context, id string) error
 	DeleteDevice(ctx context.Context, id string) error
 
 	// Attempt counts an attempt against all limits, or against none where one of them is

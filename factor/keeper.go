@@ -94,6 +94,59 @@ func (k *Keeper) Devices(ctx context.Context, user string) ([]Device, error) {
 	return enabled, err
 }
 
+// Device returns a device by its id.
+func (k *Keeper) Device(ctx context.Context, id string) (Device, error) {
+	return k.config.Store.Device(ctx, id)
+}
+
+// All lists everybody's devices, and those that are nobody's yet.
+func (k *Keeper) All(ctx context.Context) ([]Device, error) { return k.config.Store.AllDevices(ctx) }
+
+// BySerial finds a device of one-time codes by its serial number.
+func (k *Keeper) BySerial(ctx context.Context, serial string) (Device, error) {
+	name := serial[strings.LastIndexByte(serial, '/')+1:]
+	d, err := k.config.Store.DeviceByKey(ctx, Device{Kind: TOTP, Name: name}.key())
+	if err == nil && d.Serial(k.config.Realm, "") != serial {
+		err = fmt.Errorf("device %q: %w", serial, identity.ErrNotFound)
+	}
+	return d, err
+}
+
+// Find finds a device of a user, enabled or not, by its id or its name.
+func (k *Keeper) Find(ctx context.Context, user, what string) (Device, error) {
+	all, err := k.config.Store.Devices(ctx, user)
+	for _, d := range all {
+		if d.ID == what || strings.EqualFold(d.Name, what) {
+			return d, nil
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("second factor %q: %w", what, identity.ErrNotFound)
+	}
+	return Device{}, err
+}
+
+// Remove removes a device.
+func (k *Keeper) Remove(ctx context.Context, d Device) error {
+	return k.config.Store.DeleteDevice(ctx, d.ID)
+}
+
+// Release makes a device nobody's again.
+func (k *Keeper) Release(ctx context.Context, d Device) error {
+	return k.config.Store.ReleaseDevice(ctx, d.ID)
+}
+
+// EnrolPath is the page where people enrol security keys.
+const EnrolPath = "/sign-in/factors"
+
+// EnrolURL is where people enrol security keys; empty where they cannot.
+func (k *Keeper) EnrolURL() string {
+	if k.webauthn == nil {
+		return ""
+	}
+	return strings.TrimSuffix(k.config.URL, "/") + EnrolPath
+}
+
 // newID returns a new id of a device.
 func newID() string {
 	b := make([]byte, 10)

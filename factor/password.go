@@ -87,20 +87,28 @@ func matches(hash, password string) (bool, error) {
 // maxPassword bounds passwords, in bytes.
 const maxPassword = 1024
 
-// CheckNew names what is wrong with a new password of a user.
+// WeakError says why a password may not be set.
+type WeakError struct{ Because string }
+
+// Error implements error.
+func (e *WeakError) Error() string { return e.Because }
+
+func weak(format string, args ...any) error { return &WeakError{fmt.Sprintf(format, args...)} }
+
+// CheckNew names what is wrong with a new password of a user, in a *WeakError.
 func (k *Keeper) CheckNew(user, password string) error {
 	n := utf8.RuneCountInString(password)
 	switch {
 	case !utf8.ValidString(password):
-		return errors.New("the password is not text")
+		return weak("the password is not text")
 	case n < k.config.MinLength:
-		return fmt.Errorf("the password has %d characters: it must have %d or more", n, k.config.MinLength)
+		return weak("the password has %d characters: it must have %d or more", n, k.config.MinLength)
 	case len(password) > maxPassword:
-		return fmt.Errorf("the password has %d bytes: it must have at most %d", len(password), maxPassword)
+		return weak("the password has %d bytes: it must have at most %d", len(password), maxPassword)
 	case strings.EqualFold(strings.TrimSpace(password), user):
-		return errors.New("the password is the user's name")
+		return weak("the password is the user's name")
 	case distinct(password) < 4:
-		return errors.New("the password repeats the same few characters")
+		return weak("the password repeats the same few characters")
 	}
 	return nil
 }
@@ -221,7 +229,7 @@ func (k *Keeper) ChangePassword(ctx context.Context, user identity.User, old, pa
 	}
 	k.succeeded(ctx, limits)
 	if subtle.ConstantTimeCompare([]byte(normal(old)), []byte(normal(password))) == 1 {
-		return errors.New("the new password is the present one")
+		return weak("the new password is the present one")
 	}
 	return k.SetPassword(ctx, user, password, false)
 }

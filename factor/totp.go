@@ -51,6 +51,18 @@ func (k *Keeper) NewTOTP(ctx context.Context, user identity.User, name, path str
 	return Seed{d, secret, k.otpauth(secret, name)}, nil
 }
 
+// AddTOTP makes a device of one-time codes for a user who enrols it themselves. One of the
+// same name of theirs that was never enabled (they did not come to the end) is replaced.
+func (k *Keeper) AddTOTP(ctx context.Context, user identity.User, name string) (Seed, error) {
+	old, err := k.config.Store.DeviceByKey(ctx, Device{Kind: TOTP, Name: name}.key())
+	if err == nil && old.UserID == user.ID && old.Enabled.IsZero() {
+		if err := k.config.Store.DeleteDevice(ctx, old.ID); err != nil {
+			return Seed{}, err
+		}
+	}
+	return k.NewTOTP(ctx, user, name, "/")
+}
+
 func (k *Keeper) otpauth(secret, account string) string {
 	issuer := k.config.Issuer
 	// Written by hand: apps do not read + as a space, which url.Values writes.

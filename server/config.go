@@ -16,6 +16,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/command"
 	"sallyport.dev/document"
+	"sallyport.dev/factor"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
@@ -37,6 +38,7 @@ type Config struct {
 	Recordings Recordings       // optional: without it there are none to read
 	Access     *grant.Engine    // optional: without it nobody can ask for access
 	Ties       identity.Ties    // optional: what temporary credentials come from
+	Factors    *factor.Keeper   // optional: without it there are no passwords and second factors
 	Gateway    *session.Gateway // optional: without it there are no sessions
 	Commands   command.Store    // optional, with Runner: without them nothing is run
 	Runner     *command.Runner

@@ -37,6 +37,7 @@ var statuses = map[string]int{
 	"LimitExceeded":                  http.StatusConflict,
 	"ConcurrentModification":         http.StatusConflict,
 	"EntityTemporarilyUnmodifiable":  http.StatusConflict,
+	"InvalidAuthenticationCode":      http.StatusForbidden,
 	"InternalServerError":            http.StatusInternalServerError,
 	"InternalError":                  http.StatusInternalServerError,
 	"InternalFailure":                http.StatusInternalServerError,

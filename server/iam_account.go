@@ -19,6 +19,7 @@ func iamOperations() []*Operation {
 		iamRoleOperations(),
 		iamKeyOperations(),
 		iamSSHOperations(),
+		iamMFAOperations(),
 		iamOwnerOperations(),
 		iamManagedOperations(),
 		iamSimulateOperations(),

@@ -56,6 +56,7 @@ func (c *Call) issue(ctx context.Context, claims identity.Claims, life time.Dura
 	details := map[string]string{
 		"issued_access_key_id": cred.AccessKeyID, "expires": cred.Expires.UTC().Format(time.RFC3339), "access_key_id": c.Principal.AccessKeyID,
 		"role_session_name": claims.SessionName, "source_identity": claims.SourceIdentity, "root_id": claims.Root,
+		"factor": claims.Factor, "sign_in": claims.SignIn,
 	}
 	maps.DeleteFunc(details, func(_, v string) bool { return v == "" })
 	err = c.record(ctx, audit.Record{
@@ -97,23 +98,17 @@ func getSessionToken(ctx context.Context, c *Call, in *getSessionTokenInput) (*g
 	if c.Principal.Kind != identity.KindUser || c.Principal.Temporary() {
 		return nil, exception("AccessDenied", "Cannot call GetSessionToken with session credentials")
 	}
-	if err := refuseMFA(in.SerialNumber, in.TokenCode); err != nil {
+	if err := c.secondFactor(ctx, in.SerialNumber, in.TokenCode); err != nil {
 		return nil, err
 	}
 	life := defaultUserLife
 	if in.DurationSeconds > 0 {
 		life = time.Duration(in.DurationSeconds) * time.Second
 	}
-	cred, err := c.issue(ctx, identity.Claims{Kind: identity.KindUser, Name: c.Principal.Name, ID: c.Principal.UserID}, life)
+	claims := identity.Claims{Kind: identity.KindUser, Name: c.Principal.Name, ID: c.Principal.UserID}
+	claims.MFA, claims.MFAAt, claims.Factor = c.Principal.MFA, c.Principal.MFAAt, c.Principal.Factor
+	cred, err := c.issue(ctx, claims, life)
 	return &getSessionTokenOutput{cred}, err
-}
-
-// refuseMFA refuses second factors rather than ignore them.
-func refuseMFA(serial, code string) error {
-	if serial == "" && code == "" {
-		return nil
-	}
-	return exception("ValidationError", "SerialNumber and TokenCode cannot be used: this server has no MFA devices.")
 }
 
 type stsTag struct {
@@ -156,6 +151,9 @@ func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleO
 	if err := c.checkChain(ctx, in); err != nil {
 		return nil, err
 	}
+	if err := c.secondFactor(ctx, in.SerialNumber, in.TokenCode); err != nil {
+		return nil, err
+	}
 	tags, err := c.sessionTags(in)
 	if err != nil {
 		return nil, err
@@ -163,7 +161,8 @@ func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleO
 	claims := identity.Claims{
 		Kind: identity.KindRole, SessionName: in.RoleSessionName, Source: c.Principal.ARN,
 		Tags: tags, Transitive: c.transitiveKeys(in), SourceIdentity: c.Principal.SourceIdentity,
-		Root: c.Principal.Root,
+		Root: c.Principal.Root, SignIn: c.Principal.SignIn, Granted: c.Principal.Granted,
+		MFA: c.Principal.MFA, MFAAt: c.Principal.MFAAt, Factor: c.Principal.Factor,
 	}
 	if c.Principal.Kind == identity.KindUser {
 		claims.Root = c.Principal.UserID
@@ -214,9 +213,6 @@ func (c *Call) checkChain(ctx context.Context, in *assumeRoleInput) error {
 // checkAssume finds the role and authorises assuming it with the given session. A
 // role that does not exist is refused in the same words as one that does not trust.
 func (c *Call) checkAssume(ctx context.Context, in *assumeRoleInput, claims identity.Claims) (identity.Role, error) {
-	if err := refuseMFA(in.SerialNumber, in.TokenCode); err != nil {
-		return identity.Role{}, err
-	}
 	c.assumeContext(in, claims)
 	resource := access.Resource{ARN: in.RoleARN}
 	role, err := c.roleByARN(ctx, in.RoleARN)

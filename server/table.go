@@ -10,6 +10,7 @@ func operations() []*Operation {
 		ownOperations(),
 		sshOperations(),
 		applyOperations(),
+		factorOperations(),
 		iamOperations(),
 		ssmOperations(),
 		ec2Operations(),

@@ -162,6 +162,13 @@ func (s *Store) UseDevice(ctx context.Context, id string, counter int64, credent
 	})
 }
 
+// ReleaseDevice implements factor.Store.
+func (s *Store) ReleaseDevice(ctx context.Context, id string) error {
+	return s.write(ctx, "releasing second factor", func(t tx) error {
+		return t.must(about("second factor", id, identity.ErrNotFound), "UPDATE factors SET user_id = NULL, enabled = 0 WHERE id = $1", id)
+	})
+}
+
 // DeleteDevice implements factor.Store.
 func (s *Store) DeleteDevice(ctx context.Context, id string) error {
 	return s.write(ctx, "deleting second factor", func(t tx) error {
