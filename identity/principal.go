@@ -2,6 +2,7 @@ package identity
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"sallyport.dev/internal/tags"
@@ -81,6 +82,20 @@ func (p Principal) RootID() string {
 		return p.Root
 	}
 	return p.UserID
+}
+
+// Claims are what temporary credentials of the principal say, or would say, of it. Those
+// of a user with a long-lived key have no times.
+func (p Principal) Claims() Claims {
+	id, _, _ := strings.Cut(p.UserID, ":")
+	return Claims{
+		Kind: p.Kind, Name: p.Name, ID: id, SessionName: p.SessionName,
+		Tags: p.SessionTags, Transitive: p.Transitive,
+		Policies: p.SessionPolicies, PolicyARNs: p.SessionPolicyARNs,
+		MFA: p.MFA, MFAAt: p.MFAAt, IssuedAt: p.IssuedAt, ExpiresAt: p.ExpiresAt,
+		Source: p.Source, SourceIdentity: p.SourceIdentity, Root: p.Root,
+		SignIn: p.SignIn, Granted: p.Granted, Factor: p.Factor,
+	}
 }
 
 // SessionIDPrefix is what the ids of the principal's sessions start with: the

@@ -92,6 +92,25 @@ func (r *Resolver) resolve(ctx context.Context, p Proof) (Principal, error) {
 }
 
 func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
+	principal, err := r.untied(ctx, c)
+	if err != nil {
+		return Principal{}, err
+	}
+	return principal, r.tied(ctx, principal)
+}
+
+// Restore returns the principal of claims as it is now, expired or not, and whether or
+// not that holds which they come from (see Ties): for what was begun with credentials
+// and goes on without them. Errors are as Resolve's.
+func (r *Resolver) Restore(ctx context.Context, c Claims) (Principal, error) {
+	p, err := r.untied(ctx, c)
+	if errors.Is(err, ErrNotFound) {
+		return Principal{}, authError(UnknownKey, "%s", messageUnknownKey)
+	}
+	return p, err
+}
+
+func (r *Resolver) untied(ctx context.Context, c Claims) (Principal, error) {
 	principal, err := r.holder(ctx, c)
 	if err != nil {
 		return Principal{}, err
@@ -116,7 +135,7 @@ func (r *Resolver) temporary(ctx context.Context, c Claims) (Principal, error) {
 	principal.IssuedAt, principal.ExpiresAt = c.IssuedAt, c.ExpiresAt
 	principal.Source, principal.SourceIdentity = c.Source, c.SourceIdentity
 	principal.SignIn, principal.Granted, principal.Factor = c.SignIn, c.Granted, c.Factor
-	return principal, r.tied(ctx, principal)
+	return principal, nil
 }
 
 // Ties tell whether that still holds from which temporary credentials come. An empty

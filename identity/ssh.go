@@ -170,18 +170,7 @@ func sshContext(c *ssh.Certificate) []byte {
 }
 
 func sshClaimsOf(p Principal) sshClaims {
-	id, _, _ := strings.Cut(p.UserID, ":")
-	return sshClaims{
-		Claims: Claims{
-			Kind: p.Kind, Name: p.Name, ID: id, SessionName: p.SessionName,
-			Tags: p.SessionTags, Transitive: p.Transitive,
-			Policies: p.SessionPolicies, PolicyARNs: p.SessionPolicyARNs,
-			MFA: p.MFA, MFAAt: p.MFAAt, IssuedAt: p.IssuedAt, ExpiresAt: p.ExpiresAt,
-			Source: p.Source, SourceIdentity: p.SourceIdentity, Root: p.Root,
-			SignIn: p.SignIn, Granted: p.Granted, Factor: p.Factor,
-		},
-		KeyID: p.AccessKeyID, LongLived: !p.Temporary(),
-	}
+	return sshClaims{Claims: p.Claims(), KeyID: p.AccessKeyID, LongLived: !p.Temporary()}
 }
 
 // Principal returns who is behind a key, or a certificate, that has proven itself in an
