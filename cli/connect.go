@@ -131,7 +131,11 @@ func (p *program) connect(ctx context.Context, terms, command []string, flags co
 	}
 	defer holdHangups()()
 	in := session.input(node)
-	stream, err := api.Start(ctx, in)
+	var stream client.Stream
+	err = p.withAccess(ctx, api, p.asker(), wanted{node, in.Document, flags.login}, func() (err error) {
+		stream, err = api.Start(ctx, in)
+		return err
+	})
 	if err != nil {
 		return p.explainRefusal(err, node, in.Document, loginWords(flags.login)...)
 	}
@@ -259,12 +263,17 @@ func loginWords(login string) []string {
 // explainRefusal adds the command that explains a refusal; more are words of it.
 func (p *program) explainRefusal(err error, node client.Node, document string, more ...string) error {
 	var api smithy.APIError
+	var status *statusError
+	if errors.As(err, &status) { // who was asked has been told
+		return status
+	}
 	if !errors.As(err, &api) {
 		p.report(err)
 		return &statusError{status: statusNoAccess}
 	}
 	if api.ErrorCode() == "AccessDeniedException" && p.endpoint() != "" {
 		p.say("%s", errorText(err))
+		p.hintAsking(err)
 		why := "sallyport why connect " + node.NodeID
 		if document != "" {
 			why += " --document " + shellQuote(document)

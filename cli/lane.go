@@ -195,7 +195,10 @@ var again = []string{
 func final(err error) bool {
 	var api smithy.APIError
 	var ended *endedError
+	var status *statusError
 	switch {
+	case errors.As(err, &status): // a person was asked, and told
+		return true
 	case errors.As(err, &api):
 		return !slices.Contains(again, api.ErrorCode())
 	case errors.As(err, &ended):

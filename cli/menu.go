@@ -59,7 +59,7 @@ func (p *program) menu(ctx context.Context) (client.Node, []string, error) {
 	if told, err := p.connected.GetStatus(ctx); err == nil {
 		s.adopt(told)
 	}
-	nodes = slices.DeleteFunc(nodes, func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect })
+	nodes = slices.DeleteFunc(nodes, func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect && !n.MayAsk })
 	if len(nodes) == 0 {
 		return client.Node{}, nil, &statusError{status: statusRefused, err: errors.New("there is no node that you may connect to")}
 	}

@@ -23,7 +23,8 @@ func (p *program) newNodesCommand() *cobra.Command {
 
 KEY=VALUE selects by tag, TEXT by a part of name or id; all must hold. CONNECT tells
 whether you may start a shell: yes, no, or other, which is no shell, but perhaps another
-session, such as a tunnel or a file transfer. Nodes with no are shown with --all only.`,
+session, such as a tunnel or a file transfer; ask means that there is a flow which you may
+ask for it (sallyport connect does). Nodes with no are shown with --all only.`,
 		Example: `  sallyport nodes
   sallyport nodes Team=payments front
   sallyport nodes --all --json`,
@@ -54,6 +55,7 @@ type jsonNode struct {
 	AgentVersion string            `json:"agent_version,omitempty"`
 	MayConnect   *bool             `json:"may_connect,omitempty"`
 	MayStart     bool              `json:"may_start,omitempty"` // some session, a shell or other
+	MayAsk       bool              `json:"may_ask,omitempty"`   // a flow would give some session
 	Reason       string            `json:"reason,omitempty"`
 }
 
@@ -67,7 +69,7 @@ func (p *program) printNodes(nodes []client.Node, all bool) error {
 		list := make([]jsonNode, 0, len(nodes))
 		for _, n := range nodes {
 			list = append(list, jsonNode{ID: n.NodeID, Name: n.Name, NameReported: n.NameReported, State: n.State, Tags: orEmpty(n.Tags),
-				Platform: n.PlatformName, AgentVersion: n.AgentVersion, MayConnect: n.MayConnect, MayStart: n.MayStart, Reason: n.Reason})
+				Platform: n.PlatformName, AgentVersion: n.AgentVersion, MayConnect: n.MayConnect, MayStart: n.MayStart, MayAsk: n.MayAsk, Reason: n.Reason})
 		}
 		return p.writeJSON(list)
 	}
@@ -78,7 +80,12 @@ func (p *program) printNodes(nodes []client.Node, all bool) error {
 	if err := p.writeTable(rows); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(nodes, func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect }) {
+	refused := func(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect }
+	asks := func(n client.Node) bool { return refused(n) && n.MayAsk }
+	switch {
+	case slices.ContainsFunc(nodes, asks):
+		p.hint("sallyport connect NODE asks for those with ask")
+	case slices.ContainsFunc(nodes, refused):
 		p.hint("sallyport why connect NODE tells why not")
 	}
 	if hidden > 0 {
@@ -95,12 +102,18 @@ func mayText(n client.Node) string {
 		return "yes"
 	case n.MayStart:
 		return "other"
+	case n.MayAsk:
+		return "ask"
 	}
 	return "no"
 }
 
-// closed reports whether a person is known to have no session to start on a node.
-func closed(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect && !n.MayStart }
+// closed reports whether a person is known to have no session to start on a node, and
+// none to ask for.
+func closed(n client.Node) bool { return onlyAsk(n) && !n.MayAsk }
+
+// onlyAsk reports whether a person is known to have no session to start on a node.
+func onlyAsk(n client.Node) bool { return n.MayConnect != nil && !*n.MayConnect && !n.MayStart }
 
 func orDash(s string) string {
 	if s == "" {
@@ -148,6 +161,9 @@ func compareNodes(a, b client.Node) int {
 func rank(n client.Node) int {
 	r := 0
 	if n.MayConnect != nil && !*n.MayConnect {
+		r += 2
+	}
+	if onlyAsk(n) {
 		r += 2
 	}
 	if closed(n) {

@@ -113,7 +113,7 @@ func (p *program) atTerminal() (asking *program, close func(), ok bool) {
 	}
 	q := *p
 	q.stdin, q.stderr = tty, tty
-	return &q, func() { p.connected = q.connected; tty.Close() }, true
+	return &q, func() { tty.Close() }, true
 }
 
 // askVariable is the environment variable that keeps commands from asking for access

@@ -56,8 +56,16 @@ func (p *program) proxy(ctx context.Context, name, port, reason string) error {
 	if err != nil {
 		return err
 	}
-	stream, err := api.Start(ctx, client.StartInput{Target: node.NodeID, Document: sshDocument, Reason: reason,
-		Parameters: map[string][]string{"portNumber": {port}}})
+	var stream client.Stream
+	asking, giveBack, ok := p.atTerminal()
+	if ok {
+		defer giveBack()
+	}
+	err = p.withAccess(ctx, api, asking, wanted{node, sshDocument, ""}, func() (err error) {
+		stream, err = api.Start(ctx, client.StartInput{Target: node.NodeID, Document: sshDocument, Reason: reason,
+			Parameters: map[string][]string{"portNumber": {port}}})
+		return err
+	})
 	if err != nil {
 		return p.explainRefusal(err, node, sshDocument)
 	}

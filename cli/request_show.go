@@ -286,22 +286,13 @@ type jsonEvent struct {
 	State   string     `json:"state"`
 }
 
-// optionalTime is a time of JSON; nil for none.
-func optionalTime(t client.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	utc := t.UTC()
-	return &utc
-}
-
 func requestJSON(r *client.AccessRequest) jsonRequest {
 	j := jsonRequest{
 		ID: r.RequestID, State: r.State, Hash: r.Hash, Revision: r.Revision, Flow: r.Flow, Label: r.Label,
 		Person: r.Person, Principal: r.Principal, Reason: r.Reason, Values: r.Values, Channel: r.Channel,
 		Seconds: r.Seconds, Stage: r.Stage, MayDecide: r.MayDecide,
-		Created: optionalTime(r.Created), PendingUntil: optionalTime(r.PendingUntil), ApprovedAt: optionalTime(r.ApprovedAt),
-		ActivateBy: optionalTime(r.ActivateBy), ActivatedAt: optionalTime(r.ActivatedAt), EndsAt: optionalTime(r.EndsAt), EndedAt: optionalTime(r.EndedAt),
+		Created: moment(r.Created), PendingUntil: moment(r.PendingUntil), ApprovedAt: moment(r.ApprovedAt),
+		ActivateBy: moment(r.ActivateBy), ActivatedAt: moment(r.ActivatedAt), EndsAt: moment(r.EndsAt), EndedAt: moment(r.EndedAt),
 		EndedBy: r.EndedBy, Because: r.Because, Warnings: r.Warnings,
 		Targets: []jsonTarget{}, Stages: []jsonStage{}, Decisions: []jsonDecision{},
 	}
@@ -320,15 +311,15 @@ func requestJSON(r *client.AccessRequest) jsonRequest {
 
 func (j *jsonRequest) addHistory(r *client.AccessRequest) {
 	for _, d := range r.Decisions {
-		j.Decisions = append(j.Decisions, jsonDecision{d.Stage, d.Approve, d.By, d.Comment, d.Channel, optionalTime(d.At), d.Struck})
+		j.Decisions = append(j.Decisions, jsonDecision{d.Stage, d.Approve, d.By, d.Comment, d.Channel, moment(d.At), d.Struck})
 	}
 	for _, e := range r.Extensions {
-		j.Extensions = append(j.Extensions, jsonExtension{e.Seconds, e.Reason, e.RequestID, optionalTime(e.Until)})
+		j.Extensions = append(j.Extensions, jsonExtension{e.Seconds, e.Reason, e.RequestID, moment(e.Until)})
 	}
 	if v := r.Review; v != nil {
-		j.Review = &jsonReview{optionalTime(v.Due), v.By, optionalTime(v.At), v.Outcome, v.Comment}
+		j.Review = &jsonReview{moment(v.Due), v.By, moment(v.At), v.Outcome, v.Comment}
 	}
 	for _, e := range r.Events {
-		j.Events = append(j.Events, jsonEvent{e.Kind, optionalTime(e.At), e.Actor, e.Channel, e.Comment, e.State})
+		j.Events = append(j.Events, jsonEvent{e.Kind, moment(e.At), e.Actor, e.Channel, e.Comment, e.State})
 	}
 }

@@ -17,7 +17,7 @@ type stepCommand struct {
 	step                      string
 	question                  string // asked before, if any
 	otherwise                 string // what is left where the answer is no
-	optional                  bool // ID may be left out: the caller's own in one of the states
+	optional                  bool   // ID may be left out: the caller's own in one of the states
 	states                    []string
 }
 

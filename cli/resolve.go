@@ -143,8 +143,11 @@ func (e *severalError) line() string {
 func nodeLine(n client.Node) string {
 	line := fmt.Sprintf("%-20s  %-20s  %-12s  %s", client.CleanLine(n.NodeID), orDash(client.CleanLine(n.Name)),
 		client.CleanLine(n.State), client.CleanLine(tagText(n.Tags, "Name")))
-	if closed(n) {
+	switch {
+	case closed(n):
 		line += "  (not allowed)"
+	case onlyAsk(n):
+		line += "  (ask)"
 	}
 	return strings.TrimRight(line, " ")
 }

@@ -105,7 +105,11 @@ func (p *program) runCommand(ctx context.Context, terms, command []string, flags
 	if err != nil {
 		return err
 	}
-	out, err := api.SSM.SendCommand(ctx, in)
+	var out *ssm.SendCommandOutput
+	err = p.withAccessToRun(ctx, api, in, func() (err error) {
+		out, err = api.SSM.SendCommand(ctx, in)
+		return err
+	})
 	if err != nil {
 		return p.explainRun(err)
 	}
@@ -127,11 +131,69 @@ func (p *program) printCommandID(id string) error {
 // explainRun words a refusal to send a command.
 func (p *program) explainRun(err error) error {
 	var api smithy.APIError
-	if errors.As(err, &api) {
+	var status *statusError
+	var refused *refusedError
+	switch {
+	case errors.As(err, &status):
+		return status
+	case errors.As(err, &refused):
+		p.hintAsking(err)
+		return refused.error
+	case errors.As(err, &api):
 		return err
 	}
 	p.report(err)
 	return &statusError{status: statusNoAccess}
+}
+
+// maxRunAsked bounds how often one command asks for access: for nodes that one flow
+// after the other gives.
+const maxRunAsked = 3
+
+// withAccessToRun runs start, and asks for access to the nodes that it is refused for,
+// one after the other.
+func (p *program) withAccessToRun(ctx context.Context, api *client.API, in *ssm.SendCommandInput, start func() error) error {
+	err := start()
+	for range maxRunAsked {
+		node := refusedNode(err)
+		if node == "" || !isDenied(err) {
+			return err
+		}
+		w := wanted{client.Node{NodeID: node}, aws.ToString(in.DocumentName), ""}
+		refusal, next := err, error(nil)
+		err = p.withAccess(ctx, api, p.asker(), w, func() error {
+			if said := refusal; said != nil {
+				refusal = nil
+				return said
+			}
+			err := start()
+			if other := refusedNode(err); other != "" && other != node {
+				next = err
+				return nil
+			}
+			return err
+		})
+		if err == nil {
+			err = next
+		}
+	}
+	return err
+}
+
+// refusedNode is the id of the node that a refusal is about; empty for none.
+func refusedNode(err error) string {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return ""
+	}
+	resource := deniedResource.FindStringSubmatch(api.ErrorMessage())
+	if resource == nil {
+		return ""
+	}
+	if m := nodeResource.FindStringSubmatch(resource[1]); m != nil && nodeID.MatchString(m[1]) {
+		return m[1]
+	}
+	return ""
 }
 
 // runInput builds the request, without its nodes.

@@ -84,6 +84,9 @@ func addSSHFlags(cmd *cobra.Command) {
 	cmd.Flags().Bool("sshd", false, "use the node's own sshd, also where there is a front door")
 }
 
+// transferDocument is what file transfers by SSH are authorised on.
+const transferDocument = "Sallyport-FileTransfer"
+
 // sshLine is a command line of ssh or scp.
 type sshLine struct {
 	options []string // before the first operand
@@ -162,7 +165,7 @@ func (p *program) ssh(ctx context.Context, line *sshLine) error {
 	if err != nil {
 		return err
 	}
-	to, err := p.sshDestination(ctx, way, line.rest[0])
+	to, err := p.sshDestination(ctx, way, line.rest[0], "")
 	if err != nil {
 		return err
 	}
@@ -195,7 +198,7 @@ func (p *program) scp(ctx context.Context, line *sshLine) error {
 			args = append(args, operand)
 			continue
 		}
-		to, err := p.sshDestination(ctx, way, node)
+		to, err := p.sshDestination(ctx, way, node, transferDocument)
 		if err != nil {
 			return err
 		}
@@ -215,8 +218,9 @@ func cutRemote(operand string) (node, path string, remote bool) {
 }
 
 // sshDestination resolves [USER@]NAME to what ssh is told. Nothing of it comes from the
-// server but an id that looks like one.
-func (p *program) sshDestination(ctx context.Context, way sshWay, text string) (string, error) {
+// server but an id that looks like one. Where a person may only ask for the node, they are
+// asked before ssh starts: it would ask in the middle of what it copies.
+func (p *program) sshDestination(ctx context.Context, way sshWay, text, document string) (string, error) {
 	user, name := "", text
 	if at := strings.LastIndexByte(text, '@'); at >= 0 {
 		user, name = text[:at], text[at+1:]
@@ -227,6 +231,11 @@ func (p *program) sshDestination(ctx context.Context, way sshWay, text string) (
 	node, _, err := p.choose(ctx, []string{name}, pickFlags{})
 	if err != nil {
 		return "", err
+	}
+	if _, door := way.(doorWay); door {
+		if err := p.askFirst(ctx, node, document, user); err != nil {
+			return "", err
+		}
 	}
 	p.remember(node, nil)
 	return way.destination(user, node), nil

@@ -78,11 +78,11 @@ func TestCutRemote(t *testing.T) {
 func TestSSHDestinationRefuses(t *testing.T) {
 	p, _ := newTestProgram(t)
 	for _, text := range []string{"-oProxyCommand=x@" + someNode, "a b@" + someNode, "a\x1b@" + someNode, "$(id)@" + someNode, "`id`@" + someNode, "a;b@" + someNode} {
-		if to, err := p.sshDestination(t.Context(), sshdWay{}, text); err == nil {
+		if to, err := p.sshDestination(t.Context(), sshdWay{}, text, ""); err == nil {
 			t.Errorf("%q: got %q, want an error", text, to)
 		}
 	}
-	to, err := p.sshDestination(t.Context(), sshdWay{}, "deploy@"+someNode)
+	to, err := p.sshDestination(t.Context(), sshdWay{}, "deploy@"+someNode, "")
 	if err != nil || to != "deploy@"+someNode {
 		t.Errorf("got %q, %v", to, err)
 	}

@@ -173,6 +173,9 @@ type tunnel struct {
 	crew   sync.WaitGroup // everything that runs until the tunnel ends
 
 	mu sync.Mutex // guards p.connected while lanes start sessions
+
+	asking sync.Mutex // held while a person is asked; guards up
+	up     bool       // every forward has its first session
 }
 
 // door is one listener and the way that leads from it.
@@ -268,6 +271,7 @@ func (t *tunnel) run(ctx context.Context, command []string) error {
 	if err := t.awaitLanes(ctx); err != nil {
 		return t.ended(err)
 	}
+	t.listening()
 	for _, d := range t.doors {
 		t.show.listening(d)
 		t.crew.Go(func() { t.serve(ctx, d) })
@@ -367,7 +371,11 @@ func (t *tunnel) startPort(ctx context.Context, l *lane) (portSession, string, f
 	}
 	in := client.StartInput{Target: t.node.NodeID, Reason: t.reason}
 	in.Document, in.Parameters = l.target.document()
-	stream, err := api.Start(ctx, in)
+	var stream client.Stream
+	err = t.withAccess(ctx, api, wanted{t.node, in.Document, ""}, func() (err error) {
+		stream, err = api.Start(ctx, in)
+		return err
+	})
 	if expired(err) { // what the files hold may be newer
 		t.forgetAPI()
 	}
@@ -384,6 +392,30 @@ func (t *tunnel) startPort(ctx context.Context, l *lane) (portSession, string, f
 		Logger: t.p.logger(),
 	}, client.ForwardConfig{Event: func(e client.ForwardEvent) { t.connection(l, e) }, Bulk: t.p.bulk(api, stream)})
 	return f, stream.SessionID, func() { t.p.leave(api, stream.SessionID) }, nil
+}
+
+// withAccess runs start, and asks for access where that is refused: one lane after the
+// other, and only before anything listens. Later the screen is the display's, or a
+// command's.
+func (t *tunnel) withAccess(ctx context.Context, api *client.API, w wanted, start func() error) error {
+	err := start()
+	if !isDenied(err) {
+		return err
+	}
+	t.asking.Lock()
+	defer t.asking.Unlock()
+	asker := t.p.asker()
+	if t.up {
+		asker = nil
+	}
+	return t.p.withAccess(ctx, api, asker, w, start)
+}
+
+// listening notes that every forward has its first session.
+func (t *tunnel) listening() {
+	t.asking.Lock()
+	defer t.asking.Unlock()
+	t.up = true
 }
 
 // bulk is how a forward opens connections beside its data channel.
