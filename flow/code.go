@@ -3,6 +3,9 @@ package flow
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -16,11 +19,75 @@ type Env interface {
 	OnCall(ctx context.Context, schedule string) ([]string, error)
 }
 
-// Code is a flow's Starlark program, compiled.
+// Code is a flow's Starlark program. It holds all that running it takes, so that one
+// which comes from JSON runs as the one that was read did.
 type Code struct {
-	File   string
-	Source string
+	File    string
+	Source  string
+	Modules map[string]string `json:",omitempty"` // sources of the files that it loads, by name
+	HTTP    *HTTP             `json:",omitempty"` // nil: it may not reach out
+
+	ready *program // of Parse; others are compiled when they run
 }
+
+// HTTP says where code may reach.
+type HTTP struct {
+	AllowHosts []string      // names, a port after a colon if it is not 443; *.example.com for those below
+	Timeout    time.Duration // of one request
+}
+
+// Equal reports whether two codes are the same text with the same rights.
+func (c *Code) Equal(o *Code) bool {
+	if c == nil || o == nil {
+		return c == o
+	}
+	web := func(h *HTTP) HTTP {
+		if h == nil {
+			return HTTP{}
+		}
+		return *h
+	}
+	a, b := web(c.HTTP), web(o.HTTP)
+	return c.File == o.File && c.Source == o.Source && maps.Equal(c.Modules, o.Modules) &&
+		slices.Equal(a.AllowHosts, b.AllowHosts) && a.Timeout == b.Timeout
+}
+
+// Defines reports whether the code has a function of a name.
+func (c *Code) Defines(function string) bool { return slices.Contains(c.Functions(), function) }
+
+// Functions are the names of the code's functions, in order; none where it does not
+// compile.
+func (c *Code) Functions() []string {
+	p, err := c.compile()
+	if err != nil {
+		return nil
+	}
+	return p.functions()
+}
+
+// CodeError is a mistake of flow code, or what it failed with.
+type CodeError struct {
+	File     string
+	Line     int    // 0 where it is of no line
+	Function string // that was called; empty while compiling
+	Text     string
+	Cause    error // of Env or the net, if it was not the code's own
+}
+
+// Error implements error: file:line: text.
+func (e *CodeError) Error() string {
+	at := e.File
+	if e.Line > 0 {
+		at = fmt.Sprintf("%s:%d", at, e.Line)
+	}
+	if e.Function != "" {
+		return fmt.Sprintf("%s: %s: %s", at, e.Function, e.Text)
+	}
+	return at + ": " + e.Text
+}
+
+// Unwrap returns the cause.
+func (e *CodeError) Unwrap() error { return e.Cause }
 
 // Happening is what a hook or a reducer is asked about.
 type Happening struct {
@@ -73,30 +140,11 @@ const (
 	HookRevoke   = "revoke"
 )
 
+// Names of the functions that are not hooks.
+const (
+	FunctionPermissions   = "get_permissions"
+	FunctionNotifications = "get_request_notifications"
+)
+
 // ErrNoFunction is returned where the code does not define what is asked for.
 var ErrNoFunction = errors.New("the flow's code does not define it")
-
-// Permissions runs get_permissions.
-func (c *Code) Permissions(ctx context.Context, env Env, h Happening) (Permissions, error) {
-	return Permissions{}, ErrNoFunction
-}
-
-// Notifications runs get_request_notifications.
-func (c *Code) Notifications(ctx context.Context, env Env, h Happening) ([]Notification, error) {
-	return nil, ErrNoFunction
-}
-
-// On runs the hook on_NAME.
-func (c *Code) On(ctx context.Context, env Env, name string, h Happening) (Transition, error) {
-	return Transition{}, ErrNoFunction
-}
-
-// After runs the hook after_NAME.
-func (c *Code) After(ctx context.Context, env Env, name string, h Happening) error {
-	return ErrNoFunction
-}
-
-// Options runs the function that gives a field's allowed values for a person.
-func (c *Code) Options(ctx context.Context, env Env, function string, p Person) ([]string, error) {
-	return nil, ErrNoFunction
-}
