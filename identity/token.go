@@ -55,9 +55,10 @@ type Claims struct {
 	Factor string `json:"factor,omitempty"`
 }
 
-// GrantedRole is a role that was assumed thanks to grants of access just in time.
+// GrantedRole is a role that was assumed thanks to grants of access just in time. Without
+// a role it is the grants themselves: credentials for what they give and nothing else.
 type GrantedRole struct {
-	Role   string   `json:"role"`   // name
+	Role   string   `json:"role"`   // name, or empty
 	Grants []string `json:"grants"` // ids of those that held then
 }
 
