@@ -21,7 +21,8 @@ const followEvery = time.Second
 var (
 	auditDecisions = [...]string{allowed, "ExplicitlyDenied", "ImplicitlyDenied", "Refused"}
 	auditEvents    = [...]string{audit.EventDecision, audit.EventLogin, audit.EventSessionStart, audit.EventSessionEnd,
-		audit.EventTransfer, audit.EventNode, audit.EventChange, audit.EventAccess, audit.EventServer}
+		audit.EventTransfer, audit.EventNode, audit.EventChange, audit.EventAccess, audit.EventServer,
+		audit.EventRequest, audit.EventSignIn, audit.EventCommandEnd}
 )
 
 type auditFlags struct {
@@ -61,6 +62,7 @@ A refusal's reason follows on a line of its own. With --json every record is one
 	cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions(auditDecisions[:], cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(auditEvents[:], cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
+	cmd.AddCommand(p.newAuditExportCommand(), p.newAuditVerifyCommand())
 	return cmd
 }
 

@@ -2,7 +2,7 @@ package grant
 
 import "context"
 
-// Files returns the configuration files in force, flows and all, and their digest.
-func (e *Engine) Files(ctx context.Context) (files map[string][]byte, digest string, err error) {
-	return e.config.Store.Flows(ctx)
+// History returns the steps of a request's life, in order.
+func (e *Engine) History(ctx context.Context, id string) ([]Event, error) {
+	return e.config.Store.Events(ctx, id)
 }

@@ -21,6 +21,8 @@ const (
 	SSHUsers   SSHAuthorityKind = "user"    // certifies people
 	SSHHosts   SSHAuthorityKind = "host"    // certifies hosts
 	SSHGateway SSHAuthorityKind = "gateway" // certifies nothing: the front door's own host key
+	// SSHEvidence certifies nothing: it signs what is exported of the audit log.
+	SSHEvidence SSHAuthorityKind = "evidence"
 )
 
 // SSHAuthority is a key of an SSH authority. Several may be trusted; one of each kind
@@ -135,6 +137,12 @@ func (s *SSH) replace(ctx context.Context, kind SSHAuthorityKind, old string) er
 		return err
 	}
 	return s.config.Store.ReplaceSSHAuthority(ctx, a, old)
+}
+
+// EvidenceSigner returns the key that signs exports now.
+func (s *SSH) EvidenceSigner(ctx context.Context) (ssh.Signer, error) {
+	signer, _, err := s.signs(ctx, SSHEvidence)
+	return signer, err
 }
 
 // signs returns the signer of the authority of a kind that signs, and its id.

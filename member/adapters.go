@@ -44,6 +44,12 @@ type recordings struct{ dir *recording.Dir }
 // Ready tells what keeps recordings from being written.
 func (r recordings) Ready() error { return r.dir.Ready() }
 
+// Digest implements server.Recordings.
+func (r recordings) Digest(name string) (string, int64, error) {
+	s, err := r.dir.Summary(name)
+	return s.SHA256, s.Size, err
+}
+
 // Open implements server.Recordings.
 func (r recordings) Open(name string) (server.Recording, int64, error) {
 	f, err := r.dir.Open(name)

@@ -20,6 +20,7 @@ func applyOperations() []*Operation {
 	return []*Operation{
 		op("sallyport", "PlanConfiguration", nil, planConfiguration),
 		op("sallyport", "ApplyConfiguration", nil, applyConfiguration),
+		op("sallyport", "ExportRequest", nil, exportRequest, checksItself),
 	}
 }
 

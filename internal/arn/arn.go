@@ -40,6 +40,11 @@ func (r Realm) IAM(kind, path, name string) string {
 	return "arn:aws:iam::" + r.Account + ":" + kind + path + name
 }
 
+// Own returns the ARN of a resource that AWS does not have: kind is request or flow.
+func (r Realm) Own(kind, name string) string {
+	return "arn:aws:sallyport:" + r.Region + ":" + r.Account + ":" + kind + "/" + name
+}
+
 // AssumedRole returns the ARN of a role session.
 func (r Realm) AssumedRole(role, session string) string {
 	return "arn:aws:sts::" + r.Account + ":assumed-role/" + role + "/" + session
