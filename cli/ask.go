@@ -98,11 +98,7 @@ func askCommand(f client.AccessFlow, n client.Node) string {
 		line += " --target " + shellQuote(client.CleanLine(f.Targets[0].Name))
 	}
 	for _, field := range newForm(f).missing() {
-		if field.Name == fieldReason || field.Name == fieldDuration {
-			line += " " + flagOf(field.Name) + " " + placeholder(field)
-		} else {
-			line += " " + flagOf(field.Name) + placeholder(field)
-		}
+		line += " " + asFlag(field)
 	}
 	return line + " --wait"
 }

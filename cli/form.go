@@ -99,7 +99,7 @@ func (f *form) missing() []client.AccessField {
 func (f *form) explainMissing() error {
 	var lines []string
 	for _, field := range f.missing() {
-		line := fmt.Sprintf("%s is missing: give %s %s", client.CleanLine(field.Name), client.CleanLine(flagOf(field.Name)), placeholder(field))
+		line := fmt.Sprintf("%s is missing: give %s", client.CleanLine(field.Name), asFlag(field))
 		if len(field.Allowed) > 0 {
 			line += ", one of " + list(field.Allowed)
 		}
@@ -111,19 +111,18 @@ func (f *form) explainMissing() error {
 	return usagef("%s", strings.Join(lines, "\nsallyport: "))
 }
 
-// placeholder stands for a field's value in a command line.
-func placeholder(field client.AccessField) string {
+// asFlag is how a field is given on the command line, with something in its value's
+// place.
+func asFlag(field client.AccessField) string {
 	switch {
-	case field.Name == fieldReason:
-		return "TEXT"
-	case field.Name == fieldDuration && len(field.Allowed) == 0:
-		return "30m"
-	case len(field.Allowed) > 0 && field.Name == fieldDuration:
-		return client.CleanLine(field.Allowed[0])
+	case field.Name == fieldDuration && len(field.Allowed) > 0:
+		return "--duration " + shellQuote(client.CleanLine(field.Allowed[0]))
 	case field.Name == fieldDuration:
-		return "DURATION"
+		return "--duration 30m"
+	case field.Name == fieldReason:
+		return "--reason TEXT"
 	}
-	return "=VALUE"
+	return "--set " + shellQuote(client.CleanLine(field.Name)) + "=VALUE"
 }
 
 func list(values []string) string {

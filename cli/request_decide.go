@@ -97,7 +97,7 @@ func (p *program) decide(ctx context.Context, name string, approve bool, flags d
 	if err := p.confirm(flags.yes, map[bool]string{true: "Approve it?", false: "Deny it?"}[approve], "nothing was decided"); err != nil {
 		return err
 	}
-	if api, err = p.withCode(ctx, api, flags.code); err != nil {
+	if api, err = withCode(ctx, api, flags.code); err != nil {
 		return err
 	}
 	in := client.DecideInput{RequestID: req.RequestID, Hash: req.Hash, Comment: flags.comment}

@@ -80,7 +80,7 @@ func requestText(req *client.AccessRequest) string {
 	f.add("reason", req.Reason)
 	for _, name := range slices.Sorted(maps.Keys(req.Values)) {
 		if name != fieldReason && name != fieldDuration {
-			f.add(name, strings.Join(req.Values[name], ", "))
+			f.add("field", name+" = "+strings.Join(req.Values[name], ", "))
 		}
 	}
 	f.add("by way of", req.Channel)
