@@ -213,7 +213,7 @@ func TestAssumeRole(t *testing.T) {
 		{name: "a session policy that does not exist", trust: trustAccount, policies: []string{mayAssume},
 			fields: []string{"PolicyArns.member.1.arn", "arn:aws:iam::111111111111:policy/none"}, code: "InvalidParameterValue"},
 		{name: "a second factor", trust: trustAccount, policies: []string{mayAssume},
-			fields: []string{"SerialNumber", "arn:aws:iam::111111111111:mfa/alice", "TokenCode", "123456"}, code: "ValidationError", message: "no MFA devices"},
+			fields: []string{"SerialNumber", "arn:aws:iam::111111111111:mfa/alice", "TokenCode", "123456"}, code: "AccessDenied", message: "verify your MFA serial number"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHarness(t)
