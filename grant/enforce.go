@@ -17,14 +17,15 @@ func (e *Engine) Revision(ctx context.Context) (int64, error) {
 // on their first use: active ones whose time is not up, and approved ones that are still
 // to be activated in time.
 func (e *Engine) Usable(ctx context.Context, p identity.Principal) ([]Request, error) {
-	open, err := e.config.Store.OpenGrants(ctx, p.RootID())
-	now := e.config.Now()
+	if p.IsNode() {
+		return nil, nil
+	}
+	open, err := e.opened(ctx, p.RootID())
+	now := e.now()
 	var usable []Request
-	for _, r := range open {
-		switch {
-		case r.State == Active && now.Before(r.EndsAt),
-			r.State == Approved && (r.ActivateBy.IsZero() || now.Before(r.ActivateBy)):
-			usable = append(usable, r)
+	for _, h := range open {
+		if h.Holds(now) || h.waitsForUse(now) {
+			usable = append(usable, h.Request)
 		}
 	}
 	return usable, err

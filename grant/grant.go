@@ -55,6 +55,12 @@ type Request struct {
 	Review     *Review     // of break-glass
 	Provisions []Provision // targets outside, in AWS
 	Warnings   []string    // errors of flow code and on-call sources, for deciders to see
+
+	// What the clocks have done already.
+	Fallen   bool      `json:",omitempty"` // the stage's fallback has begun
+	Reminded time.Time `json:",omitzero"`  // the last reminder in the stage
+	Warned   bool      `json:",omitempty"` // of the grant's end
+	Overdue  bool      `json:",omitempty"` // the review was announced as such
 }
 
 // Frozen is what was asked for. It does not change any more.
@@ -64,14 +70,16 @@ type Frozen struct {
 	SetDigest string    // digest of the flow files that it was made under
 	Person    flow.Person
 	Principal string // ARN of who asked, a role session perhaps
-	Values    flow.Values
-	Reason    string
-	Duration  time.Duration
-	Targets   []flow.Target // of the flow, those asked for
-	Nodes     []flow.Node   // that were named; none where targets are asked for as a whole
-	Channel   string
-	SourceIP  string
-	Created   time.Time
+	// SourceIdentity of the credentials that it was asked with; empty for none.
+	SourceIdentity string `json:",omitempty"`
+	Values         flow.Values
+	Reason         string
+	Duration       time.Duration
+	Targets        []flow.Target // of the flow, those asked for
+	Nodes          []flow.Node   // that were named; none where targets are asked for as a whole
+	Channel        string
+	SourceIP       string
+	Created        time.Time
 }
 
 // Delegate is somebody whom a decider named in their place.
@@ -94,7 +102,9 @@ type Decision struct {
 	Factor    string // second factor that was shown: totp, webauthn; empty for none
 	SourceIP  string
 	At        time.Time
-	Struck    string // why it does not count any more; empty while it does
+	Of        *flow.People `json:",omitempty"` // among whom they decided, where those are not the stage's own people
+	For       string       `json:",omitempty"` // name of who named them in their place
+	Struck    string       // why it does not count any more; empty while it does
 }
 
 // Extension is more time for a grant.

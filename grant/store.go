@@ -31,10 +31,15 @@ type Store interface {
 	Events(ctx context.Context, request string) ([]Event, error)            // in order
 	EventsAfter(ctx context.Context, seq int64, limit int) ([]Event, error) // of all requests, in order
 
+	// Untold are events that the audit log does not have yet, Told notes that it has.
+	Untold(ctx context.Context, limit int) ([]Event, error)
+	Told(ctx context.Context, seqs []int64) error
+
 	GrantRevision(ctx context.Context) (int64, error)
 
 	// Flows returns the flow files in force, and their digest; none at first.
 	Flows(ctx context.Context) (files map[string][]byte, digest string, err error)
+	FlowsDigest(ctx context.Context) (string, error)
 	FlowsBy(ctx context.Context, digest string) (map[string][]byte, error) // older ones, too
 	// PutFlows puts files in force if those in force are still the ones of digest old;
 	// otherwise it reports false.

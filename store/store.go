@@ -10,6 +10,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/command"
 	"sallyport.dev/document"
+	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
@@ -37,6 +38,7 @@ var (
 	_ audit.Store    = (*Store)(nil)
 	_ document.Store = (*Store)(nil)
 	_ command.Store  = (*Store)(nil)
+	_ grant.Store    = (*Store)(nil)
 )
 
 // Errors of the store itself.

@@ -1,0 +1,187 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"sallyport.dev/flow"
+)
+
+// The clocks: one loop per member, which does what is due. Every step is compared and
+// set, so that of several members one takes it; what was due while none ran is done when
+// the first starts.
+
+const (
+	tickEvery = 500 * time.Millisecond
+	// dueMost is how many requests are seen to in one round.
+	dueMost = 100
+	// tellEvery is how often events are looked for that the audit log does not have.
+	tellEvery = 10 * time.Second
+)
+
+// clock is the loop's own state.
+type clock struct {
+	e        *Engine
+	revision int64
+	told     time.Time
+}
+
+// Start runs the clocks until Close. What is due is done before it returns.
+func (e *Engine) Start(ctx context.Context) error {
+	c := &clock{e: e}
+	if err := c.round(ctx); err != nil {
+		return err
+	}
+	e.work.mu.Lock()
+	defer e.work.mu.Unlock()
+	if e.work.closed {
+		return errors.New("the engine is closed")
+	}
+	if e.work.stop == nil {
+		e.work.stop = make(chan struct{})
+	}
+	stop := e.work.stop
+	e.work.done.Go(func() { c.run(context.WithoutCancel(ctx), stop) })
+	return nil
+}
+
+// Close stops the clocks and waits for them.
+func (e *Engine) Close() { e.work.close() }
+
+func (c *clock) run(ctx context.Context, stop <-chan struct{}) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer cancel()
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		}
+		if err := c.round(ctx); err != nil && ctx.Err() == nil {
+			c.e.config.Logger.Error("clocks of requests", "error", err)
+		}
+	}
+}
+
+// round does what is due, and wakes who waits if another member changed something.
+func (c *clock) round(ctx context.Context) error {
+	revision, err := c.e.config.Store.GrantRevision(ctx)
+	if err != nil {
+		return err
+	}
+	if revision != c.revision {
+		c.revision = revision
+		c.e.waits.wake()
+	}
+	if now := time.Now(); now.Sub(c.told) >= tellEvery { // not the server's clock: that may be turned
+		c.told = now
+		if err := c.e.tell(ctx, ""); err != nil {
+			c.e.config.Logger.Error("telling the audit log of requests", "error", err)
+		}
+	}
+	due, err := c.e.config.Store.Requests(ctx, Filter{Due: c.e.now(), Limit: dueMost})
+	if err != nil {
+		return err
+	}
+	for _, r := range due {
+		if err := c.e.due(ctx, r); err != nil && ctx.Err() == nil {
+			c.e.config.Logger.Error("clock of a request", "request", r.ID, "error", err)
+		}
+	}
+	return nil
+}
+
+// due does what is due for one request.
+func (e *Engine) due(ctx context.Context, r Request) error {
+	if r.State == Approved && r.Extends() != "" {
+		return e.settleExtension(ctx, r)
+	}
+	_, err := e.step(ctx, r.ID, func(v *view) (func(*Request) ([]Event, error), error) {
+		at := e.now()
+		if v.r.State == Pending && !at.Before(v.r.expiresAt()) {
+			return v.expiry(ctx, at), nil
+		}
+		return func(r *Request) ([]Event, error) {
+			events := r.tick(at)
+			if len(events) == 0 {
+				return nil, errNothingDue
+			}
+			return events, nil
+		}, nil
+	})
+	if err != nil && !errors.Is(err, errNothingDue) {
+		return err
+	}
+	return e.provide(ctx, r.ID)
+}
+
+var errNothingDue = errors.New("nothing is due")
+
+// expiry ends a request that nobody decided on in time, unless the flow's code has
+// another idea: to forward it (once), or to approve it.
+func (v *view) expiry(ctx context.Context, at time.Time) func(*Request) ([]Event, error) {
+	t, failed := v.hook(ctx, flow.HookExpire, v.r.Frozen.Person, "", "")
+	if t.Kind == flow.Forward && t.To != nil && v.r.Of == nil && !failed {
+		return func(r *Request) ([]Event, error) {
+			r.StageSince, r.PendingUntil = at, at.Add(pendingClock(r.Frozen.Flow.Clocks))
+			return []Event{r.forward(t.To, at, "code", "", orElse(t.Message, "nobody decided in time"))}, nil
+		}
+	}
+	if t.Kind == flow.Approve && !failed {
+		return func(r *Request) ([]Event, error) {
+			r.Decisions = append(r.Decisions, Decision{Stage: r.Stage, Approve: true, Rule: "code", Hash: r.Hash, At: at})
+			events := []Event{r.event(KindApproved, at, "rule code", "", t.Message)}
+			return append(events, r.grant(at, "rule code", "")...), nil
+		}
+	}
+	return func(r *Request) ([]Event, error) {
+		return []Event{r.end(Expired, KindExpired, at, "time", "", orElse(t.Message, "nobody decided in time"))}, nil
+	}
+}
+
+// tick does what the clocks say at a time. Of a grant whose time is up it is the end that
+// counts, not the warning before.
+func (r *Request) tick(at time.Time) []Event {
+	var events []Event
+	up := func(clock time.Time) bool { return !clock.IsZero() && !at.Before(clock) }
+	switch r.State {
+	case Pending:
+		if up(r.fallbackAt()) {
+			r.Fallen = true
+			events = append(events, r.event(KindFallback, at, "time", "", ""))
+		} else if up(r.remindAt()) {
+			r.Reminded = at
+			events = append(events, r.event(KindReminder, at, "time", "", ""))
+		}
+	case Approved:
+		if up(r.ActivateBy) && r.Extends() == "" {
+			events = append(events, r.end(Lapsed, KindLapsed, at, "time", "", "it was not used in time"))
+		}
+	case Active:
+		if up(r.EndsAt) {
+			events = append(events, r.end(Ended, KindEnded, at, "time", "", ""))
+		} else if up(r.warnAt()) {
+			r.Warned = true
+			events = append(events, r.event(KindWarning, at, "time", "", ""))
+		}
+	}
+	if r.Review != nil && r.Review.At.IsZero() && !r.Overdue && up(r.Review.Due) {
+		r.Overdue = true
+		events = append(events, r.event(KindReviewDue, at, "time", "", ""))
+	}
+	return events
+}

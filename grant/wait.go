@@ -1,0 +1,107 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Waiting for what becomes of a request.
+
+// maxWaiters bounds who waits at one member at a time.
+const maxWaiters = 512
+
+// ErrBusy is returned where too many wait already.
+var ErrBusy = errors.New("too many wait for requests at a time")
+
+// waits wakes who waits for requests to change.
+type waits struct {
+	mu      sync.Mutex
+	n       int
+	changed chan struct{} // closed at the next change
+}
+
+// enter counts one who waits.
+func (w *waits) enter() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n >= maxWaiters {
+		return false
+	}
+	w.n++
+	return true
+}
+
+func (w *waits) leave() {
+	w.mu.Lock()
+	w.n--
+	w.mu.Unlock()
+}
+
+// waiting reports whether anybody waits.
+func (w *waits) waiting() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.n > 0
+}
+
+// next returns a channel that is closed at the next change.
+func (w *waits) next() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.changed == nil {
+		w.changed = make(chan struct{})
+	}
+	return w.changed
+}
+
+func (w *waits) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.changed != nil {
+		close(w.changed)
+		w.changed = nil
+	}
+}
+
+// lookEvery is how often who waits looks without being woken: another member's change is
+// seen by then, whatever this member's clocks do.
+const lookEvery = 5 * time.Second
+
+// Request returns a request.
+func (e *Engine) Request(ctx context.Context, id string) (Request, error) {
+	return e.config.Store.Request(ctx, id)
+}
+
+// Wait returns a request once its revision is above after, or as it is when the context
+// ends. It returns ErrBusy where too many wait.
+func (e *Engine) Wait(ctx context.Context, id string, after int64) (Request, error) {
+	r, err := e.config.Store.Request(ctx, id)
+	if err != nil || r.Revision > after {
+		return r, err
+	}
+	if !e.waits.enter() {
+		return r, ErrBusy
+	}
+	defer e.waits.leave()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		changed := e.waits.next() // before looking: no change falls between
+		now, err := e.config.Store.Request(ctx, id)
+		if ctx.Err() != nil {
+			return r, nil
+		}
+		if err != nil || now.Revision > after {
+			return now, err
+		}
+		r = now
+		select {
+		case <-changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return r, nil
+		}
+	}
+}
