@@ -38,3 +38,25 @@ func (l *rates) allow(what, place string, limit int) bool {
 	l.count[key]++
 	return l.count[key] <= limit
 }
+
+// polls bound how often a program asks for one device code (RFC 8628, 3.5).
+type polls struct {
+	mu   sync.Mutex
+	last map[string]time.Time // by hash of the code
+}
+
+func newPolls() polls { return polls{last: map[string]time.Time{}} }
+
+// pollGrace is how much sooner than told a program may ask: networks are uneven.
+const pollGrace = time.Second
+
+func (p *polls) allow(id string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last, known := p.last[id]
+	if !known && len(p.last) >= maxRated {
+		clear(p.last)
+	}
+	p.last[id] = now
+	return !known || now.Sub(last) >= pollEvery-pollGrace
+}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport.dev/audit"
@@ -79,6 +80,8 @@ type Service struct {
 	clients   Clients
 	ties      *tied
 	rates     rates
+	polls     polls
+	tidied    atomic.Int64 // when tidy last ran, in microseconds
 }
 
 // Method is a way to sign in beside OpenID Connect: a password, a passkey. When it knows
@@ -116,7 +119,7 @@ func New(c Config) (*Service, error) {
 		issuer:   identity.NewIssuer(c.Sealer),
 		resolver: identity.NewResolver(c.Realm, c.Identities, nil, c.Now),
 		ties:     newTied(c.Store, c.Now),
-		rates:    newRates(c.Now),
+		rates:    newRates(c.Now), polls: newPolls(),
 	}
 	if err := s.addProviders(c.Providers); err != nil {
 		return nil, fmt.Errorf("sign_in: %w", err)

@@ -48,11 +48,13 @@ type SignIn struct {
 	Expires  time.Time
 	IP       string // when it was made
 	Agent    string // User-Agent likewise, as it was said
-	// Secret is the hash of what its holder shows: a cookie or a token. Previous is that
-	// of the token before, which nobody may show any more.
-	Secret, Previous string
-	Ended            time.Time // zero while it lasts
-	Because          string    // why it was ended
+	// Secret is the hash of what its holder shows: a cookie, or a token that is exchanged
+	// for another each time. Spent are those of the tokens before, the newest last, which
+	// nobody may show any more.
+	Secret  string
+	Spent   []string
+	Ended   time.Time // zero while it lasts
+	Because string    // why it was ended
 }
 
 // Live reports whether the sign-in still holds.
@@ -116,7 +118,7 @@ const (
 type Store interface {
 	CreateSignIn(ctx context.Context, s SignIn) error
 	SignIn(ctx context.Context, id string) (SignIn, error)
-	// SignInBySecret finds a sign-in by the hash of its secret, or of the one before.
+	// SignInBySecret finds a sign-in by the hash of its secret.
 	SignInBySecret(ctx context.Context, hash string) (SignIn, error)
 	SignIns(ctx context.Context, f Filter) ([]SignIn, error)
 	// UpdateSignIn changes a sign-in; it returns the row as it is then. The id stays.

@@ -10,16 +10,16 @@ import (
 
 var _ signin.Store = (*Store)(nil)
 
-const signInColumns = "id, user_id, kind, method, factor, factor_at, computer, created, used, expires, ip, agent, secret, previous, ended, because"
+const signInColumns = "id, user_id, kind, method, factor, factor_at, computer, created, used, expires, ip, agent, secret, spent, ended, because"
 
 func scanSignIn(r row) (s signin.SignIn, err error) {
 	return s, r.Scan(&s.ID, &s.User, &s.Kind, &s.Method, &s.Factor, stored{&s.FactorAt}, &s.Computer,
-		stored{&s.Created}, stored{&s.Used}, stored{&s.Expires}, &s.IP, &s.Agent, &s.Secret, &s.Previous, stored{&s.Ended}, &s.Because)
+		stored{&s.Created}, stored{&s.Used}, stored{&s.Expires}, &s.IP, &s.Agent, &s.Secret, encoded{&s.Spent}, stored{&s.Ended}, &s.Because)
 }
 
 func signInValues(s signin.SignIn) []any {
 	return []any{s.ID, s.User, string(s.Kind), s.Method, s.Factor, micros(s.FactorAt), s.Computer,
-		micros(s.Created), micros(s.Used), micros(s.Expires), s.IP, s.Agent, s.Secret, s.Previous, micros(s.Ended), s.Because}
+		micros(s.Created), micros(s.Used), micros(s.Expires), s.IP, s.Agent, s.Secret, encode(s.Spent), micros(s.Ended), s.Because}
 }
 
 func insertSignIn(t tx, s signin.SignIn) error {
@@ -51,7 +51,7 @@ func (s *Store) SignInBySecret(ctx context.Context, hash string) (signin.SignIn,
 		return signin.SignIn{}, wrap("finding sign-in", absent)
 	}
 	in, err := one(s.read(ctx), absent, scanSignIn,
-		"SELECT "+signInColumns+" FROM sign_ins WHERE secret = $1 OR previous = $1", hash)
+		"SELECT "+signInColumns+" FROM sign_ins WHERE secret = $1", hash)
 	return in, wrap("finding sign-in", err)
 }
 
@@ -82,7 +82,7 @@ func (s *Store) UpdateSignIn(ctx context.Context, id string, change func(*signin
 		}
 		in.ID = id
 		_, err = t.exec(`UPDATE sign_ins SET id = $1, user_id = $2, kind = $3, method = $4, factor = $5, factor_at = $6,
-			computer = $7, created = $8, used = $9, expires = $10, ip = $11, agent = $12, secret = $13, previous = $14,
+			computer = $7, created = $8, used = $9, expires = $10, ip = $11, agent = $12, secret = $13, spent = $14,
 			ended = $15, because = $16 WHERE id = $1`, signInValues(in)...)
 		return err
 	})

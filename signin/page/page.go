@@ -23,14 +23,14 @@ var layoutText string
 var layout = template.Must(template.New("layout").Parse(layoutText))
 
 // Header sets the headers of every page: nothing but our own style and forms, no frames,
-// no sniffing, no referrer, not kept anywhere.
+// no sniffing, no referrer for others, not kept anywhere.
 // Forms may lead to further origins where they are named.
 func Header(h http.Header, formsTo ...string) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self' "+
 		strings.Join(formsTo, " "))
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 }

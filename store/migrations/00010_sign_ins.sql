@@ -16,13 +16,12 @@ CREATE TABLE sign_ins (
     ip         TEXT   NOT NULL,
     agent      TEXT   NOT NULL,
     secret     TEXT   NOT NULL CONSTRAINT sign_ins_secret UNIQUE,
-    previous   TEXT   NOT NULL,
+    spent      TEXT   NOT NULL, -- JSON
     ended      BIGINT NOT NULL,
     because    TEXT   NOT NULL
 );
 CREATE INDEX sign_ins_by_user ON sign_ins (user_id, created);
 CREATE INDEX sign_ins_by_creation ON sign_ins (created, id);
-CREATE INDEX sign_ins_by_previous ON sign_ins (previous) WHERE previous <> '';
 
 CREATE TABLE sign_in_pairings (
     id         TEXT   NOT NULL CONSTRAINT sign_in_pairings_pkey PRIMARY KEY,

@@ -35,11 +35,15 @@ func testSignIns(t *testing.T, fresh Fresh) {
 	_, err = s.SignInBySecret(ctx, "")
 	wantErr(t, "no secret", err, identity.ErrNotFound)
 
-	a.Secret, a.Previous = "next", "sa"
-	got, err := s.UpdateSignIn(ctx, "a", func(in *signin.SignIn) error { in.Secret, in.Previous = "next", in.Secret; return nil })
+	a.Secret, a.Spent = "next", []string{"sa"}
+	got, err := s.UpdateSignIn(ctx, "a", func(in *signin.SignIn) error {
+		in.Secret, in.Spent = "next", append(in.Spent, in.Secret)
+		return nil
+	})
 	must(t, err)
 	wantSame(t, "changed", got, a)
-	wantSame(t, "by the secret before", get[signin.SignIn](t)(s.SignInBySecret(ctx, "sa")), a)
+	_, err = s.SignInBySecret(ctx, "sa")
+	wantErr(t, "by a spent secret", err, identity.ErrNotFound)
 	wantSame(t, "by the new secret", get[signin.SignIn](t)(s.SignInBySecret(ctx, "next")), a)
 	refusal := errors.New("no")
 	_, err = s.UpdateSignIn(ctx, "a", func(in *signin.SignIn) error { in.Secret = "x"; return refusal })
