@@ -111,7 +111,7 @@ func (e *Engine) form(ctx context.Context, a Actor, in Ask) (Request, *view, err
 		return Request{}, nil, err
 	}
 	if because != "" {
-		return Request{}, nil, &RefusedError{because}
+		return Request{}, nil, &RefusedError{Because: because}
 	}
 	set, err := e.Flows(ctx)
 	if err != nil {
@@ -308,7 +308,7 @@ func pendingClock(c flow.Clocks) time.Duration {
 func (e *Engine) notTooMany(ctx context.Context, r Request) error {
 	waiting, err := e.config.Store.Requests(ctx, Filter{Person: r.Frozen.Person.ID, States: []State{Pending}, Limit: maxPending})
 	if err == nil && len(waiting) >= maxPending {
-		err = refuse("%s has %d requests waiting already; cancel some first", r.Frozen.Person.Name, maxPending)
+		err = &RefusedError{fmt.Sprintf("because %s has %d requests waiting already; cancel some first", r.Frozen.Person.Name, maxPending), true}
 	}
 	return err
 }

@@ -97,7 +97,7 @@ func (v *view) decision(ctx context.Context, a Actor, hash string, approve bool,
 		return nil, err
 	}
 	if because != "" {
-		return nil, &RefusedError{because}
+		return nil, &RefusedError{Because: because}
 	}
 	if err := v.checkWord(a, approve, comment); err != nil {
 		return nil, err
@@ -232,7 +232,7 @@ func (v *view) delegate(ctx context.Context, a Actor, to string) (d Delegate, er
 	deputy, personErr := v.env(at).Person(ctx, to)
 	switch {
 	case because != "":
-		return d, &RefusedError{because}
+		return d, &RefusedError{Because: because}
 	case !v.r.current().Delegate:
 		return d, refuse("nobody may be named in another's place in %s", v.stageName())
 	case right.deputy != "":

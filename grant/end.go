@@ -101,7 +101,7 @@ func (v *view) mayRevoke(ctx context.Context, a Actor, allowed bool) error {
 		return err
 	}
 	if because != "" {
-		return &RefusedError{because}
+		return &RefusedError{Because: because}
 	}
 	at := v.e.now()
 	for stage := range v.r.Frozen.Flow.Stages {

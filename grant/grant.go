@@ -185,7 +185,10 @@ var (
 )
 
 // RefusedError is a step that who asked for it may not take: "because …".
-type RefusedError struct{ Because string }
+type RefusedError struct {
+	Because string
+	TooMany bool // waits already; it is a matter of a limit
+}
 
 // Error implements error.
 func (e *RefusedError) Error() string { return e.Because }

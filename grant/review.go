@@ -42,7 +42,7 @@ func (v *view) mayReview(ctx context.Context, a Actor) (flow.Person, error) {
 		return who, err
 	}
 	if because != "" {
-		return who, &RefusedError{because}
+		return who, &RefusedError{Because: because}
 	}
 	same, err := v.e.samePerson(ctx, v.r, who, a.Principal.SourceIdentity)
 	if err != nil {
