@@ -2,6 +2,7 @@ package approval
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -10,6 +11,22 @@ import (
 
 // ErrLimit is returned for one document more than there may be.
 var ErrLimit = fmt.Errorf("there may be at most %d documents of type %s", maxManual, document.TypeManualApproval)
+
+// ContentError is what is wrong with a document beside the others and the people there
+// are.
+type ContentError struct{ Document, Problem string }
+
+// Error implements error.
+func (e *ContentError) Error() string {
+	if e.Document == "" {
+		return e.Problem
+	}
+	return fmt.Sprintf("document %q: %s", e.Document, e.Problem)
+}
+
+func wrong(format string, args ...any) error {
+	return &ContentError{Problem: fmt.Sprintf(format, args...)}
+}
 
 // Is reports whether a type of documents is one that this package reads.
 func Is(kind string) bool {
@@ -41,6 +58,14 @@ func (r *Rules) Check(ctx context.Context, d *document.Document) error {
 	if d.Approval == nil {
 		return nil
 	}
+	err := r.check(ctx, d)
+	if e := (*ContentError)(nil); errors.As(err, &e) {
+		return &ContentError{d.Name, err.Error()}
+	}
+	return err
+}
+
+func (r *Rules) check(ctx context.Context, d *document.Document) error {
 	if err := r.checkPeople(ctx, d.Approval); err != nil {
 		return err
 	}
@@ -63,13 +88,13 @@ func (r *Rules) Check(ctx context.Context, d *document.Document) error {
 // clash refuses two documents that a node might both be under by the same tag.
 func clash(a *document.Approval, o manual) error {
 	if len(a.Targets) == 0 && len(o.Targets) == 0 {
-		return fmt.Errorf("targets: document %s is for all nodes already", o.name)
+		return wrong("targets: document %s is for all nodes already", o.name)
 	}
 	for _, s := range a.Targets {
 		for _, t := range o.Targets {
 			for _, v := range s.Values {
 				if s.Tag == t.Tag && slices.Contains(t.Values, v) {
-					return fmt.Errorf("targets: nodes with the tag %s=%s are those of document %s already", s.Tag, v, o.name)
+					return wrong("targets: nodes with the tag %s=%s are those of document %s already", s.Tag, v, o.name)
 				}
 			}
 		}
@@ -92,14 +117,14 @@ func (r *Rules) checkPeople(ctx context.Context, a *document.Approval) error {
 func (r *Rules) checkNames(ctx context.Context, names []document.Named) error {
 	for _, n := range names {
 		if n.Account != "" && n.Account != r.config.Realm.Account {
-			return fmt.Errorf("%s is of account %s; this is %s", n, n.Account, r.config.Realm.Account)
+			return wrong("%s is of account %s; this is %s", n, n.Account, r.config.Realm.Account)
 		}
 		known, err := r.known(ctx, n)
 		if err != nil {
 			return err
 		}
 		if !known {
-			return fmt.Errorf("there is no %s", wordsOf(n))
+			return wrong("there is no %s", wordsOf(n))
 		}
 	}
 	return nil

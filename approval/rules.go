@@ -51,6 +51,14 @@ func New(c Config) *Rules {
 	return &Rules{config: c, parsed: cache{documents: map[string]*document.Document{}}}
 }
 
+// FieldTags is the field of a request's tags, each KEY=VALUE: metadata that means nothing
+// to decisions.
+const FieldTags = "tags"
+
+func fields() []flow.Field {
+	return []flow.Field{{Name: FieldTags, Label: "Tags", Type: flow.FieldStringList}}
+}
+
 // Prefix begins the names of flows that documents make; the document's name follows.
 const Prefix = "ssm."
 
@@ -132,7 +140,7 @@ func (r *Rules) text(ctx context.Context, name string) (text string, found bool,
 // flow makes the flow of a document.
 func (r *Rules) flow(ctx context.Context, m manual) (*flow.Flow, error) {
 	f := &flow.Flow{
-		Name: Prefix + m.name, Label: m.name, Description: m.description,
+		Name: Prefix + m.name, Label: m.name, Description: m.description, Fields: fields(),
 		Ask:    flow.People{Everyone: len(m.Requesters) == 0},
 		Clocks: flow.Clocks{Pending: pending, Default: m.Access, Longest: m.Access},
 	}
@@ -173,7 +181,7 @@ func (m manual) target(name string, n flow.Nodes) flow.Target {
 // autoFlow is the flow of what the AutoApprovalPolicy approves: nobody else decides.
 func autoFlow() *flow.Flow {
 	return &flow.Flow{
-		Name: AutoFlow, Label: "Automatic approval", Ask: flow.People{Everyone: true},
+		Name: AutoFlow, Label: "Automatic approval", Ask: flow.People{Everyone: true}, Fields: fields(),
 		Description: "Nodes that the auto-approval policy lets you use.",
 		Targets:     manual{Approval: &document.Approval{}}.targets(),
 		Clocks:      flow.Clocks{Pending: pending, Default: autoAccess, Longest: autoAccess},
@@ -210,7 +218,7 @@ func (r *Rules) kind(ctx context.Context, name string) (string, error) {
 	case err != nil:
 		return "", err
 	case user && group:
-		return "", fmt.Errorf("%q is a user and a group; write user/%s or group/%s", name, name, name)
+		return "", wrong("%q is a user and a group; write user/%s or group/%s", name, name, name)
 	case user:
 		return "user", nil
 	case group:

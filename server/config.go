@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport.dev/access"
+	"sallyport.dev/approval"
 	"sallyport.dev/audit"
 	"sallyport.dev/command"
 	"sallyport.dev/document"
@@ -37,6 +38,7 @@ type Config struct {
 	Sealer     identity.Sealer  // *seal.Key
 	Recordings Recordings       // optional: without it there are none to read
 	Access     *grant.Engine    // optional: without it nobody can ask for access
+	Approval   *approval.Rules  // optional, with Access: AWS's approval documents
 	Ties       identity.Ties    // optional: what temporary credentials come from
 	Factors    *factor.Keeper   // optional: without it there are no passwords and second factors
 	Gateway    *session.Gateway // optional: without it there are no sessions

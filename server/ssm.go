@@ -11,6 +11,7 @@ func ssmOperations() []*Operation {
 		ssmActivationOperations(),
 		ssmTagOperations(),
 		ssmDocumentOperations(),
+		ssmAccessOperations(),
 		agentRegisterOperations(),
 		agentReportOperations(),
 		agentMessageOperations(),

@@ -70,6 +70,9 @@ func (c *Call) documentResource(ctx context.Context, name string) (access.Resour
 		return r, err
 	}
 	r.Tags = d.Tags
+	if err == nil {
+		r.Context = map[string][]string{keyDocumentType: {d.Type}}
+	}
 	return r, nil
 }
 
@@ -112,7 +115,7 @@ func (c *Call) findDocument(ctx context.Context, name, version string) (aDocumen
 	if err != nil {
 		return aDocument{}, documentError(err, name)
 	}
-	parsed, err := document.Parse(name, []byte(v.Content))
+	parsed, err := storedDocument(stored, v)
 	return aDocument{stored: stored, version: v, parsed: parsed}, err
 }
 
@@ -194,6 +197,9 @@ func getDocument(ctx context.Context, c *Call, in *getDocumentInput) (*getDocume
 		return nil, err
 	}
 	format := orElse(in.DocumentFormat, d.version.Format)
+	if d.stored.Type == document.TypeAutoApproval {
+		format = d.version.Format // Cedar is not to be had as anything else
+	}
 	content, err := d.content(format)
 	return &getDocumentOutput{
 		Name: d.stored.Name, CreatedDate: wire.Time{Time: d.version.Created}, VersionName: d.version.Name,
@@ -226,7 +232,7 @@ func (c *Call) named(ctx context.Context, name, version, versionName string) (aD
 // converted otherwise.
 func (d aDocument) content(format string) (string, error) {
 	switch {
-	case format == d.version.Format:
+	case format == d.version.Format, d.stored.Type == document.TypeAutoApproval:
 		return d.version.Content, nil
 	case format == "YAML":
 		b, err := d.parsed.YAML()

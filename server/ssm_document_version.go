@@ -104,6 +104,9 @@ func updateDocumentDefaultVersion(ctx context.Context, c *Call, in *defaultVersi
 	if err != nil {
 		return nil, err
 	}
+	if err := c.checkInForce(ctx, d); err != nil {
+		return nil, err
+	}
 	err = c.Server.config.Documents.SetDefaultDocumentVersion(ctx, d.stored.Name, d.version.Number)
 	out := &defaultVersionOutput{}
 	out.Description.Name, out.Description.DefaultVersion = d.stored.Name, in.DocumentVersion

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sallyport.dev/access"
+	"sallyport.dev/approval"
 	"sallyport.dev/document"
 )
 
@@ -16,8 +17,8 @@ type createDocumentInput struct {
 	Name           string          `json:"Name" check:"required,pattern=[a-zA-Z0-9_\\-.]{3,128}"`
 	Content        string          `json:"Content" check:"required,digest,min=1"`
 	VersionName    string          `json:"VersionName" check:"pattern=[a-zA-Z0-9_\\-.]{1,128}"`
-	DocumentType   string          `json:"DocumentType" check:"enum=Command|Session"`
-	DocumentFormat string          `json:"DocumentFormat" check:"enum=YAML|JSON"`
+	DocumentType   string          `json:"DocumentType" check:"enum=Command|Session|ManualApprovalPolicy|AutoApprovalPolicy|ManualApproval|AutoApproval"`
+	DocumentFormat string          `json:"DocumentFormat" check:"enum=YAML|JSON|TEXT"`
 	Tags           []tag           `json:"Tags" check:"max=50"`
 	Requires       json.RawMessage `json:"Requires"`
 	Attachments    json.RawMessage `json:"Attachments"`
@@ -30,7 +31,24 @@ func createDocumentResource(_ context.Context, c *Call, in *createDocumentInput)
 	}
 	c.SetRequestTags(tags)
 	c.Document = in.Name
-	return []access.Resource{{ARN: c.Server.config.Realm.Document(in.Name)}}, nil
+	r := access.Resource{ARN: c.Server.config.Realm.Document(in.Name)}
+	if kind := documentType(in.DocumentType); kind != "" {
+		r.Context = map[string][]string{keyDocumentType: {kind}}
+	}
+	return []access.Resource{r}, nil
+}
+
+// keyDocumentType is the condition key of the type of a document.
+const keyDocumentType = "ssm:DocumentType"
+
+// documentType is the type of a document as it is asked for: AWS's guide for approval
+// documents writes two of them without their end.
+func documentType(asked string) string {
+	switch asked {
+	case "ManualApproval", "AutoApproval":
+		return asked + "Policy"
+	}
+	return asked
 }
 
 type documentDescriptionOutput struct {
@@ -46,7 +64,7 @@ func createDocument(ctx context.Context, c *Call, in *createDocumentInput) (*doc
 	if len(in.Requires) > 0 || len(in.Attachments) > 0 {
 		return nil, ssmError("ValidationException", "Requires and Attachments are not supported: a document stands alone.")
 	}
-	parsed, err := parseDocument(in.Name, in.Content, in.DocumentType)
+	parsed, err := c.parseDocument(ctx, in.Name, in.Content, documentType(in.DocumentType))
 	if err != nil {
 		return nil, err
 	}
@@ -54,8 +72,8 @@ func createDocument(ctx context.Context, c *Call, in *createDocumentInput) (*doc
 	if err != nil {
 		return nil, err
 	}
-	format := orElse(in.DocumentFormat, "JSON")
-	if err := checkFormat(in.Content, format); err != nil {
+	format, err := documentFormat(parsed, in.Content, in.DocumentFormat)
+	if err != nil {
 		return nil, err
 	}
 	stored := document.Stored{
@@ -71,9 +89,12 @@ func createDocument(ctx context.Context, c *Call, in *createDocumentInput) (*doc
 
 // parseDocument checks the text of a document, which must be of the given type, if
 // one is given.
-func parseDocument(name, content, kind string) (*document.Document, error) {
+func (c *Call) parseDocument(ctx context.Context, name, content, kind string) (*document.Document, error) {
 	if len(content) > document.MaxSize {
 		return nil, ssmError("MaxDocumentSizeExceeded", "The document has %d bytes; at most %d are allowed.", len(content), document.MaxSize)
+	}
+	if approval.Is(kind) {
+		return c.parseApproval(ctx, name, content, kind)
 	}
 	parsed, err := document.Parse(name, []byte(content))
 	if mistake := (*document.Error)(nil); errors.As(err, &mistake) {
@@ -95,6 +116,19 @@ func parseDocument(name, content, kind string) (*document.Document, error) {
 	return parsed, nil
 }
 
+// documentFormat is the format that a document is kept as: JSON unless given, and text
+// where it is Cedar.
+func documentFormat(d *document.Document, content, asked string) (string, error) {
+	if d.Type == document.TypeAutoApproval {
+		return "TEXT", nil
+	}
+	if asked == "TEXT" {
+		return "", ssmError("ValidationException", "DocumentFormat must be JSON or YAML: text are documents of type %s only.", document.TypeAutoApproval)
+	}
+	format := orElse(asked, "JSON")
+	return format, checkFormat(content, format)
+}
+
 // checkFormat refuses YAML under the name of JSON. The other way round it is right:
 // JSON is YAML.
 func checkFormat(content, format string) error {
@@ -109,7 +143,7 @@ type updateDocumentInput struct {
 	Content         string          `json:"Content" check:"required,digest,min=1"`
 	VersionName     string          `json:"VersionName" check:"pattern=[a-zA-Z0-9_\\-.]{1,128}"`
 	DocumentVersion string          `json:"DocumentVersion" check:"pattern=[$]LATEST|[$]DEFAULT|[1-9][0-9]{0,8}"`
-	DocumentFormat  string          `json:"DocumentFormat" check:"enum=YAML|JSON"`
+	DocumentFormat  string          `json:"DocumentFormat" check:"enum=YAML|JSON|TEXT"`
 	Attachments     json.RawMessage `json:"Attachments"`
 }
 
@@ -127,12 +161,12 @@ func updateDocument(ctx context.Context, c *Call, in *updateDocumentInput) (*doc
 	if len(in.Attachments) > 0 {
 		return nil, ssmError("ValidationException", "Attachments are not supported: a document stands alone.")
 	}
-	parsed, err := parseDocument(in.Name, in.Content, old.Type)
+	parsed, err := c.parseDocument(ctx, in.Name, in.Content, old.Type)
 	if err != nil {
 		return nil, err
 	}
-	format := orElse(in.DocumentFormat, "JSON")
-	if err := checkFormat(in.Content, format); err != nil {
+	format, err := documentFormat(parsed, in.Content, in.DocumentFormat)
+	if err != nil {
 		return nil, err
 	}
 	v, err := c.addVersion(ctx, document.Version{
@@ -145,6 +179,9 @@ func updateDocument(ctx context.Context, c *Call, in *updateDocumentInput) (*doc
 // changeable returns a document that may be changed: one that is stored.
 func (c *Call) changeable(ctx context.Context, name string) (document.Stored, error) {
 	stored, _, err := c.Server.config.Documents.Document(ctx, name, document.VersionDefault)
+	if err == nil && approval.Is(stored.Type) {
+		return stored, c.checkApproval(ctx, name)
+	}
 	if err == nil || !errors.Is(err, document.ErrNotFound) {
 		return stored, err
 	}
