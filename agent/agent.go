@@ -86,6 +86,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	wg.Go(func() { failed <- a.runControl(linked) })
 	wg.Go(func() { a.reportFacts(linked) })
 	wg.Go(func() { a.keepKeys(linked) })
+	wg.Go(func() { a.reportKeys(linked) })
 	var err error
 	select {
 	case <-ctx.Done():

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport.dev/agent/forward"
+	"sallyport.dev/agent/keyscan"
 	"sallyport.dev/agent/keysync"
 	"sallyport.dev/agent/shell"
 )
@@ -60,6 +61,9 @@ type Config struct {
 	Forward forward.Config
 	// KeySync are the authorized_keys files that the agent keeps; none if empty.
 	KeySync []keysync.Config
+	// ReportKeys makes the agent tell the server the fingerprints of the keys in the node's
+	// authorized_keys files.
+	ReportKeys bool
 	// SessionLimits bound what the programs of one session may use together, where the
 	// node has control groups of version 2.
 	SessionLimits shell.SessionLimits
@@ -86,6 +90,7 @@ type Config struct {
 
 	rules       forward.Rules // of Forward
 	now         func() time.Time
+	keyPlaces   keyscan.Places
 	machine     func() machine
 	refusedWait time.Duration // shortest wait after a refusal of the node's key
 }

@@ -107,4 +107,23 @@ type Store interface {
 	// ClearConnected undoes it if member still holds it.
 	SetConnected(ctx context.Context, id, member string, at time.Time) error
 	ClearConnected(ctx context.Context, id, member string) error
+
+	// SetKeys replaces what is known of a node's authorized_keys files; Keys returns what
+	// all nodes have reported, in id order.
+	SetKeys(ctx context.Context, k Keys) error
+	Keys(ctx context.Context) ([]Keys, error)
+}
+
+// Keys are what a node's agent found in the authorized_keys files there.
+type Keys struct {
+	NodeID   string
+	Reported time.Time
+	Keys     []Key
+	More     bool // there are more than the agent reports
+}
+
+// Key lets whoever has it into a node, past the server.
+type Key struct {
+	Login, File, Fingerprint, Type, Comment string
+	Authority                               bool // it signs certificates that let in
 }

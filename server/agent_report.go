@@ -19,6 +19,7 @@ func agentReportOperations() []*Operation {
 		op("ssm", "UpdateInstanceInformation", onReporter, updateInstanceInformation, forAgents),
 		op("ssm", "ListInstanceAssociations", onSelf[associationsInput], listInstanceAssociations, forAgents),
 		op("ssm", "ListAssociations", nil, listAssociations, forAgents),
+		op("sallyport", "ReportAuthorizedKeys", nil, reportAuthorizedKeys, forAgents),
 		op("ssm", "PutInventory", onSelf[inventoryInput], putInventory, forAgents),
 		op("ssm", "PutComplianceItems", onSelf[complianceInput], putCompliance, forAgents),
 	}
@@ -148,4 +149,17 @@ func (in complianceInput) node() string { return in.ResourceID }
 // putCompliance is putInventory for the compliance of patches and associations.
 func putCompliance(context.Context, *Call, *complianceInput) (*nothing, error) {
 	return &nothing{}, nil
+}
+
+// reportAuthorizedKeys notes which keys let people into the node past the server. What a
+// node says of itself is cleaned, and believed no further than that.
+func reportAuthorizedKeys(ctx context.Context, c *Call, in *wire.ReportAuthorizedKeys) (*nothing, error) {
+	k := node.Keys{NodeID: c.Principal.Name, Reported: c.Origin.Time, More: in.More}
+	for _, key := range in.Keys {
+		k.Keys = append(k.Keys, node.Key{
+			Login: cleanFact(key.Login, 64), File: cleanFact(key.File, 512), Fingerprint: cleanFact(key.Fingerprint, 64),
+			Type: cleanFact(key.Type, 64), Comment: cleanFact(key.Comment, 128), Authority: key.Authority,
+		})
+	}
+	return &nothing{}, c.Server.config.Nodes.SetKeys(ctx, k)
 }

@@ -85,6 +85,9 @@ func (s *Store) DeleteNode(ctx context.Context, id string) error {
 		if err := t.must(about("node", id, node.ErrNotFound), "DELETE FROM nodes WHERE id = $1", id); err != nil {
 			return err
 		}
+		if _, err := t.exec("DELETE FROM node_keys WHERE node_id = $1", id); err != nil {
+			return err
+		}
 		return nodesChanged(t)
 	})
 }

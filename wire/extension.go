@@ -99,3 +99,21 @@ type ExecControl struct {
 	Core   bool   `json:"Core,omitempty"`
 	Status int    `json:"Status,omitempty"`
 }
+
+// ReportAuthorizedKeys is what an agent reports of the node's authorized_keys files. More
+// tells that there are more than it could report.
+type ReportAuthorizedKeys struct {
+	Keys []AuthorizedKey `json:"Keys" check:"max=1000"`
+	More bool            `json:"More,omitempty"`
+}
+
+// AuthorizedKey is a key that lets in who has it, past the server.
+type AuthorizedKey struct {
+	Login       string `json:"Login" check:"max=256"`
+	File        string `json:"File" check:"max=4096"`
+	Fingerprint string `json:"Fingerprint" check:"max=128"` // SHA256:…
+	Type        string `json:"Type" check:"max=128"`
+	Comment     string `json:"Comment,omitempty" check:"max=65536"`
+	// Authority tells that it signs certificates which let in.
+	Authority bool `json:"Authority,omitempty"`
+}

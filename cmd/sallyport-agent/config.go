@@ -59,6 +59,8 @@ type settings struct {
 	// refuses them.
 	CommandWorkers int
 	NoCommands     bool
+	// NoKeyReport keeps the fingerprints in authorized_keys files from the server.
+	NoKeyReport bool
 	// FactsEvery is how often the machine's facts are reported ("5m").
 	FactsEvery string
 	// Reattach is how long a session waits for a broken link ("10m").
@@ -82,7 +84,7 @@ func (s *settings) keys() map[string]any {
 		"servers": &s.Servers, "region": &s.Region, "ca_file": &s.CAFile, "ca_sha256": &s.CASHA256,
 		"state_dir": &s.StateDir, "activation_file": &s.ActivationFile, "name": &s.Name,
 		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "keep_detached": &s.KeepDetached, "shell": &s.Shell,
-		"max_sessions": &s.MaxSessions, "command_workers": &s.CommandWorkers, "no_commands": &s.NoCommands, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
+		"max_sessions": &s.MaxSessions, "command_workers": &s.CommandWorkers, "no_commands": &s.NoCommands, "no_key_report": &s.NoKeyReport, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
 		"log_level": &s.LogLevel, "log_format": &s.LogFormat,
 	}
 }
@@ -186,7 +188,7 @@ func (p program) config(s settings) (agent.Config, error) {
 		SessionLimits: limits,
 		Servers:       s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
 		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions,
-		CommandWorkers: s.CommandWorkers, NoCommands: s.NoCommands, FactsEvery: facts, Reattach: reattach,
+		CommandWorkers: s.CommandWorkers, NoCommands: s.NoCommands, ReportKeys: !s.NoKeyReport, FactsEvery: facts, Reattach: reattach,
 		Shell:   shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
 		Forward: s.Forward,
 		KeySync: s.KeySync,

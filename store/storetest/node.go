@@ -154,3 +154,23 @@ func testConnected(t *testing.T, fresh Fresh) {
 	wantErr(t, "unknown node", s.SetConnected(ctx, "x", "one", at(1)), node.ErrNotFound)
 	must(t, s.ClearConnected(ctx, "x", "one"))
 }
+
+func testNodeKeys(t *testing.T, fresh Fresh) {
+	s, ctx := open(t, fresh), t.Context()
+	must(t, s.CreateActivation(ctx, activation("a", 1)))
+	n := node.Node{ActivationID: "a", Fingerprint: "f", PublicKey: "key", PublicKeyType: "Rsa", Registered: at(2)}
+	get[node.Node](t)(s.Register(ctx, n, at(2), func() string { return "mi-1" }))
+	k := node.Keys{NodeID: "mi-1", Reported: at(3), More: true, Keys: []node.Key{
+		{Login: "root", File: "/root/.ssh/authorized_keys", Fingerprint: "SHA256:x", Type: "ssh-ed25519", Comment: "c", Authority: true},
+	}}
+	must(t, s.SetKeys(ctx, k))
+	wantSame(t, "keys", get[[]node.Keys](t)(s.Keys(ctx)), []node.Keys{k})
+	k = node.Keys{NodeID: "mi-1", Reported: at(4)}
+	must(t, s.SetKeys(ctx, k))
+	wantSame(t, "keys reported again", get[[]node.Keys](t)(s.Keys(ctx)), []node.Keys{k})
+	wantErr(t, "keys of no node", s.SetKeys(ctx, node.Keys{NodeID: "mi-2"}), node.ErrNotFound)
+	must(t, s.DeleteNode(ctx, "mi-1"))
+	if got := get[[]node.Keys](t)(s.Keys(ctx)); len(got) != 0 {
+		t.Errorf("keys of a deleted node: got %v, want none", got)
+	}
+}

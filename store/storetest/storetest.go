@@ -44,6 +44,7 @@ func Run(t *testing.T, fresh Fresh) {
 		{"Register", testRegister},
 		{"RegisterRace", testRegisterRace},
 		{"Nodes", testNodes},
+		{"NodeKeys", testNodeKeys},
 		{"Connected", testConnected},
 		{"Sessions", testSessions},
 		{"SessionFilters", testSessionFilters},

@@ -1,0 +1,168 @@
+package keyscan
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Bounds of a scan. What is beyond them is left out, and the report says so.
+const (
+	maxAccounts = 2000
+	maxFile     = 256 << 10 // bytes
+	// MaxKeys is how many keys are reported at most.
+	MaxKeys = 1000
+)
+
+// Key is a key that lets somebody in.
+type Key struct {
+	Login       string // whose file it is
+	File        string // path
+	Fingerprint string // SHA256:…
+	Type        string // ssh-ed25519, …
+	Comment     string
+	Authority   bool // it signs certificates that let in (option cert-authority)
+}
+
+// Places are where a scan looks. The zero value stands for the machine's own.
+type Places struct {
+	Passwd string // /etc/passwd
+	SSHD   string // /etc/ssh/sshd_config
+}
+
+// Scan reads the authorized_keys files of all accounts. Files that cannot be read are
+// left out; more is whether anything was left out for its size.
+func Scan(p Places) (keys []Key, more bool, err error) {
+	accounts, more, err := readAccounts(cmp.Or(p.Passwd, "/etc/passwd"))
+	if err != nil {
+		return nil, false, fmt.Errorf("looking for authorized keys: %w", err)
+	}
+	patterns := filePatterns(cmp.Or(p.SSHD, "/etc/ssh/sshd_config"))
+	seen := map[string]bool{} // several accounts may share a home
+	for _, a := range accounts {
+		for _, pattern := range patterns {
+			path := a.expand(pattern)
+			if path == "" || seen[path+"\x00"+a.login] {
+				continue
+			}
+			seen[path+"\x00"+a.login] = true
+			found, cut := readKeys(a.login, path)
+			keys, more = append(keys, found...), more || cut
+			if len(keys) > MaxKeys {
+				return keys[:MaxKeys], true, nil
+			}
+		}
+	}
+	slices.SortFunc(keys, func(a, b Key) int {
+		return cmp.Or(strings.Compare(a.Login, b.Login), strings.Compare(a.File, b.File), strings.Compare(a.Fingerprint, b.Fingerprint))
+	})
+	return slices.Compact(keys), more, nil
+}
+
+type account struct{ login, home string }
+
+// readAccounts reads the accounts of a passwd file.
+func readAccounts(path string) (all []account, more bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, 4<<20))
+	for lines.Scan() {
+		fields := strings.Split(lines.Text(), ":")
+		if len(fields) < 7 || fields[0] == "" || !filepath.IsAbs(fields[5]) || fields[5] == "/" || fields[5] == "/nonexistent" {
+			continue
+		}
+		if len(all) == maxAccounts {
+			return all, true, nil
+		}
+		all = append(all, account{fields[0], fields[5]})
+	}
+	return all, false, lines.Err()
+}
+
+// filePatterns are those of AuthorizedKeysFile, sshd's own unless its configuration has
+// others. Sections of Match count, too: they let in as well.
+func filePatterns(config string) []string {
+	patterns := []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
+	text, _, err := readFile(config)
+	if err != nil {
+		return patterns
+	}
+	var found []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && strings.EqualFold(fields[0], "AuthorizedKeysFile") {
+			for _, f := range fields[1:] {
+				found = append(found, strings.Trim(f, `"`))
+			}
+		}
+	}
+	if len(found) == 0 {
+		return patterns
+	}
+	return found
+}
+
+// expand makes a path of a pattern; empty for none.
+func (a account) expand(pattern string) string {
+	if pattern == "none" {
+		return ""
+	}
+	path := strings.NewReplacer("%h", a.home, "%u", a.login, "%%", "%").Replace(pattern)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(a.home, path)
+	}
+	return filepath.Clean(path)
+}
+
+// errOdd marks a file that sshd would not read.
+var errOdd = errors.New("not a regular file")
+
+// readFile reads a regular file, as much as there may be of it. The file may be a user's:
+// opening it waits for nobody, and it is only read if it is one.
+func readFile(path string) (text []byte, cut bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, false, errors.Join(err, errOdd)
+	}
+	text, err = io.ReadAll(io.LimitReader(f, maxFile+1))
+	if len(text) > maxFile {
+		text, cut = text[:maxFile], true
+	}
+	return text, cut, err
+}
+
+// readKeys reads the keys of a file.
+func readKeys(login, path string) (keys []Key, cut bool) {
+	text, cut, err := readFile(path)
+	if err != nil {
+		return nil, false
+	}
+	for line := range bytes.Lines(text) {
+		key, comment, options, _, err := ssh.ParseAuthorizedKey(line)
+		if err != nil {
+			continue // not a key, nor for sshd
+		}
+		keys = append(keys, Key{
+			Login: login, File: path, Fingerprint: ssh.FingerprintSHA256(key), Type: key.Type(), Comment: comment,
+			Authority: slices.Contains(options, "cert-authority"),
+		})
+	}
+	return keys, cut
+}
