@@ -235,10 +235,12 @@ func (p *parser) code(r *reader) *Code {
 		r.codeProblem(at, err)
 		return nil
 	}
-	if _, err := c.compile(); err != nil {
+	ready, err := c.compile()
+	if err != nil {
 		r.codeProblem(at, err)
 		return nil
 	}
+	c.ready = ready
 	return c
 }
 
