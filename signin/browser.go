@@ -102,16 +102,16 @@ func (s *Service) used(ctx context.Context, in SignIn) {
 // SignInURL is the page where people sign in and come back to next, a local path with
 // its query; anything else becomes the page that says that they are signed in.
 func (s *Service) SignInURL(next string) string {
-	if next = localPath(next); next == "" {
+	if next = LocalPath(next); next == "" {
 		return pathSignIn
 	}
 	return pathSignIn + "?next=" + url.QueryEscape(next)
 }
 
-// localPath returns next if it is a path of ours, "" otherwise. Browsers read
+// LocalPath returns next if it is a path of ours, "" otherwise. Browsers read
 // backslashes as slashes and drop control characters, so that //host, /\host and
 // /<tab>/host lead away.
-func localPath(next string) string {
+func LocalPath(next string) string {
 	if len(next) > maxNext || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") {
 		return ""
 	}
@@ -230,7 +230,7 @@ func (s *Service) Complete(w http.ResponseWriter, r *http.Request, user identity
 	s.setCookie(w, cookieSignIn, secret, s.config.Session)
 	s.setCookie(w, cookieVisit, NewSecret(), visitLife)
 	s.setCookie(w, cookieBegin, "", 0)
-	if next = localPath(next); next == "" {
+	if next = LocalPath(next); next == "" {
 		next = pathSignIn
 	}
 	http.Redirect(w, r, next, http.StatusSeeOther)

@@ -55,7 +55,7 @@ func decodeCookie(text string) ([]byte, error) { return base64.RawURLEncoding.De
 type way struct{ Title, URL string }
 
 func (s *Service) serveSignIn(w http.ResponseWriter, r *http.Request) {
-	next := localPath(r.URL.Query().Get("next"))
+	next := LocalPath(r.URL.Query().Get("next"))
 	in, p, err := s.visitor(r)
 	switch {
 	case err == nil:
@@ -155,7 +155,7 @@ func (s *Service) sentToStepUp(w http.ResponseWriter, r *http.Request, in SignIn
 		s.showError(w, r, http.StatusForbidden, "The program wants a second factor, and this server has none.")
 		return true
 	}
-	http.Redirect(w, r, s.stepUp(localPath(r.URL.RequestURI())), http.StatusSeeOther)
+	http.Redirect(w, r, s.stepUp(LocalPath(r.URL.RequestURI())), http.StatusSeeOther)
 	return true
 }
 

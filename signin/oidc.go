@@ -35,7 +35,7 @@ func (s *Service) serveWith(w http.ResponseWriter, r *http.Request) {
 	}
 	b := begun{
 		Provider: p.Name, State: NewSecret(), Nonce: NewSecret(), Verifier: NewSecret(),
-		Next: localPath(r.URL.Query().Get("next")), Expires: s.config.Now().Add(beginLife),
+		Next: LocalPath(r.URL.Query().Get("next")), Expires: s.config.Now().Add(beginLife),
 	}
 	plain, err := json.Marshal(b)
 	if err != nil {

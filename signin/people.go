@@ -192,3 +192,35 @@ func overlaid(under identity.Tags, over map[string]string) identity.Tags {
 	}
 	return tags
 }
+
+// Accounts lists the accounts that a user is, by their unique id.
+func (s *Service) Accounts(ctx context.Context, user string) ([]Account, error) {
+	return s.config.Store.Accounts(ctx, user)
+}
+
+// Link makes an account at a provider be a user. Who may is for the caller to check.
+func (s *Service) Link(ctx context.Context, provider, subject, user, by string) error {
+	p := s.provider(provider)
+	if p == nil {
+		return fmt.Errorf("provider %q: %w", provider, identity.ErrNotFound)
+	}
+	return s.config.Store.LinkAccount(ctx, Account{
+		Issuer: p.Issuer, Subject: subject, User: user, Provider: p.Name, Linked: s.config.Now(), By: by,
+	})
+}
+
+// Unlink ends that an account is a user. Who may is for the caller to check.
+func (s *Service) Unlink(ctx context.Context, provider, subject, user string) error {
+	p := s.provider(provider)
+	if p == nil {
+		return fmt.Errorf("provider %q: %w", provider, identity.ErrNotFound)
+	}
+	account, err := s.config.Store.Account(ctx, p.Issuer, subject)
+	if err == nil && account.User != user {
+		err = fmt.Errorf("account %q: %w", subject, identity.ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	return s.config.Store.UnlinkAccount(ctx, p.Issuer, subject)
+}

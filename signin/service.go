@@ -127,6 +127,12 @@ func New(c Config) (*Service, error) {
 	return s, nil
 }
 
+// CheckURL tells what is wrong with a Config's URL, if anything.
+func CheckURL(text string) error {
+	_, err := checkURL(text)
+	return err
+}
+
 // checkURL accepts https, and http on loopback.
 func checkURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)

@@ -6,5 +6,5 @@ func (s *Service) StepUpURL(next string) string {
 	if s.stepUp == nil {
 		return ""
 	}
-	return s.stepUp(localPath(next))
+	return s.stepUp(LocalPath(next))
 }

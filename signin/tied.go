@@ -66,20 +66,32 @@ func (t *tied) forget() {
 // SignIn tells whether a sign-in of a user still holds: an empty because says that it
 // does. It is the half of identity.Ties that sign-ins answer.
 func (s *Service) SignIn(ctx context.Context, id, user string) (because string, err error) {
-	row, err := s.ties.get(ctx, id)
+	row, because, err := s.tiedTo(ctx, id, user)
+	if err == nil && because == "" && !s.config.Now().Before(row.Expires) {
+		because = "the sign-in " + id + " has expired"
+	}
+	return because, err
+}
+
+// SignInEnded is SignIn for what has begun: that a sign-in expires ends none of it.
+func (s *Service) SignInEnded(ctx context.Context, id, user string) (because string, err error) {
+	_, because, err = s.tiedTo(ctx, id, user)
+	return because, err
+}
+
+func (s *Service) tiedTo(ctx context.Context, id, user string) (row SignIn, because string, err error) {
+	row, err = s.ties.get(ctx, id)
 	switch {
 	case errors.Is(err, identity.ErrNotFound):
-		return "the sign-in " + id + " is not known", nil
+		return row, "the sign-in " + id + " is not known", nil
 	case err != nil:
-		return "", err
+		return row, "", err
 	case row.User != user:
-		return "the sign-in " + id + " is of another person", nil
+		return row, "the sign-in " + id + " is of another person", nil
 	case !row.Ended.IsZero():
-		return "the sign-in " + id + " was ended: " + row.Because, nil
-	case !s.config.Now().Before(row.Expires):
-		return "the sign-in " + id + " has expired", nil
+		return row, "the sign-in " + id + " was ended: " + row.Because, nil
 	}
-	return "", nil
+	return row, "", nil
 }
 
 // end ends a sign-in; one that has ended already stays as it is.
@@ -103,4 +115,14 @@ func (s *Service) EndAll(ctx context.Context, user, because string) (int, error)
 	n, err := s.config.Store.EndSignIns(ctx, user, cut(because, 512), s.config.Now())
 	s.ties.forget()
 	return n, err
+}
+
+// Get returns a sign-in; identity.ErrNotFound, wrapped, where there is none.
+func (s *Service) Get(ctx context.Context, id string) (SignIn, error) {
+	return s.config.Store.SignIn(ctx, id)
+}
+
+// List lists sign-ins.
+func (s *Service) List(ctx context.Context, f Filter) ([]SignIn, error) {
+	return s.config.Store.SignIns(ctx, f)
 }
