@@ -23,6 +23,7 @@ import (
 	"sallyport.dev/internal/arn"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
+	"sallyport.dev/signin"
 	"sallyport.dev/wire"
 )
 
@@ -39,6 +40,8 @@ type Config struct {
 	Recordings Recordings       // optional: without it there are none to read
 	Access     *grant.Engine    // optional: without it nobody can ask for access
 	Approval   *approval.Rules  // optional, with Access: AWS's approval documents
+	engine     accessEngine     // in the place of Access, for tests
+	SignIns    *signin.Service  // optional: without it people have access keys only
 	Ties       identity.Ties    // optional: what temporary credentials come from
 	Factors    *factor.Keeper   // optional: without it there are no passwords and second factors
 	Gateway    *session.Gateway // optional: without it there are no sessions

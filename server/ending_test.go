@@ -96,12 +96,14 @@ func TestSessionThatOvertakesItsOwnersEnd(t *testing.T) {
 	for name, c := range map[string]identity.Credentials{"user": alice, "role": viaRole} {
 		call := &Call{Server: r.server, Principal: r.principal(c)}
 		started := decodeInto[sessionOutput](t, r.json(c, "AmazonSSM.StartSession", map[string]any{"Target": channelNode}))
-		r.must(call.checkStillThere(context.Background(), r.gateway, started.SessionID))
+		v, err := r.store.Session(context.Background(), started.SessionID)
+		r.must(err)
+		r.must(call.checkStillAllowed(context.Background(), r.gateway, v))
 		disable := func(to bool) {
 			r.must(r.store.UpdateUser(context.Background(), "alice", func(u *identity.User) error { u.Disabled = to; return nil }))
 		}
 		disable(true)
-		if err := call.checkStillThere(context.Background(), r.gateway, started.SessionID); err == nil {
+		if err := call.checkStillAllowed(context.Background(), r.gateway, v); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
 		r.describes(admin, "History", started.SessionID, "Terminated")

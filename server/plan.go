@@ -25,7 +25,8 @@ type plan struct {
 	resolved *document.Resolved
 	remote   *access.Remote // of Port sessions
 	login    login
-	because  string // why it is refused whatever policies say
+	because  string   // why it is refused whatever policies say
+	grants   []string // ids of the grants without which it is refused
 }
 
 // name is the name of the session's document.
@@ -45,7 +46,7 @@ func (c *Call) plan(ctx context.Context, who identity.Principal, n node.Node, in
 	if p.named, err = c.Server.documentName(in.Document); err != nil {
 		return nil, nil, err
 	}
-	err = c.fill(ctx, who, in, p)
+	err = c.fillGranted(ctx, who, in, p, c.fill(ctx, who, in, p))
 	if e := (*wire.Exception)(nil); errors.As(err, &e) {
 		return p, err, nil
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"sallyport.dev/access"
-	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/wire"
 )
@@ -28,7 +27,9 @@ type Server struct {
 	resolver *identity.Resolver
 	issuer   *identity.Issuer
 	ssh      *identity.SSH
-	keyWatch *keyWatch // nil without a gateway
+	keyWatch *keyWatch    // nil without a gateway
+	keeper   *keeper      // likewise
+	access   accessEngine // nil without access just in time
 	logins   *logins
 	metrics  *metrics
 	agents   *agents
@@ -56,7 +57,7 @@ func New(c Config) (*Server, error) {
 		config: c, log: c.Logger, metrics: m,
 		table: newTable(services(), operations()),
 		checker: access.New(access.Config{
-			Store: c.Identities, Audit: c.Audit, Grants: grants(c.Access),
+			Store: c.Identities, Audit: c.Audit, Grants: grants(c),
 			Realm: c.Realm, Now: c.Now, Logger: c.Logger,
 		}),
 		verifier: identity.NewVerifier(identity.VerifierConfig{
@@ -72,6 +73,7 @@ func New(c Config) (*Server, error) {
 		channels: http.NotFoundHandler(),
 		web:      http.NewServeMux(),
 	}
+	s.access = c.engineOf()
 	if c.Ties != nil {
 		s.resolver.Tie(c.Ties)
 	}
@@ -83,16 +85,25 @@ func New(c Config) (*Server, error) {
 		s.channels = newChannels(s, c.PeerTLS)
 		s.nodeRemoved = s.removeNode
 		s.keyWatch = watchKeys(s, c.Gateway, keyWatchEvery)
+		s.keeper = watchSessions(s, c.Gateway, keepEvery)
 	}
 	return s, nil
 }
 
-// grants is the source of grants that an engine is; nil without one.
-func grants(e *grant.Engine) access.GrantSource {
-	if e == nil {
-		return nil
+// engineOf is what access just in time is enforced by; nil for none.
+func (c Config) engineOf() accessEngine {
+	if c.Access == nil {
+		return c.engine
 	}
-	return e
+	return c.Access
+}
+
+// grants is the source of grants that an engine is; nil without one.
+func grants(c Config) access.GrantSource {
+	if e := c.engineOf(); e != nil {
+		return e
+	}
+	return nil
 }
 
 // removeNode ends the sessions, the channel and the commands of a node.
@@ -113,6 +124,7 @@ func regions(home string) []string {
 // Close records what is still only counted. The Server must not be used afterwards.
 func (s *Server) Close() {
 	s.keyWatch.close()
+	s.keeper.close()
 	s.agents.close()
 	s.logins.flush(context.Background())
 	s.checker.Flush(context.Background())

@@ -120,17 +120,32 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 	return Started{
 		SessionID: v.ID, Token: token, NodeID: v.NodeID, SessionType: v.SessionType, RunAs: v.RunAs,
 		Input: req.Options.ClientReturns,
-	}, c.checkStillThere(ctx, g, v.ID)
+	}, c.checkStillAllowed(ctx, g, v)
 }
 
-// checkStillThere ends a session whose owner was disabled or deleted while it began:
-// who did that may have looked for sessions before this one was stored.
-func (c *Call) checkStillThere(ctx context.Context, g *session.Gateway, id string) error {
-	err := c.Server.resolver.Check(ctx, c.Principal)
-	if err == nil {
+// checkStillAllowed ends a session that is not allowed any more once it has begun: its
+// owner was disabled, or its grant has ended, while nobody knew of it yet.
+func (c *Call) checkStillAllowed(ctx context.Context, g *session.Gateway, v session.Session) error {
+	cause, err := c.Server.reauthorize(ctx, v)
+	switch {
+	case err != nil:
+		cause = ended("the server could not make sure that it is still allowed")
+	case cause == nil:
 		return nil
+	default:
+		err = ssmError("AccessDeniedException", "%s", cause.Terminal)
 	}
-	return errors.Join(err, g.Terminate(context.WithoutCancel(ctx), id, ended("its owner is not there any more")))
+	return errors.Join(err, g.Terminate(context.WithoutCancel(ctx), v.ID, cause))
+}
+
+// reauthorize decides again about a session. A cause says why it must end.
+func (s *Server) reauthorize(ctx context.Context, v session.Session) (*session.Cause, error) {
+	kept := s.keep(v)
+	if kept == nil {
+		return nil, nil
+	}
+	decided, err := newRound(s).verdict(ctx, kept)
+	return decided.cause, err
 }
 
 // checkStart authorises starting a session and audits the decision. A node that does
@@ -154,7 +169,13 @@ func (c *Call) checkStart(ctx context.Context, in StartInput) (p *plan, known bo
 	for key, values := range in.Context {
 		c.SetContext(key, values...)
 	}
-	if _, err := c.Server.checker.CheckStart(ctx, c.query(c.Operation.Action, nil), p.start(c.Server)); err != nil {
+	q := c.query(c.Operation.Action, nil)
+	d, err := c.Server.checker.CheckStart(ctx, q, p.start(c.Server))
+	if err != nil {
+		return nil, known, err
+	}
+	allowed := func(j *access.Judge) bool { return j.Start(q, p.start(c.Server)).Allowed }
+	if p.grants, err = c.dependsOn(ctx, d, allowed); err != nil {
 		return nil, known, err
 	}
 	if wrong != nil {
@@ -227,7 +248,7 @@ func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, erro
 		Options: session.Options{
 			NodeName: p.node.DisplayName(), Record: record, RecordInput: c.Server.config.RecordInput,
 			KeepInUse: p.document.Inputs.IdleSessionTimeout == "", Command: p.commandLine(),
-			ClientReturns: input,
+			ClientReturns: input, Grants: p.grants,
 		},
 	}, nil
 }
@@ -250,6 +271,7 @@ func (c *Call) newSession(in StartInput, p *plan) session.Session {
 		RunAs:       p.login.name,
 		MaxDuration: d.MaxDuration(),
 		IdleTimeout: d.IdleTimeout(),
+		Authority:   c.authority(in, p).encode(),
 	}
 }
 

@@ -175,6 +175,9 @@ func assumeRole(ctx context.Context, c *Call, in *assumeRoleInput) (*assumeRoleO
 		return nil, err
 	}
 	claims.Name, claims.ID = role.Name, role.ID
+	if claims.Granted, err = c.grantedRoles(ctx, in.RoleARN, role, claims); err != nil {
+		return nil, err
+	}
 	life, err := c.roleLife(in, role)
 	if err != nil {
 		return nil, err
