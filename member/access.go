@@ -7,15 +7,14 @@ import (
 
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
+	"sallyport.dev/signin"
 )
 
 // ties tell what temporary credentials come from. What a member does not have holds
 // nothing.
 type ties struct {
-	signIns interface {
-		SignIn(ctx context.Context, id, user string) (because string, err error)
-	}
-	access *grant.Engine
+	signIns *signin.Service
+	access  *grant.Engine
 }
 
 // SignIn implements identity.Ties.
@@ -24,6 +23,14 @@ func (t ties) SignIn(ctx context.Context, id, user string) (string, error) {
 		return identity.NoTies{}.SignIn(ctx, id, user)
 	}
 	return t.signIns.SignIn(ctx, id, user)
+}
+
+// SignInEnded tells whether a sign-in was ended, though not whether it has expired.
+func (t ties) SignInEnded(ctx context.Context, id, user string) (string, error) {
+	if t.signIns == nil {
+		return identity.NoTies{}.SignIn(ctx, id, user)
+	}
+	return t.signIns.SignInEnded(ctx, id, user)
 }
 
 // Granted implements identity.Ties.

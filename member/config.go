@@ -73,6 +73,9 @@ type Config struct {
 	Sessions *Sessions `hcl:"sessions,block"`
 	SSH      *SSH      `hcl:"ssh,block"`
 
+	// SignIn lets people sign in by browser; without the block they have access keys only.
+	SignIn *SignIn `hcl:"sign_in,block"`
+
 	// Menu is how people find nodes with "sallyport menu", and Tags what "sallyport
 	// doctor" wants of them; people's own config.hcl goes before both.
 	Menu *Menu            `hcl:"menu,block"`
@@ -205,6 +208,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.SSH.check(); err != nil {
+		return err
+	}
+	if err := c.SignIn.check(); err != nil {
 		return err
 	}
 	if err := c.checkTags(); err != nil {

@@ -104,8 +104,11 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	config := m.serverConfig(registry, peers)
-	config.Ties = ties{access: config.Access}
-	if config.Web, err = merge(); err != nil {
+	if config.SignIns, err = m.newSignIn(); err != nil {
+		return err
+	}
+	config.Ties = ties{signIns: config.SignIns, access: config.Access}
+	if config.Web, err = merge(signInPages(config.SignIns)); err != nil {
 		return err
 	}
 	if m.api, err = server.New(config); err != nil {

@@ -43,8 +43,10 @@ func disableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error)
 	if err != nil {
 		return nil, err
 	}
+	because := "the user was disabled by " + c.Principal.ARN
 	return &struct{}{}, errors.Join(
-		c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was disabled by "+c.Principal.ARN),
+		c.endAllSignIns(ctx, user.ID, because),
+		c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, because),
 		c.endCommands(ctx, user.ID))
 }
 

@@ -9,6 +9,7 @@ func operations() []*Operation {
 		stsOperations(),
 		ownOperations(),
 		sshOperations(),
+		signInOperations(),
 		applyOperations(),
 		factorOperations(),
 		iamOperations(),
