@@ -87,7 +87,8 @@ type web struct {
 	// public decides about the address that is really dialled, whatever the name
 	// resolved to before.
 	public func(netip.Addr) bool
-	tls    *tls.Config // nil for the system's roots
+	tls    *tls.Config   // nil for the system's roots
+	names  *net.Resolver // nil for the system's
 }
 
 // do makes a request. Every hop of it must be allowed.
@@ -146,7 +147,7 @@ func (w *web) redirect(r *http.Request, via []*http.Request) error {
 // transport dials anew for each request, through no proxy: the addresses it sees are the
 // ones that are reached.
 func (w *web) transport() *http.Transport {
-	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+	dialer := &net.Dialer{Resolver: w.names, Control: func(_, address string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(address)
 		if err != nil || !w.public(at.Addr()) {
 			return fmt.Errorf("%s is no public address", address)
