@@ -41,6 +41,7 @@ type Gateway interface {
 type Config struct {
 	Server  Server       // required
 	Gateway Gateway      // required
+	Access  Access       // optional: without it nobody is asked whether they want access
 	Logger  *slog.Logger // required
 	// Dial opens the data channel of a session whose home is another member. Required
 	// where there are others.
@@ -70,6 +71,13 @@ type Config struct {
 	// ForwardLinger is how long a forward's session outlives its last connection.
 	// Default 1 minute.
 	ForwardLinger time.Duration
+	// AskPatience is how long a session waits for access that its person has asked for,
+	// and AnswerTimeout how long for an answer to a question. Defaults 1 hour and 5
+	// minutes.
+	AskPatience, AnswerTimeout time.Duration
+	// MaxAsking bounds the sessions that wait for access, and MaxAskingOf those of one
+	// person. Defaults 1024 and 8.
+	MaxAsking, MaxAskingOf int
 	// MaxUnproven bounds the connections that have not proven themselves, and
 	// MaxUnprovenFrom those of one address (of one /64 network for IPv6).
 	// Defaults 512 and 64.
@@ -104,6 +112,10 @@ func (c Config) complete() (Config, error) {
 	setDuration(&c.Keepalive, 30*time.Second)
 	setDuration(&c.Unused, time.Hour)
 	setDuration(&c.ForwardLinger, time.Minute)
+	setDuration(&c.AskPatience, time.Hour)
+	setDuration(&c.AnswerTimeout, 5*time.Minute)
+	setNumber(&c.MaxAsking, 1024)
+	setNumber(&c.MaxAskingOf, 8)
 	setNumber(&c.MaxUnproven, 512)
 	setNumber(&c.MaxUnprovenFrom, 64)
 	setNumber(&c.MaxConnections, 4096)

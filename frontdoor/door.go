@@ -21,6 +21,7 @@ type Door struct {
 	log      *slog.Logger
 	unproven *crowd[netip.Prefix]
 	people   *crowd[string] // by who is at the root of their sessions
+	asking   *crowd[string] // sessions that wait for access, likewise
 	places   chan struct{}  // one per connection
 
 	ctx    context.Context // lives as long as the door
@@ -48,6 +49,7 @@ func New(ctx context.Context, cfg Config) (*Door, error) {
 		cfg: cfg, log: cfg.Logger,
 		unproven: newCrowd[netip.Prefix](cfg.MaxUnproven, cfg.MaxUnprovenFrom),
 		people:   newCrowd[string](cfg.MaxConnections, cfg.MaxConnectionsOf),
+		asking:   newCrowd[string](cfg.MaxAsking, cfg.MaxAskingOf),
 		places:   make(chan struct{}, cfg.MaxConnections),
 	}
 	// Makes the authority where there is none, and fails now rather than for everybody.

@@ -292,6 +292,7 @@ func (c *connection) runForward(t target, f *forward) {
 	f.client = client.NewForward(client.ChannelConfig{
 		Stream: client.Stream{SessionID: started.SessionID, Token: started.Token},
 		Dial:   c.dialer(ctx, started.SessionID, cancel),
+		Notify: func(text string) { c.tell("The forward to " + t.String() + ": " + text) },
 		Logger: c.log,
 	}, client.ForwardConfig{})
 	c.mu.Lock()

@@ -57,7 +57,7 @@ func (s *sessionChannel) run() {
 	for _, text := range s.c.takeNotices() {
 		s.say(text)
 	}
-	started, ours, err := s.startSession()
+	started, ours, err := s.startOrAsk()
 	if err != nil {
 		s.ch.Stderr().Write([]byte(line(s.c.explain(err))))
 		s.exit(statusRefused)
@@ -69,6 +69,30 @@ func (s *sessionChannel) run() {
 		s.c.terminate(started.SessionID, err)
 	}
 	p.finish(end, err)
+}
+
+// startOrAsk starts the session. Who is refused is asked, where there is a terminal,
+// whether they want to ask for access, and the session starts once they have it.
+func (s *sessionChannel) startOrAsk() (started server.Started, ours bool, err error) {
+	started, ours, err = s.startSession()
+	denied := (*access.DeniedError)(nil)
+	if !errors.As(err, &denied) {
+		return started, ours, err
+	}
+	if err := s.askAccess(err); err != nil {
+		return started, ours, err
+	}
+	for deadline := time.Now().Add(takesHold); ; {
+		started, ours, err = s.startSession()
+		if !errors.As(err, &denied) || time.Now().After(deadline) {
+			return started, ours, err
+		}
+		select {
+		case <-time.After(takesHoldStep):
+		case <-s.ctx.Done():
+			return started, ours, err
+		}
+	}
 }
 
 // startSession starts the session on the node. ours reports that the node runs our own
@@ -324,7 +348,7 @@ func (p *program) sendInput(ctx context.Context, ours bool) {
 	}
 	buffer := make([]byte, size)
 	for {
-		n, err := p.ch.Read(buffer)
+		n, err := p.s.input.Read(buffer)
 		if n > 0 && p.data.Send(ctx, wire.PayloadOutput, buffer[:n]) != nil {
 			return
 		}

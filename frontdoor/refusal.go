@@ -25,7 +25,13 @@ func (c *connection) explain(err error) string {
 	exception := (*wire.Exception)(nil)
 	unknown := (*server.UnknownNodeError)(nil)
 	ambiguous := (*server.AmbiguousNodeError)(nil)
+	helped := (*helpedError)(nil)
+	undecided := (*undecidedError)(nil)
 	switch {
+	case errors.As(err, &helped):
+		return c.explain(helped.error) + "\n" + helped.hint()
+	case errors.As(err, &undecided), errors.Is(err, errNotAsked), errors.Is(err, errLeftAsking), errors.Is(err, errSlowAnswer):
+		return err.Error()
 	case errors.As(err, &denied):
 		return "AccessDenied: " + deniedText(denied, name)
 	case errors.As(err, &ambiguous):

@@ -28,9 +28,10 @@ const (
 
 // sessionChannel is one channel of type session (RFC 4254 §6).
 type sessionChannel struct {
-	c    *connection
-	ch   ssh.Channel
-	done chan struct{} // closed when everything has been said
+	c     *connection
+	ch    ssh.Channel
+	input *typed        // what is read of ch
+	done  chan struct{} // closed when everything has been said
 
 	ctx    context.Context // of the channel
 	cancel context.CancelCauseFunc
@@ -68,6 +69,7 @@ func (c *connection) serveSession(nc ssh.NewChannel) {
 	}
 	defer ch.Close()
 	s.setChannel(ch)
+	s.input = &typed{source: ch}
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	defer s.cancel(nil)
 	s.serve(requests)

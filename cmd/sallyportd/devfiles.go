@@ -43,8 +43,10 @@ func (d devFiles) writeConfig() error {
 	// The aws CLI caches a role's credentials by what it asked for, in the person's home.
 	// The external id, which the role does not mind, keeps those of another dev folder
 	// from being used here.
-	fmt.Fprintf(&b, "[profile frontend-ssh]\nregion = %s\nrole_arn = arn:aws:iam::%s:role/%s\nsource_profile = alice\nrole_session_name = alice\nexternal_id = dev-%s\n",
-		devRegion, devAccount, sampleRole, d.keys["alice"].id)
+	for _, p := range []struct{ profile, user string }{{"frontend-ssh", "alice"}, {"carol-frontend", "carol"}} {
+		fmt.Fprintf(&b, "[profile %s]\nregion = %s\nrole_arn = arn:aws:iam::%s:role/%s\nsource_profile = %s\nrole_session_name = %s\nexternal_id = dev-%s\n\n",
+			p.profile, devRegion, devAccount, sampleRole, p.user, p.user, d.keys[p.user].id)
+	}
 	return writeFile(d.path("aws", "config"), b.String(), 0o600)
 }
 

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"sallyport.dev/agent"
+	"sallyport.dev/grant"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/arn"
 	"sallyport.dev/member"
 	"sallyport.dev/node"
 )
@@ -29,7 +32,11 @@ var sampleUsers = []userSpec{
 	{name: "admin"},
 	{name: "alice", group: "frontend", tags: identity.Tags{"Team": "payments"}},
 	{name: "bob", group: "backend", tags: identity.Tags{"Team": "search"}},
+	{name: "carol", group: supportGroup, tags: identity.Tags{"Team": "support"}},
 }
+
+// supportGroup has no policy: its people may ask for access, and have none.
+const supportGroup = "support"
 
 type nodeSpec struct {
 	id   string
@@ -68,22 +75,63 @@ func worldFile(name string) string {
 // seed makes what is missing of the sample world and returns the users' keys,
 // which live on in the credentials file. What people changed since is left alone.
 func seed(ctx context.Context, m *member.Member, credentials string) (map[string]accessKey, error) {
-	done, err := m.Store.Meta(ctx, "dev-world")
-	if err != nil {
+	if err := makeWorld(ctx, m); err != nil {
 		return nil, err
-	}
-	if done == "" {
-		if err := makeWorld(ctx, m); err != nil {
-			return nil, err
-		}
-		if err := m.Store.SetMeta(ctx, "dev-world", "1"); err != nil {
-			return nil, err
-		}
 	}
 	return sampleKeys(ctx, m, credentials)
 }
 
+// worldSteps make the sample world. A folder that has seen some of them, perhaps with an
+// older program, gets those that came since.
+var worldSteps = []func(context.Context, *member.Member) error{makePeople, makeSupport}
+
+// worldMark is where the store keeps how many of the steps were done.
+const worldMark = "dev-world"
+
 func makeWorld(ctx context.Context, m *member.Member) error {
+	mark, err := m.Store.Meta(ctx, worldMark)
+	if err != nil {
+		return err
+	}
+	done, _ := strconv.Atoi(mark) // nothing yet
+	for i := done; i < len(worldSteps); i++ {
+		if err := worldSteps[i](ctx, m); err != nil {
+			return err
+		}
+		if err := m.Store.SetMeta(ctx, worldMark, strconv.Itoa(i+1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeSupport makes carol, who has no access, and the flow that she may ask.
+func makeSupport(ctx context.Context, m *member.Member) error {
+	if err := m.CreateGroup(ctx, supportGroup); fresh(err) != nil {
+		return err
+	}
+	if err := makeUsers(ctx, m, func(u userSpec) bool { return u.group == supportGroup }); err != nil {
+		return err
+	}
+	if k, ok := any(m).(interface{ Access() *grant.Engine }); ok {
+		return addFlow(ctx, k.Access(), arn.Realm{Account: devAccount, Region: devRegion})
+	}
+	return nil
+}
+
+func makeUsers(ctx context.Context, m *member.Member, which func(userSpec) bool) error {
+	for _, u := range sampleUsers {
+		if !which(u) {
+			continue
+		}
+		if err := m.CreateUser(ctx, u.name, u.tags, u.group); fresh(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func makePeople(ctx context.Context, m *member.Member) error {
 	for _, group := range []string{"frontend", "backend"} {
 		if err := m.CreateGroup(ctx, group); fresh(err) != nil {
 			return err
@@ -92,10 +140,8 @@ func makeWorld(ctx context.Context, m *member.Member) error {
 			return err
 		}
 	}
-	for _, u := range sampleUsers {
-		if err := m.CreateUser(ctx, u.name, u.tags, u.group); fresh(err) != nil {
-			return err
-		}
+	if err := makeUsers(ctx, m, func(u userSpec) bool { return u.group != supportGroup }); err != nil {
+		return err
 	}
 	if err := m.PutInlinePolicy(ctx, identity.Owner{Kind: identity.OwnerUser, Name: "admin"}, "everything", worldFile("admin")); err != nil {
 		return err
