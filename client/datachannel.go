@@ -573,11 +573,21 @@ func (d *DataChannel) dispatch(link Link, m *wire.Message) (ended bool) {
 		if err := json.Unmarshal(m.Payload, &ack); err == nil {
 			d.acknowledged(ack.SequenceNumber)
 		}
+	case wire.TypeNotice:
+		d.noticed(m.Payload)
 	case wire.TypeChannelClosed:
 		d.close(m.Payload)
 		return true
 	}
 	return false
+}
+
+// noticed passes on what the server has to say beside the session.
+func (d *DataChannel) noticed(payload []byte) {
+	var n wire.Notice
+	if json.Unmarshal(payload, &n) == nil && n.Text != "" {
+		d.cfg.Notify(n.Text)
+	}
 }
 
 func (d *DataChannel) hear() {

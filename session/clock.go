@@ -120,10 +120,26 @@ func (s *live) warn(now time.Time) {
 
 // tell writes a line of the server's own into the terminal, in the background.
 func (s *live) tell(text string) {
+	if s.row.SessionType == "Port" {
+		s.notice(text)
+		return
+	}
 	if !s.canTell() {
 		return
 	}
 	s.g.start(func() { s.inject([]byte("\r\n[sallyport] " + text + "\r\n")) })
+}
+
+// notice sends a line of the server's own to a client of ours that forwards a port, beside
+// what it forwards. Another client would not know what to do with it.
+func (s *live) notice(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ownClient || s.closed {
+		return
+	}
+	s.out.acknowledge(wire.NewJSON(wire.TypeNotice, s.g.now(), wire.Notice{Text: text}).Encode())
+	s.wakeLocked()
 }
 
 // canTell reports whether the session has a terminal that the server can write to:

@@ -151,7 +151,9 @@ func (s *live) warnDeadline(now time.Time) {
 
 // shows reports whether what the server says now is shown, and not taken for the
 // beginning of a handshake. It is called with mu held.
-func (s *live) shows() bool { return s.shown || !s.handshakeDone.IsZero() }
+func (s *live) shows() bool {
+	return s.shown || !s.handshakeDone.IsZero() || s.exec != nil && s.agentOnce // those have none
+}
 
 func (s *live) sayWarning(d Deadline, left time.Duration) {
 	text := "Your access ends in " + in(left) + ", at " + clockTime(d.At) + ", with grant " + d.Grant + "."

@@ -189,3 +189,30 @@ func TestNoWarningBeforeTheSessionBegan(t *testing.T) {
 	a.open(id).send(wire.PayloadOutput, "$ ")
 	client.wantText("prompt", "$ ")
 }
+
+// A forward has no terminal: our client is told beside it, another one only at the end.
+func TestWarningBesideForward(t *testing.T) {
+	for _, test := range []struct {
+		name, result string
+		want         bool
+	}{{"our client", `{"Streams":1}`, true}, {"another one", "null", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.CloseHold = 50 * time.Millisecond })
+			_, id, agent, client := w.pair(func(r *StartRequest) { r.Session.SessionType, r.Options = "Port", Options{} })
+			client.send(wire.PayloadHandshakeResponse, `{"ClientVersion":"1","ProcessedClientActions":[{"ActionType":"SessionType","ActionStatus":1,"ActionResult":`+test.result+`,"Error":""}],"Errors":null}`)
+			eventually(t, "answer", func() bool { return client.settled() })
+			agent.send(wire.PayloadHandshakeComplete, `{"HandshakeTimeToComplete":1,"CustomerMessage":""}`)
+			eventually(t, "handshake", func() bool { return agent.settled() })
+			w.ends(id, time.Second, 2*time.Second)
+			client.wantGoodbye("Your access ended: grant " + testGrant + " is over")
+			client.mu.Lock()
+			defer client.mu.Unlock()
+			if got := len(client.control) > 0; got != test.want {
+				t.Errorf("the client was sent %q, want a notice: %v", client.control, test.want)
+			}
+			if got := client.got.String(); got != "" {
+				t.Errorf("the forward carried %q", got)
+			}
+		})
+	}
+}

@@ -370,7 +370,7 @@ func (p *peer) take(m *wire.Message, data []byte) []byte {
 			p.conn.Abort()
 		}
 		return nil
-	case wire.TypePausePublication, wire.TypeStartPublication:
+	case wire.TypePausePublication, wire.TypeStartPublication, wire.TypeNotice:
 		p.control = append(p.control, m.Type)
 		return nil
 	case wire.TypeInputStreamData, wire.TypeOutputStreamData:

@@ -125,6 +125,26 @@ func testNodes(t *testing.T, fresh Fresh) {
 	_, err := s.Node(ctx, "forged")
 	wantErr(t, "an id cannot be changed", err, node.ErrNotFound)
 	wantErr(t, "changing an unknown node", s.UpdateNode(ctx, "x", func(*node.Node) error { return nil }), node.ErrNotFound)
+
+	revision := func() int64 { return get[int64](t)(s.NodeRevision(ctx)) }
+	change := func(change func(*node.Node)) {
+		must(t, s.UpdateNode(ctx, "mi-a", func(n *node.Node) error { change(n); return nil }))
+	}
+	for what, grows := range map[string]func(){
+		"a tag":        func() { change(func(n *node.Node) { n.Tags["a"] = "c" }) },
+		"another tag":  func() { change(func(n *node.Node) { n.Tags = identity.Tags{"b": "c"} }) },
+		"a name":       func() { change(func(n *node.Node) { n.Name = "other" }) },
+		"another node": func() { must(t, s.DeleteNode(ctx, "mi-b")) },
+	} {
+		before := revision()
+		if grows(); revision() <= before {
+			t.Errorf("the revision of nodes did not grow with %s", what)
+		}
+	}
+	before := revision()
+	change(func(n *node.Node) { n.LastPing, n.AgentVersion = at(9), "new" })
+	wantSame(t, "revision after a report", revision(), before)
+
 	must(t, s.DeleteNode(ctx, "mi-a"))
 	wantErr(t, "deleting twice", s.DeleteNode(ctx, "mi-a"), node.ErrNotFound)
 }

@@ -15,7 +15,7 @@ func testSessions(t *testing.T, fresh Fresh) {
 	s, ctx := open(t, fresh), t.Context()
 	status := 3
 	full := session.Session{ID: "alice-1", NodeID: "mi-1", Target: "web", Document: "D", SessionType: "Standard_Stream",
-		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", RootID: "AIDA0", Reason: "why", SourceIP: "192.0.2.1", RunAs: "ec2-user",
+		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", RootID: "AIDA0", Reason: "why", SourceIP: "192.0.2.1", RunAs: "ec2-user", Authority: `{"at":"2026"}`,
 		State: session.StateTerminated, Started: at(1), Ended: at(2), EndReason: "exit", ExitStatus: &status,
 		Member: "one", Recording: "2026/03/01/alice-1.cast", BytesIn: 1 << 40, BytesOut: 1<<62 + 1,
 		MaxDuration: time.Hour, IdleTimeout: 20 * time.Minute}
