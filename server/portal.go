@@ -1,19 +1,15 @@
 package server
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/http"
 
-	"sallyport.dev/access"
 	"sallyport.dev/identity"
-	"sallyport.dev/policy"
 )
 
 // Roles for people who are signed in but hold no credentials yet: AWS's sign-in portal.
 
-// call makes a call of an operation for a principal who is known by something else than a
+// callFor makes a call of an operation for a principal who is known by something else than a
 // signature.
 func (s *Server) callFor(r *http.Request, p identity.Principal, service, operation string) *Call {
 	return &Call{Server: s, Operation: s.table.operations[service][operation], Principal: p, Origin: s.origin(r), Host: r.Host}
@@ -42,39 +38,13 @@ func (s *Server) AssumeRole(r *http.Request, p identity.Principal, role, session
 	}, nil
 }
 
-// AssumableRoles lists the names of the roles that a principal may assume at this moment.
-// It records nothing.
-func (s *Server) AssumableRoles(r *http.Request, p identity.Principal) ([]string, error) {
-	ctx := r.Context()
-	all, err := s.config.Identities.Roles(ctx, identity.Page{})
-	if err != nil {
-		return nil, err
+// AssumableBy lists the names of the roles that a principal may assume at this moment, in
+// their order.
+func (s *Server) AssumableBy(r *http.Request, p identity.Principal) ([]string, error) {
+	roles, err := s.AssumableRoles(r.Context(), p, s.origin(r))
+	names := make([]string, len(roles))
+	for i, role := range roles {
+		names[i] = role.Name
 	}
-	var names []string
-	for _, role := range all {
-		may, err := s.mayAssume(ctx, s.callFor(r, p, "sts", "AssumeRole"), role)
-		if err != nil {
-			return nil, err
-		}
-		if may {
-			names = append(names, role.Name)
-		}
-	}
-	return names, nil
-}
-
-func (s *Server) mayAssume(ctx context.Context, c *Call, role identity.Role) (bool, error) {
-	trust, err := policy.ParseTrust([]byte(role.Trust))
-	if err != nil {
-		return false, fmt.Errorf("trust policy of role %s: %v", role.Name, err)
-	}
-	c.assumeContext(&assumeRoleInput{RoleSessionName: c.Principal.Name}, identity.Claims{})
-	q := c.query("sts:AssumeRole", []access.Resource{{ARN: s.config.Realm.IAM("role", role.Path, role.Name), Tags: role.Tags}})
-	q.NoAudit = true
-	_, err = s.checker.CheckAssume(ctx, q, trust)
-	denied := (*access.DeniedError)(nil)
-	if errors.As(err, &denied) {
-		return false, nil
-	}
-	return err == nil, err
+	return names, err
 }

@@ -25,9 +25,9 @@ type SignIns interface {
 
 // Roles gives roles to people; *server.Server is one.
 type Roles interface {
-	// AssumableRoles lists the names of the roles that a principal may assume now, in
-	// their order.
-	AssumableRoles(r *http.Request, p identity.Principal) ([]string, error)
+	// AssumableBy lists the names of the roles that a principal may assume now, in their
+	// order.
+	AssumableBy(r *http.Request, p identity.Principal) ([]string, error)
 	// AssumeRole is sts:AssumeRole; a refusal is an *access.DeniedError.
 	AssumeRole(r *http.Request, p identity.Principal, role, session string) (identity.Credentials, error)
 }

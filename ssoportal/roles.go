@@ -40,7 +40,7 @@ func (p *Portal) accounts(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	roles, err := p.roles.AssumableRoles(r, who)
+	roles, err := p.roles.AssumableBy(r, who)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (p *Portal) accountRoles(r *http.Request) (any, error) {
 	if q.Get("account_id") != p.config.Account {
 		return out, nil
 	}
-	names, err := p.roles.AssumableRoles(r, who)
+	names, err := p.roles.AssumableBy(r, who)
 	if err != nil {
 		return nil, err
 	}
