@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"sallyport.dev/policy"
 )
@@ -30,9 +31,15 @@ func (c *Checker) CheckAssume(ctx context.Context, q Query, trust *policy.Docume
 	if !delegated {
 		named = c.owned("trust policy of the role")
 	}
-	d, err := c.decide(ctx, q, named...)
+	evaluate := func(more []policy.Source) (Decision, error) {
+		return c.DecideWith(ctx, q, slices.Concat(named, more))
+	}
+	d, err := evaluate(nil)
+	if err == nil {
+		d, err = c.used(ctx, q, d, evaluate)
+	}
 	if err != nil {
-		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
+		return Decision{}, err
 	}
 	return c.settle(ctx, q, d, nil)
 }

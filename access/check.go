@@ -74,7 +74,13 @@ func (c *Checker) Check(ctx context.Context, q Query) (Decision, error) {
 
 // check decides by the first of the alternatives that allows, else by the last one.
 func (c *Checker) check(ctx context.Context, alternatives ...Query) (Decision, error) {
-	d, q, err := c.first(ctx, alternatives...)
+	d, q, err := c.first(ctx, nil, alternatives...)
+	if err == nil {
+		d, err = c.used(ctx, q, d, func(more []policy.Source) (d Decision, err error) {
+			d, q, err = c.first(ctx, more, alternatives...)
+			return d, err
+		})
+	}
 	if err != nil {
 		return Decision{}, err
 	}
@@ -82,10 +88,10 @@ func (c *Checker) check(ctx context.Context, alternatives ...Query) (Decision, e
 }
 
 // first returns the decision on the first of the alternatives that allows, else on the
-// last one, and which one that was.
-func (c *Checker) first(ctx context.Context, alternatives ...Query) (d Decision, q Query, err error) {
+// last one, and which one that was; with more policies beside the principal's own.
+func (c *Checker) first(ctx context.Context, more []policy.Source, alternatives ...Query) (d Decision, q Query, err error) {
 	for _, q = range alternatives {
-		if d, err = c.decide(ctx, q); err != nil {
+		if d, err = c.decide(ctx, q, more...); err != nil {
 			return Decision{}, q, fmt.Errorf("deciding %s: %w", q.Action, err)
 		}
 		if d.Allowed {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 
 	"sallyport.dev/policy"
 )
@@ -32,6 +33,14 @@ const DefaultLogin = "-"
 
 const keyRunAsUser = "sallyport:RunAsUser"
 
+// Condition keys that name what a session is started on, and a command is sent to. They
+// hold for node and document alike, so that one statement can bind the two together.
+const (
+	KeyNodeID       = "sallyport:NodeId"
+	KeyNodeName     = "sallyport:NodeName" // as administrators gave it; absent without one
+	KeyDocumentName = "sallyport:DocumentName"
+)
+
 const documentCheck = "ssm:SessionDocumentAccessCheck"
 
 // CheckStart is Check for starting a session.
@@ -52,7 +61,14 @@ const documentCheck = "ssm:SessionDocumentAccessCheck"
 // A Port session to a host by its name is refused to who has a policy with the key
 // sallyport:RemoteAddress: what the name stands for is known on the node only.
 func (c *Checker) CheckStart(ctx context.Context, q Query, s Start) (Decision, error) {
-	d, q, err := c.first(ctx, s.queries(q)...)
+	alternatives := s.queries(q)
+	d, q, err := c.first(ctx, nil, alternatives...)
+	if err == nil {
+		d, err = c.used(ctx, q, d, func(more []policy.Source) (d Decision, err error) {
+			d, q, err = c.first(ctx, more, alternatives...)
+			return d, err
+		})
+	}
 	if err != nil {
 		return Decision{}, err
 	}
@@ -71,12 +87,20 @@ func (c *Checker) CheckStart(ctx context.Context, q Query, s Start) (Decision, e
 // PossibleStart reports whether policies let a principal start any session on a node at
 // all: with some document, to some host, as some login. It records nothing.
 func (c *Checker) PossibleStart(ctx context.Context, q Query, node Resource) (bool, error) {
-	set, err := c.policies(ctx, q.Principal, nil)
+	var waiting []policy.Source
+	if grants, ok := c.config.Grants.(Activator); ok {
+		var err error
+		if waiting, err = grants.Waiting(ctx, q.Principal); err != nil {
+			return false, fmt.Errorf("deciding %s: %w", q.Action, err)
+		}
+	}
+	set, err := c.policies(ctx, q.Principal, waiting)
 	if err != nil {
 		return false, fmt.Errorf("deciding %s: %w", q.Action, err)
 	}
+	node = known(node)
 	req := c.request(with(q, "true", node), node)
-	return set.Possible(req, keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket, keyRunAsUser), nil
+	return set.Possible(req, keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket, keyRunAsUser, KeyDocumentName), nil
 }
 
 // ExplainStart is Explain for starting a session.
@@ -119,8 +143,9 @@ func (s Start) unresolved(set *policy.Set) (because string) {
 // queries returns the alternatives of which one must allow.
 func (s Start) queries(q Query) []Query {
 	q.Context = s.context(q.Context)
+	s.Node = known(s.Node)
 	document := s.Document
-	document.Tags = s.Node.Tags
+	document.Tags, document.Context = s.Node.Tags, s.Node.Context
 	both := with(q, "true", s.Node, document)
 	if s.Named || s.RequireDocument {
 		return []Query{both}
@@ -137,10 +162,27 @@ func (s Start) context(given map[string][]string) map[string][]string {
 	if s.Remote != nil {
 		maps.Copy(keys, s.Remote.Context())
 	}
+	if _, name, ok := strings.Cut(s.Document.ARN, ":document/"); ok {
+		keys[KeyDocumentName] = []string{name}
+	}
 	if s.Login != "" {
 		keys[keyRunAsUser] = []string{s.Login}
 	}
 	return keys
+}
+
+// known is a node with the key of its id, which is in its ARN.
+func known(node Resource) Resource {
+	if len(node.Context[KeyNodeID]) > 0 {
+		return node
+	}
+	context := maps.Clone(node.Context)
+	if context == nil {
+		context = map[string][]string{}
+	}
+	context[KeyNodeID] = []string{node.ARN[strings.LastIndexByte(node.ARN, '/')+1:]}
+	node.Context = context
+	return node
 }
 
 func with(q Query, check string, resources ...Resource) Query {

@@ -47,8 +47,11 @@ func (e *Engine) Start(ctx context.Context) error {
 	return nil
 }
 
-// Close stops the clocks and waits for them.
-func (e *Engine) Close() { e.work.close() }
+// Close stops the clocks and waits for them. Who waits for a request is let go.
+func (e *Engine) Close() {
+	e.waits.close()
+	e.work.close()
+}
 
 func (c *clock) run(ctx context.Context, stop <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)

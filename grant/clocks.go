@@ -34,6 +34,11 @@ func (r Request) Holds(at time.Time) bool {
 	return r.State == Active && at.Before(r.EndsAt) && !at.Before(r.ActivatedAt.Add(-beginTolerance)) && r.Extends() == ""
 }
 
+// waitsForUse reports whether a request was approved and may still begin.
+func (r Request) waitsForUse(at time.Time) bool {
+	return r.State == Approved && r.Extends() == "" && (r.ActivateBy.IsZero() || at.Before(r.ActivateBy))
+}
+
 const beginTolerance = time.Minute
 
 // current is the stage that decides; the zero Stage where none does.

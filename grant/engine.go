@@ -56,11 +56,14 @@ type Verdict struct {
 	Forbid, Permit string // names of the rules; empty for none
 }
 
-// Giver gives and takes targets that are not here, in AWS. Both are idempotent and are
-// tried again until they succeed.
+// Giver gives and takes targets that are not here, in AWS. All of it is idempotent and is
+// tried again until it succeeds.
 type Giver interface {
-	Give(ctx context.Context, t flow.Target, p flow.Person) (handle string, err error)
-	Take(ctx context.Context, t flow.Target, p flow.Person, handle string) error
+	// Prepare works out the handle that Give and Take need, and changes nothing outside:
+	// it is stored first, so that what was given is taken back whatever happens.
+	Prepare(ctx context.Context, t flow.Target, p flow.Person) (handle string, err error)
+	Give(ctx context.Context, t flow.Target, handle string) error
+	Take(ctx context.Context, t flow.Target, handle string) error
 }
 
 // Config is what an Engine is made of.
@@ -127,6 +130,7 @@ type Actor struct {
 	SourceIP  string
 	UserAgent string
 	RequestID string
+	PlainHTTP bool // the call came without TLS
 }
 
 // Ask is what somebody asks for.

@@ -1,11 +1,13 @@
 package grant
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"sync"
+	"unicode/utf8"
 
 	"sallyport.dev/audit"
 	"sallyport.dev/flow"
@@ -104,8 +106,8 @@ func (e *Engine) CheckFlows(files map[string][]byte) (*flow.Set, error) {
 	size := 0
 	for name, text := range files {
 		size += len(text)
-		if err := CheckText(clip(name, 64), string(text), maxFlowBytes); err != nil {
-			return nil, err
+		if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+			return nil, &flow.FieldError{Field: clip(name, 64), Problem: "is not UTF-8 text"}
 		}
 	}
 	if len(files) > maxFlowFiles || size > maxFlowBytes {

@@ -3,6 +3,7 @@ package grant
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"time"
 
@@ -58,10 +59,10 @@ func (e *Engine) provideOne(ctx context.Context, r Request, target string) error
 		return err
 	}
 	wanted := claimed.provision(target).State == provisionWanted
-	handle, err := e.give(ctx, claimed, target, wanted)
+	err = e.give(ctx, claimed, target, wanted)
 	_, storeErr := e.step(context.WithoutCancel(ctx), r.ID, func(*view) (func(*Request) ([]Event, error), error) {
 		at := e.now()
-		return func(r *Request) ([]Event, error) { return r.provided(target, wanted, handle, err, at), nil }, nil
+		return func(r *Request) ([]Event, error) { return r.provided(target, wanted, err, at), nil }, nil
 	})
 	return storeErr
 }
@@ -74,31 +75,114 @@ func (r *Request) provision(target string) *Provision {
 	return &r.Provisions[i]
 }
 
-// give gives or takes, once.
-func (e *Engine) give(ctx context.Context, r Request, target string, wanted bool) (handle string, err error) {
-	if e.config.Giver == nil {
-		return "", errors.New("this server gives nothing in AWS any more")
+// give gives or takes, once. The handle is stored before anything is given.
+func (e *Engine) give(ctx context.Context, r Request, target string, wanted bool) error {
+	giver := e.config.Giver
+	if giver == nil {
+		return errors.New("this server gives nothing in AWS any more")
 	}
 	i := slices.IndexFunc(r.Frozen.Targets, func(t flow.Target) bool { return t.Name == target })
 	if i < 0 {
-		return "", errors.New("the request has no such target")
+		return errors.New("the request has no such target")
+	}
+	tryCtx, cancel := context.WithTimeout(ctx, giveTimeout)
+	defer cancel()
+	t, handle := r.Frozen.Targets[i], r.provision(target).Handle
+	if !wanted {
+		return e.take(ctx, r, t, handle)
+	}
+	if handle == "" {
+		// What another grant gave is shared with it, not what the person had before.
+		_, other, err := e.alsoGiven(ctx, r, t)
+		if handle = other; handle == "" && err == nil {
+			handle, err = giver.Prepare(tryCtx, t, r.Frozen.Person)
+		}
+		if err == nil {
+			err = e.keepHandle(ctx, r.ID, target, handle)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return giver.Give(tryCtx, t, handle)
+}
+
+// take takes a target back, unless another grant of the person gives it as well: then it
+// is that one's to take.
+func (e *Engine) take(ctx context.Context, r Request, t flow.Target, handle string) error {
+	if handle == "" {
+		return nil // nothing was given without one
+	}
+	other, _, err := e.alsoGiven(ctx, r, t)
+	if err != nil {
+		return err
+	}
+	if other != nil {
+		return e.keepHandle(ctx, other.ID, sameTarget(*other, t), handle)
 	}
 	ctx, cancel := context.WithTimeout(ctx, giveTimeout)
 	defer cancel()
-	t, p := r.Frozen.Targets[i], r.provision(target)
-	if wanted {
-		return e.config.Giver.Give(ctx, t, r.Frozen.Person)
+	return e.config.Giver.Take(ctx, t, handle)
+}
+
+// alsoGiven finds another grant of the same person that gives the same outside: one that
+// holds, if there is one, and the handle of any that has one.
+func (e *Engine) alsoGiven(ctx context.Context, r Request, t flow.Target) (holds *Request, handle string, err error) {
+	all, err := e.config.Store.Requests(ctx, Filter{Person: r.Frozen.Person.ID})
+	if err != nil {
+		return nil, "", err
 	}
-	return p.Handle, e.config.Giver.Take(ctx, t, r.Frozen.Person, p.Handle)
+	now := e.now()
+	for _, other := range all {
+		name := sameTarget(other, t)
+		if other.ID == r.ID || name == "" {
+			continue
+		}
+		p := other.provision(name)
+		if p == nil || p.State == provisionTaken {
+			continue
+		}
+		if p.Handle != "" {
+			handle = p.Handle
+		}
+		if other.Holds(now) && p.State != provisionUnwanted {
+			holds = &other
+		}
+	}
+	return holds, handle, nil
+}
+
+// sameTarget is the name by which a request gives the same outside; empty if it does not.
+func sameTarget(r Request, t flow.Target) string {
+	for _, other := range r.Frozen.Targets {
+		name := other.Name
+		other.Name, other.Label = t.Name, t.Label
+		if outside(other) && reflect.DeepEqual(other, t) {
+			return name
+		}
+	}
+	return ""
+}
+
+// keepHandle stores a handle, unless the target is not wanted any more.
+func (e *Engine) keepHandle(ctx context.Context, id, target, handle string) error {
+	_, err := e.step(ctx, id, func(*view) (func(*Request) ([]Event, error), error) {
+		return func(r *Request) ([]Event, error) {
+			p := r.provision(target)
+			if p == nil || p.State != provisionWanted && p.State != provisionGiven {
+				return nil, errors.New("the grant has ended meanwhile")
+			}
+			p.Handle = handle
+			return nil, nil
+		}, nil
+	})
+	return err
 }
 
 // provided notes what came of a try. The grant may have ended meanwhile: then what was
 // given is to be taken back at once.
-func (r *Request) provided(target string, wanted bool, handle string, problem error, at time.Time) []Event {
+func (r *Request) provided(target string, wanted bool, problem error, at time.Time) []Event {
 	p := r.provision(target)
-	if handle != "" {
-		p.Handle = handle
-	}
 	if problem != nil {
 		p.Tries++
 		p.Problem, p.Next = clip(problem.Error(), 500), at.Add(gap(p.Tries))

@@ -209,6 +209,9 @@ func (e *Engine) Granted(ctx context.Context, person string, g identity.GrantedR
 		if h.Holds(now) && h.keeps(g) {
 			return "", nil
 		}
+		if g.Role == "" && h.waitsForUse(now) && h.keeps(g) {
+			return "", nil // what they are for begins on its first use
+		}
 	}
 	return e.whyNot(ctx, g, now)
 }
@@ -283,6 +286,22 @@ func (e *Engine) GroupHolders(ctx context.Context, group string) ([]string, erro
 	return ids, nil
 }
 
+// Waiting are the policies of a principal's grants that were approved and begin on their
+// first use.
+func (e *Engine) Waiting(ctx context.Context, p identity.Principal) ([]policy.Source, error) {
+	if p.IsNode() {
+		return nil, nil
+	}
+	open, err := e.opened(ctx, p.RootID())
+	var all []policy.Source
+	for _, h := range open {
+		if err == nil && h.waitsForUse(e.now()) {
+			all, err = e.addSources(ctx, all, h)
+		}
+	}
+	return all, err
+}
+
 // ActivateFor begins those grants of a principal that were approved and wait for their
 // first use, and that would allow what was refused. It reports whether there was one.
 func (e *Engine) ActivateFor(ctx context.Context, p identity.Principal, would func(more []policy.Source) bool) (bool, error) {
@@ -295,7 +314,7 @@ func (e *Engine) ActivateFor(ctx context.Context, p identity.Principal, would fu
 	}
 	begun := false
 	for _, h := range all {
-		if h.State != Approved || h.Extends() != "" {
+		if !h.waitsForUse(e.now()) {
 			continue
 		}
 		more, err := e.addSources(ctx, nil, h)

@@ -140,6 +140,10 @@ func (e *Engine) linked(ctx context.Context, a, b string) (bool, error) {
 	if a == b {
 		return true, nil
 	}
+	tagged, err := e.samePersonTag(ctx, a, b)
+	if tagged || err != nil {
+		return true, err
+	}
 	if e.config.Same == nil {
 		return false, nil
 	}
@@ -148,6 +152,31 @@ func (e *Engine) linked(ctx context.Context, a, b string) (bool, error) {
 		return true, fmt.Errorf("asking whether two users are one person: %w", err)
 	}
 	return same, nil
+}
+
+// TagPerson is the tag of users that says which person they are: those with a value in
+// common are one, who does not decide on what they ask for under another name.
+const TagPerson = "Person"
+
+// samePersonTag reports whether two users are tagged as one person.
+func (e *Engine) samePersonTag(ctx context.Context, a, b string) (bool, error) {
+	one, err := e.config.Directory.UserByID(ctx, a)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	other, err := e.config.Directory.UserByID(ctx, b)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	values := other.Tags.Values(TagPerson)
+	return slices.ContainsFunc(one.Tags.Values(TagPerson), func(v string) bool { return v != "" && slices.Contains(values, v) }), nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, identity.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // among reports whether a person is among people. What cannot be asked (who is on call)

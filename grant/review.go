@@ -2,8 +2,10 @@ package grant
 
 import (
 	"context"
+	"errors"
 
 	"sallyport.dev/flow"
+	"sallyport.dev/identity"
 )
 
 // Outcomes of a review.
@@ -58,6 +60,18 @@ func (v *view) mayReview(ctx context.Context, a Actor) (flow.Person, error) {
 		return who, refuse("%s is not among those who review flow %s", who.Name, v.r.Frozen.Flow.Name)
 	}
 	return who, nil
+}
+
+// Reviews reports whether the review of a request is open, and a person's to close.
+func (e *Engine) Reviews(ctx context.Context, p identity.Principal, r Request) (bool, error) {
+	if r.Review == nil || !r.Review.At.IsZero() {
+		return false, nil
+	}
+	_, err := e.look(ctx, r).mayReview(ctx, Actor{Principal: p})
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (r *Request) reviewed(review Review, a Actor) []Event {

@@ -167,6 +167,15 @@ type right struct {
 
 // mayDecide works out whether a principal may decide in the current stage, and why not.
 func (v *view) mayDecide(ctx context.Context, p identity.Principal) (right, string, error) {
+	r, because, err := v.decides(ctx, p)
+	if err == nil && because == "" && v.r.current().SecondFactor && !recentFactor(p, v.e.now()) {
+		because = "because " + v.stageName() + " demands a second factor that was shown within 15 minutes: sign in again with one, at the terminal or in the browser"
+	}
+	return r, because, err
+}
+
+// decides is mayDecide, whatever second factor was shown.
+func (v *view) decides(ctx context.Context, p identity.Principal) (right, string, error) {
 	who, because, err := v.e.behind(ctx, p)
 	if err != nil || because != "" {
 		return right{}, because, err
@@ -185,13 +194,8 @@ func (v *view) mayDecide(ctx context.Context, p identity.Principal) (right, stri
 			return r, "because " + who.Name + " is not among those who decide in " + v.stageName(), nil
 		}
 	}
-	if because, err := v.distinct(ctx, p, who, a.allowSelf); because != "" || err != nil {
-		return r, because, err
-	}
-	if v.r.current().SecondFactor && !recentFactor(p, at) {
-		return r, "because " + v.stageName() + " demands a second factor that was shown within 15 minutes: sign in again with one, at the terminal or in the browser", nil
-	}
-	return r, "", nil
+	because, err = v.distinct(ctx, p, who, a.allowSelf)
+	return r, because, err
 }
 
 // waits says why nobody can decide; empty if the request waits for a decision.
@@ -245,6 +249,16 @@ func recentFactor(p identity.Principal, at time.Time) bool {
 func (e *Engine) MayDecide(ctx context.Context, p identity.Principal, r Request) (because string, err error) {
 	_, because, err = e.look(ctx, r).mayDecide(ctx, p)
 	return because, err
+}
+
+// Concerns reports whether a request waits for a person's decision, whatever second
+// factor they have shown.
+func (e *Engine) Concerns(ctx context.Context, p identity.Principal, r Request) (bool, error) {
+	if r.State != Pending {
+		return false, nil
+	}
+	_, because, err := e.look(ctx, r).decides(ctx, p)
+	return err == nil && because == "", err
 }
 
 // Deciders are the people who may decide on a request now, at most limit.

@@ -20,13 +20,14 @@ type waits struct {
 	mu      sync.Mutex
 	n       int
 	changed chan struct{} // closed at the next change
+	closed  bool          // nobody waits any more
 }
 
 // enter counts one who waits.
 func (w *waits) enter() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.n >= maxWaiters {
+	if w.closed || w.n >= maxWaiters {
 		return false
 	}
 	w.n++
@@ -39,11 +40,18 @@ func (w *waits) leave() {
 	w.mu.Unlock()
 }
 
-// waiting reports whether anybody waits.
-func (w *waits) waiting() bool {
+// close lets everybody go.
+func (w *waits) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *waits) over() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.n > 0
+	return w.closed
 }
 
 // next returns a channel that is closed at the next change.
@@ -74,6 +82,11 @@ func (e *Engine) Request(ctx context.Context, id string) (Request, error) {
 	return e.config.Store.Request(ctx, id)
 }
 
+// Requests lists requests, newest first.
+func (e *Engine) Requests(ctx context.Context, f Filter) ([]Request, error) {
+	return e.config.Store.Requests(ctx, f)
+}
+
 // Wait returns a request once its revision is above after, or as it is when the context
 // ends. It returns ErrBusy where too many wait.
 func (e *Engine) Wait(ctx context.Context, id string, after int64) (Request, error) {
@@ -93,7 +106,7 @@ func (e *Engine) Wait(ctx context.Context, id string, after int64) (Request, err
 		if ctx.Err() != nil {
 			return r, nil
 		}
-		if err != nil || now.Revision > after {
+		if err != nil || now.Revision > after || e.waits.over() {
 			return now, err
 		}
 		r = now

@@ -73,6 +73,9 @@ type Config struct {
 	Sessions *Sessions `hcl:"sessions,block"`
 	SSH      *SSH      `hcl:"ssh,block"`
 
+	// Access is access just in time; flows are what was applied without the block.
+	Access *Access `hcl:"access,block"`
+
 	// SignIn lets people sign in by browser; without the block they have access keys only.
 	SignIn *SignIn `hcl:"sign_in,block"`
 
@@ -214,6 +217,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkTags(); err != nil {
+		return err
+	}
+	if err := c.Access.check(); err != nil {
 		return err
 	}
 	return c.Sessions.check()

@@ -22,6 +22,7 @@ import (
 	"sallyport.dev/cluster"
 	"sallyport.dev/command"
 	"sallyport.dev/frontdoor"
+	"sallyport.dev/grant"
 	"sallyport.dev/internal/build"
 	"sallyport.dev/internal/ca"
 	"sallyport.dev/recording"
@@ -48,6 +49,8 @@ type Member struct {
 	gateway    *session.Gateway
 	commands   *command.Runner
 	api        *server.Server
+	access     *grant.Engine
+	stopFlows  context.CancelFunc // nil unless a folder of flows is followed
 	listeners  []*listener
 	ssh        net.Listener    // nil without a front door
 	door       *frontdoor.Door // likewise
@@ -104,6 +107,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	config := m.serverConfig(registry, peers)
+	m.wireAccess(&config)
 	if config.SignIns, err = m.newSignIn(); err != nil {
 		return err
 	}
@@ -112,6 +116,9 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	if m.api, err = server.New(config); err != nil {
+		return err
+	}
+	if err := m.startAccess(ctx, m.access); err != nil {
 		return err
 	}
 	if err := m.listen(serverTLS, registry); err != nil {
@@ -383,6 +390,7 @@ func (m *Member) Close(ctx context.Context) error {
 		errs = append(errs, m.gateway.Close(ctx))
 	}
 	errs = append(errs, m.closeDoor(ctx))
+	m.closeAccess()
 	if m.api != nil {
 		m.api.EndPolls() // or Shutdown would wait for them, up to 18 seconds
 	}

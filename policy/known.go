@@ -88,7 +88,9 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 
 // Sallyport's own operations.
 const sallyportActions = `
-DisableUser EnableUser ExplainAccess ForwardAgent GetCommand GetRecording GetSession GetStatus ListNodes ListSessions QueryAudit RunAs`
+ActivateRequest ApproveRequest CancelRequest DelegateRequest DenyRequest DisableUser EnableUser ExplainAccess ExtendRequest
+ForwardAgent GetAccessRequest GetCommand GetFlows GetRecording GetSession GetStatus ListAccessRequests ListFlows ListNodes
+ListSessions PutFlows QueryAudit ReleaseRequest RequestAccess ReviewRequest RevokeRequest RunAs`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none
@@ -157,7 +159,7 @@ func knownKeys() map[string]string {
 			RootDeviceType SourceInstanceARN Tenancy CreateAction Attribute Attribute/ Vpc Subnet`,
 		"iam": `AssociatedResourceArn AWSServiceName FIDO-certification OrganizationsPolicyId PassedToService
 			PermissionsBoundary PolicyARN RegisterSecurityKey ResourceTag/`,
-		"sallyport": `RemoteAddress RemoteHost RemotePort RemoteSocket RunAsUser`,
+		"sallyport": `DocumentName NodeId NodeName RemoteAddress RemoteHost RemotePort RemoteSocket RunAsUser`,
 		"sts": `AWSServiceName DurationSeconds ExternalId RequestContext/ RoleSessionName SourceIdentity TaskPolicyArn
 			TransitiveTagKeys`,
 	}

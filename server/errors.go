@@ -9,6 +9,7 @@ import (
 
 	"sallyport.dev/access"
 	"sallyport.dev/document"
+	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/policy"
@@ -139,6 +140,11 @@ func (s service) domain(err error) *wire.Exception {
 		{node.ErrFingerprint, "MachineFingerprintDoesNotMatch"},
 		{node.ErrInvalidPublicKey, "InvalidPublicKey"},
 		{session.ErrNotFound, "DoesNotExistException"},
+		{grant.ErrNotFound, "DoesNotExistException"},
+		{grant.ErrState, "ConflictException"},
+		{grant.ErrHash, "ConflictException"},
+		{grant.ErrFlowsChanged, "ConflictException"},
+		{grant.ErrBusy, "ThrottlingException"},
 		{document.ErrNotFound, "InvalidDocument"},
 		{document.ErrVersion, "InvalidDocumentVersion"},
 		{document.ErrExists, "DocumentAlreadyExists"},

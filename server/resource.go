@@ -12,9 +12,14 @@ import (
 	"sallyport.dev/session"
 )
 
-// nodeResource is a node as policies see it.
+// nodeResource is a node as policies see it. Its name is the one that administrators gave
+// it: what an agent reports could be made up.
 func (s *Server) nodeResource(n node.Node) access.Resource {
-	return access.Resource{ARN: s.config.Realm.Node(n.ID), Tags: n.Tags}
+	keys := map[string][]string{access.KeyNodeID: {n.ID}}
+	if name := n.AssignedName(); name != "" {
+		keys[access.KeyNodeName] = []string{name}
+	}
+	return access.Resource{ARN: s.config.Realm.Node(n.ID), Tags: n.Tags, Context: keys}
 }
 
 // owns reports whether a session is the principal's own. The name of a role session is

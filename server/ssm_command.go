@@ -161,6 +161,9 @@ func (c *Call) checkCommand(ctx context.Context, in *sendCommandInput) ([]comman
 	if err != nil {
 		return nil, err
 	}
+	if _, name, ok := strings.Cut(doc.ARN, ":document/"); ok {
+		c.SetContext(access.KeyDocumentName, name)
+	}
 	if len(in.InstanceIDs) > 0 {
 		return c.checkNamed(ctx, doc, in.InstanceIDs)
 	}

@@ -8,10 +8,12 @@ func operations() []*Operation {
 	return slices.Concat(
 		stsOperations(),
 		ownOperations(),
+		requestOperations(),
 		sshOperations(),
 		signInOperations(),
 		applyOperations(),
 		factorOperations(),
+		ssoTokenOperations(),
 		iamOperations(),
 		ssmOperations(),
 		ec2Operations(),
