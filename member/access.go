@@ -207,6 +207,9 @@ func (m *Member) wireAccess(config *server.Config) {
 	config.Access = m.access
 }
 
+// Access is the member's engine of access just in time.
+func (m *Member) Access() *grant.Engine { return m.access }
+
 // accessParts are what this member's access just in time asks beside people.
 func (m *Member) accessParts(config *server.Config) accessParts {
 	config.Approval = approval.New(approval.Config{Documents: m.Store, Directory: m.Store, Realm: m.cfg.Realm(), Now: m.cfg.Now})
