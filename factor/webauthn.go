@@ -28,11 +28,14 @@ const (
 // which security keys need.
 func newWebAuthn(origin, issuer string) (*webauthn.WebAuthn, error) {
 	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Hostname() != "localhost" {
+	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("external URL %q is not https://HOST[:PORT]", origin)
 	}
 	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return nil, nil
+	}
+	if u.Scheme != "https" && u.Hostname() != "localhost" {
+		return nil, fmt.Errorf("external URL %q is not https://HOST[:PORT]", origin)
 	}
 	w, err := webauthn.New(&webauthn.Config{
 		RPID: u.Hostname(), RPDisplayName: issuer, RPOrigins: []string{u.Scheme + "://" + u.Host},

@@ -111,13 +111,22 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if config.SignIns, err = m.newSignIn(); err != nil {
 		return err
 	}
+	if config.Factors, err = m.newFactors(); err != nil {
+		return err
+	}
+	people := m.newPeople(config.SignIns, config.Factors)
+	pages, err := people.handlers()
+	if err != nil {
+		return err
+	}
 	config.Ties = ties{signIns: config.SignIns, access: config.Access}
-	if config.Web, err = merge(signInPages(config.SignIns)); err != nil {
+	if config.Web, err = merge(pages, signInPages(config.SignIns)); err != nil {
 		return err
 	}
 	if m.api, err = server.New(config); err != nil {
 		return err
 	}
+	people.setRoles(m.api)
 	if err := m.startAccess(ctx, m.access); err != nil {
 		return err
 	}

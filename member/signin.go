@@ -20,6 +20,8 @@ type SignIn struct {
 	Session string `hcl:"session,optional"`
 	// OIDC are the OpenID providers at which people sign in.
 	OIDC []OIDC `hcl:"oidc,block"`
+	// Local lets people sign in with a password that is kept here.
+	Local *Local `hcl:"local,block"`
 
 	session   time.Duration
 	providers []signin.Provider
