@@ -98,9 +98,14 @@ func (c *Checker) PossibleStart(ctx context.Context, q Query, node Resource) (bo
 	if err != nil {
 		return false, fmt.Errorf("deciding %s: %w", q.Action, err)
 	}
+	return c.possible(set, q, node), nil
+}
+
+// possible reports whether some session could start on a node under a set of policies.
+func (c *Checker) possible(set *policy.Set, q Query, node Resource) bool {
 	node = known(node)
 	req := c.request(with(q, "true", node), node)
-	return set.Possible(req, keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket, keyRunAsUser, KeyDocumentName), nil
+	return set.Possible(req, keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket, keyRunAsUser, KeyDocumentName)
 }
 
 // ExplainStart is Explain for starting a session.

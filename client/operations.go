@@ -180,6 +180,10 @@ type ExplainAccessOutput struct {
 	Resources []ExplainedResource `json:"Resources"`
 	// Start is what the session would be; nil unless one may be started.
 	Start *ExplainedStart `json:"Start,omitempty"`
+	// Requests are what the principal holds and has asked for, and what ended lately;
+	// Flows what they may ask for that would allow it, where it is not allowed.
+	Requests []AccessRequest `json:"Requests,omitempty"`
+	Flows    []AccessFlow    `json:"Flows,omitempty"`
 }
 
 // ExplainedStart is what a session would be that policies allow to start.

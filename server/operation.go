@@ -96,6 +96,7 @@ type Call struct {
 	Node, Document, Session string
 
 	shellFacts *shellFacts // once asked for
+	offers     *offers     // likewise
 
 	input   any               // as decoded
 	details map[string]string // of the input, for the audit log; see detailsOf

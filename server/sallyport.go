@@ -179,12 +179,14 @@ type listedNode struct {
 	LastPing        wire.Time     `json:"LastPing,omitzero"`
 	MayConnect      bool          `json:"MayConnect"`
 	MayStart        bool          `json:"MayStart"`
+	MayAsk          bool          `json:"MayAsk,omitempty"`
 	Reason          string        `json:"Reason,omitempty"`
 }
 
 // listNodes lists nodes with whether the caller may connect. Who may do
 // sallyport:ListNodes or ssm:DescribeInstanceInformation sees all; others see the
-// nodes on which they may start some session, and get a refusal if there are none.
+// nodes on which they may start some session, or ask for one, and get a refusal if there
+// are none.
 func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutput, error) {
 	matches, err := nodeFilter(in.Filters)
 	if err != nil {
@@ -205,7 +207,7 @@ func listNodes(ctx context.Context, c *Call, in *listNodesInput) (*listNodesOutp
 			if all {
 				return matches(n), nil
 			}
-			may, err := c.mayStart(ctx, n)
+			may, err := c.mayStartOrAsk(ctx, n)
 			visible = visible || may
 			return may && matches(n), err
 		},
@@ -277,6 +279,9 @@ func (c *Call) listed(ctx context.Context, n node.Node) (listedNode, error) {
 	out.MayStart = out.MayConnect
 	if !out.MayConnect {
 		out.MayStart, err = c.mayStart(ctx, n)
+	}
+	if err == nil && !out.MayConnect {
+		out.MayAsk, err = c.mayAsk(ctx, n)
 	}
 	return out, err
 }

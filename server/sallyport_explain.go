@@ -33,6 +33,10 @@ type explainAccessOutput struct {
 	Message   string              `json:"Message,omitempty"`
 	Resources []explainedResource `json:"Resources"`
 	Start     *explainedStart     `json:"Start,omitempty"`
+	// Requests are what the principal holds and has asked for, and what has ended lately;
+	// Flows what they may ask for that would allow it, where it is not.
+	Requests []accessRequest `json:"Requests,omitempty"`
+	Flows    []accessFlow    `json:"Flows,omitempty"`
 }
 
 // explainedStart is what a session would be that policies allow to start.
@@ -101,7 +105,7 @@ func explainAccess(ctx context.Context, c *Call, in *explainAccessInput) (*expla
 	for _, r := range explanation.Resources {
 		out.Resources = append(out.Resources, explainResource(q, r, sources))
 	}
-	return out, nil
+	return out, c.explainAsking(ctx, in, subject, explanation.Allowed, out)
 }
 
 // explained finds the principal that is asked about, and checks that the caller may
@@ -272,7 +276,7 @@ func exceptionText(err error) string {
 	return ""
 }
 
-// visibleNode finds a node that the caller may list or start sessions on. To others every
+// visibleNode finds a node that the caller may list, or start or ask for sessions on. To others every
 // target is a node without tags, whether it exists or not: the explanation would tell
 // them which nodes there are, and their tags.
 func (c *Call) visibleNode(ctx context.Context, target string) (node.Node, error) {
@@ -286,7 +290,7 @@ func (c *Call) visibleNode(ctx context.Context, target string) (node.Node, error
 		}
 	}
 	if err == nil {
-		if may, mayErr := c.mayStart(ctx, n); may || mayErr != nil {
+		if may, mayErr := c.mayStartOrAsk(ctx, n); may || mayErr != nil {
 			return n, mayErr
 		}
 	}

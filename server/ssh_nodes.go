@@ -92,15 +92,16 @@ func (f fitting) candidates() []node.Node {
 	return f.begun
 }
 
-// usable returns those nodes on which the person may start sessions at all. Too many
+// usable returns those nodes on which the person may start, or ask for, sessions at all. Too many
 // candidates are none: a name must say more.
 func (s *Server) usable(ctx context.Context, p identity.Principal, o access.Origin, nodes []node.Node) ([]node.Node, error) {
 	if len(nodes) > maxAlike {
 		return nil, nil
 	}
 	var usable []node.Node
+	c := &Call{Server: s, Principal: p, Origin: o}
 	for _, n := range nodes {
-		may, err := s.checker.PossibleStart(ctx, access.Query{Principal: p, Action: "ssm:StartSession", Origin: o}, s.nodeResource(n))
+		may, err := c.mayStartOrAsk(ctx, n)
 		if err != nil {
 			return nil, err
 		}
