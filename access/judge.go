@@ -110,3 +110,9 @@ func Denied(q Query, d Decision) *DeniedError {
 	}
 	return &DeniedError{Principal: q.Principal.ARN, Action: q.Action, Resource: d.Resource, Decision: d.Policy, Because: d.Because}
 }
+
+// Possible reports whether any session on a node is allowed: with some document, to some
+// host, as some login.
+func (j *Judge) Possible(q Query, node Resource) bool {
+	return j.checker.possible(j.set, q, node)
+}

@@ -21,6 +21,8 @@ func applyOperations() []*Operation {
 		op("sallyport", "PlanConfiguration", nil, planConfiguration),
 		op("sallyport", "ApplyConfiguration", nil, applyConfiguration),
 		op("sallyport", "ExportRequest", nil, exportRequest, checksItself),
+		op("sallyport", "SimulateAccess", nil, simulateAccess, checksItself),
+		op("sallyport", "ReviewAccess", nil, reviewAccess),
 	}
 }
 
