@@ -291,7 +291,7 @@ func (r *reader) underWay(e *ics.VEvent) (bool, error) {
 // clock does so, too.
 func (r *reader) within(t, from, to time.Time) bool {
 	end := t.Add(to.Sub(from))
-	if h, m, s := from.Clock(); to.Location() == from.Location() {
+	if h, m, s := from.Clock(); to.Location().String() == from.Location().String() {
 		if h2, m2, s2 := to.Clock(); h == h2 && m == m2 && s == s2 {
 			end = t.AddDate(0, 0, daysBetween(from, to))
 		}
