@@ -89,8 +89,8 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 // Sallyport's own operations.
 const sallyportActions = `
 ActivateRequest ApproveRequest CancelRequest DelegateRequest DenyRequest DisableUser EnableUser ExplainAccess ExtendRequest
-ForwardAgent GetAccessRequest GetCommand GetFlows GetRecording GetSession GetStatus ListAccessRequests ListFlows ListNodes
-ListSessions PutFlows QueryAudit ReleaseRequest RequestAccess ReviewRequest RevokeRequest RunAs`
+ForwardAgent GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession GetStatus LinkChat ListAccessRequests ListChatLinks ListFlows ListNodes
+ListSessions PutFlows QueryAudit ReleaseRequest RequestAccess ReviewRequest RevokeRequest RunAs UnlinkChat`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none

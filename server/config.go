@@ -43,6 +43,7 @@ type Config struct {
 	SignIns    *signin.Service  // optional: without it people have access keys only
 	Ties       identity.Ties    // optional: what temporary credentials come from
 	Factors    *factor.Keeper   // optional: without it there are no passwords and second factors
+	Chats      ChatStore        // optional: who is who in chats
 	Gateway    *session.Gateway // optional: without it there are no sessions
 	Commands   command.Store    // optional, with Runner: without them nothing is run
 	Runner     *command.Runner

@@ -11,6 +11,7 @@ func operations() []*Operation {
 		requestOperations(),
 		sshOperations(),
 		signInOperations(),
+		chatOperations(),
 		applyOperations(),
 		factorOperations(),
 		ssoTokenOperations(),
