@@ -126,6 +126,9 @@ func (m *Member) openDoor(ctx context.Context, peers *tls.Config) (err error) {
 		Server: m.api, Gateway: m.gateway, Logger: m.log, Now: m.cfg.Now,
 		Names: append([]string{host}, m.cfg.SSH.Names...), Suffix: m.cfg.SSH.Suffix, Environment: m.cfg.SSH.Environment,
 	}
+	if m.access != nil {
+		cfg.Access = m.access
+	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		cfg.Names = append(cfg.Names, "localhost")
 	}

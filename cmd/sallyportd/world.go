@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"sallyport.dev/agent"
-	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
 	"sallyport.dev/member"
@@ -113,10 +112,7 @@ func makeSupport(ctx context.Context, m *member.Member) error {
 	if err := makeUsers(ctx, m, func(u userSpec) bool { return u.group == supportGroup }); err != nil {
 		return err
 	}
-	if k, ok := any(m).(interface{ Access() *grant.Engine }); ok {
-		return addFlow(ctx, k.Access(), arn.Realm{Account: devAccount, Region: devRegion})
-	}
-	return nil
+	return addFlow(ctx, m.Engine(), arn.Realm{Account: devAccount, Region: devRegion})
 }
 
 func makeUsers(ctx context.Context, m *member.Member, which func(userSpec) bool) error {
