@@ -16,7 +16,6 @@ import (
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
-	"sallyport.dev/oncall"
 	"sallyport.dev/policy"
 	"sallyport.dev/provision"
 	"sallyport.dev/server"
@@ -215,7 +214,7 @@ func (m *Member) accessParts(config *server.Config) accessParts {
 	config.Approval = approval.New(approval.Config{Documents: m.Store, Directory: m.Store, Realm: m.cfg.Realm(), Now: m.cfg.Now})
 	return accessParts{
 		rules:  config.Approval,
-		onCall: oncall.New(oncall.Config{Directory: m.Store, Now: m.cfg.Now}),
+		onCall: m.onCall(),
 		giver:  provision.New(provision.LoadDefault),
 	}
 }

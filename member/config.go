@@ -76,6 +76,9 @@ type Config struct {
 	// Access is access just in time; flows are what was applied without the block.
 	Access *Access `hcl:"access,block"`
 
+	// OnCall says how sources of on-call schedules are asked.
+	OnCall []OnCall `hcl:"on_call,block"`
+
 	// SignIn lets people sign in by browser; without the block they have access keys only.
 	SignIn *SignIn `hcl:"sign_in,block"`
 
@@ -217,6 +220,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkTags(); err != nil {
+		return err
+	}
+	if err := checkOnCall(c.OnCall); err != nil {
 		return err
 	}
 	if err := c.Access.check(); err != nil {
