@@ -25,6 +25,7 @@ const (
 type clock struct {
 	e        *Engine
 	revision int64
+	people   int64 // revision of the directory
 	told     time.Time
 }
 
@@ -96,6 +97,9 @@ func (c *clock) round(ctx context.Context) error {
 			c.e.config.Logger.Error("telling the audit log of requests", "error", err)
 		}
 	}
+	if err := c.endGone(ctx); err != nil {
+		c.e.config.Logger.Error("ending requests of who is gone", "error", err)
+	}
 	due, err := c.e.config.Store.Requests(ctx, Filter{Due: c.e.now(), Limit: dueMost})
 	if err != nil {
 		return err
@@ -105,6 +109,36 @@ func (c *clock) round(ctx context.Context) error {
 			c.e.config.Logger.Error("clock of a request", "request", r.ID, "error", err)
 		}
 	}
+	return nil
+}
+
+// endGone ends the requests of users who were disabled or deleted, whoever did that and
+// wherever it was interrupted.
+func (c *clock) endGone(ctx context.Context) error {
+	revision, err := c.e.config.Directory.Revision(ctx)
+	if err != nil || revision == c.people {
+		return err
+	}
+	open, err := c.e.config.Store.Requests(ctx, Filter{States: []State{Pending, Approved, Active}})
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, r := range open {
+		id := r.Frozen.Person.ID
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		_, because, err := c.e.byID(ctx, id)
+		if err == nil && because != "" {
+			err = c.e.EndPerson(ctx, id, because)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.people = revision
 	return nil
 }
 

@@ -229,6 +229,7 @@ func deleteUser(ctx context.Context, c *Call, in *deleteInput) (*nothing, error)
 		return nil, userKind().error(err, in.UserName)
 	}
 	return &nothing{}, errors.Join(
+		c.endGrants(ctx, user.ID, "the user was deleted by "+c.Principal.ARN),
 		c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, "the user was deleted by "+c.Principal.ARN),
 		c.endCommands(ctx, user.ID))
 }

@@ -45,6 +45,7 @@ func disableUser(ctx context.Context, c *Call, in *userInput) (*struct{}, error)
 	}
 	because := "the user was disabled by " + c.Principal.ARN
 	return &struct{}{}, errors.Join(
+		c.endGrants(ctx, user.ID, because),
 		c.endAllSignIns(ctx, user.ID, because),
 		c.endSessions(ctx, session.Filter{RootID: user.ID}, anySession, because),
 		c.endCommands(ctx, user.ID))

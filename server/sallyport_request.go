@@ -547,3 +547,42 @@ func putFlows(ctx context.Context, c *Call, in *putFlowsInput) (*putFlowsOutput,
 	_, err = engine.PutFlows(ctx, c.actor(""), files, in.Digest)
 	return out, c.accessError(engine.FlowARN("*"), err)
 }
+
+// endGrants revokes what a user asked for and was granted.
+func (c *Call) endGrants(ctx context.Context, user, because string) error {
+	if c.Server.config.Access == nil {
+		return nil
+	}
+	return c.Server.config.Access.EndPerson(ctx, user, because)
+}
+
+// addGrantedKeys adds to a group's keys those of users who are in it by a grant.
+func (c *Call) addGrantedKeys(ctx context.Context, group string, keys []identity.SSHPublicKey) ([]identity.SSHPublicKey, error) {
+	if c.Server.config.Access == nil {
+		return keys, nil
+	}
+	holders, err := c.Server.config.Access.GroupHolders(ctx, group)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range holders {
+		user, err := c.Server.config.Identities.UserByID(ctx, id)
+		if errors.Is(err, identity.ErrNotFound) || err == nil && user.Disabled {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		own, err := c.Server.config.Identities.SSHKeys(ctx, user.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range own {
+			known := slices.ContainsFunc(keys, func(have identity.SSHPublicKey) bool { return have.ID == k.ID })
+			if k.Active && !known {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys, nil
+}

@@ -279,7 +279,11 @@ func (c *Call) keysOf(ctx context.Context, in *groupKeysInput) ([]identity.SSHPu
 func (c *Call) groupOrUserKeys(ctx context.Context, in *groupKeysInput) ([]identity.SSHPublicKey, error) {
 	store := c.Server.config.Identities
 	if in.GroupName != "" {
-		return store.GroupSSHKeys(ctx, in.GroupName)
+		keys, err := store.GroupSSHKeys(ctx, in.GroupName)
+		if err != nil {
+			return nil, err
+		}
+		return c.addGrantedKeys(ctx, in.GroupName, keys)
 	}
 	user, err := store.User(ctx, in.UserName)
 	if err != nil || user.Disabled {
