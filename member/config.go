@@ -82,6 +82,11 @@ type Config struct {
 	// SignIn lets people sign in by browser; without the block they have access keys only.
 	SignIn *SignIn `hcl:"sign_in,block"`
 
+	// Slack, Webhooks and SMTP tell people of requests for access; see docs/chat.md.
+	Slack    *Slack     `hcl:"slack,block"`
+	Webhooks []*Webhook `hcl:"webhook,block"`
+	SMTP     *SMTP      `hcl:"smtp,block"`
+
 	// Menu is how people find nodes with "sallyport menu", and Tags what "sallyport
 	// doctor" wants of them; people's own config.hcl goes before both.
 	Menu *Menu            `hcl:"menu,block"`
@@ -217,6 +222,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.SignIn.check(); err != nil {
+		return err
+	}
+	if err := c.checkNotify(); err != nil {
 		return err
 	}
 	if err := c.checkTags(); err != nil {

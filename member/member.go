@@ -25,6 +25,7 @@ import (
 	"sallyport.dev/grant"
 	"sallyport.dev/internal/build"
 	"sallyport.dev/internal/ca"
+	"sallyport.dev/notify"
 	"sallyport.dev/recording"
 	"sallyport.dev/server"
 	"sallyport.dev/session"
@@ -50,6 +51,7 @@ type Member struct {
 	commands   *command.Runner
 	api        *server.Server
 	access     *grant.Engine
+	notify     *notify.Service
 	stopFlows  context.CancelFunc // nil unless a folder of flows is followed
 	listeners  []*listener
 	ssh        net.Listener    // nil without a front door
@@ -120,7 +122,10 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	config.Ties = ties{signIns: config.SignIns, access: config.Access}
-	if config.Web, err = merge(pages, signInPages(config.SignIns)); err != nil {
+	if err := m.newNotify(config.SignIns); err != nil {
+		return err
+	}
+	if config.Web, err = merge(pages, signInPages(config.SignIns), m.notifyPages()); err != nil {
 		return err
 	}
 	if m.api, err = server.New(config); err != nil {
@@ -130,6 +135,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.startAccess(ctx, m.access); err != nil {
 		return err
 	}
+	m.notify.Start(context.WithoutCancel(ctx))
 	if err := m.listen(serverTLS, registry); err != nil {
 		return err
 	}
@@ -186,6 +192,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 	return server.Config{
 		Realm:                 m.cfg.Realm(),
 		Identities:            m.Store,
+		Chats:                 m.Store,
 		Nodes:                 m.Store,
 		Sessions:              m.Store,
 		Documents:             m.Store,
@@ -399,6 +406,7 @@ func (m *Member) Close(ctx context.Context) error {
 		errs = append(errs, m.gateway.Close(ctx))
 	}
 	errs = append(errs, m.closeDoor(ctx))
+	errs = append(errs, m.closeNotify(ctx))
 	m.closeAccess()
 	if m.api != nil {
 		m.api.EndPolls() // or Shutdown would wait for them, up to 18 seconds

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"html/template"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -196,8 +195,7 @@ func (s *Service) decideRequest(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) decideWeb(r *http.Request, p identity.Principal, req grant.Request, approve bool) (grant.Request, error) {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	a := grant.Actor{Principal: p, Channel: channelWeb, SourceIP: host, UserAgent: line(r.UserAgent(), 200)}
+	a := grant.Actor{Principal: p, Channel: channelWeb, SourceIP: s.config.SourceIP(r), UserAgent: line(r.UserAgent(), 200)}
 	after, err := s.config.Access.Decide(r.Context(), a, req.ID, r.PostForm.Get("hash"), approve, r.PostForm.Get("comment"))
 	if err == nil {
 		s.wake(wakeOutbox)

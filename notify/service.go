@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,9 @@ type Config struct {
 	Member string
 	// URL is where people reach the pages, https://HOST; empty where there are none.
 	URL string
+
+	// SourceIP is where a request by HTTP came from, by way of trusted proxies; optional.
+	SourceIP func(r *http.Request) string
 
 	Slack    *Slack
 	Webhooks []Webhook
@@ -117,6 +121,12 @@ const (
 	maxJobs = 32
 )
 
+// Check finds mistakes in what a configuration says of Slack, webhooks and mail.
+func Check(c Config) error {
+	s := &Service{config: c, lanes: map[string]sender{}, wakes: map[string]chan struct{}{}}
+	return s.addSenders()
+}
+
 // New returns a Service; Start makes it deliver.
 func New(c Config) (*Service, error) {
 	if c.Store == nil || c.Access == nil || c.Events == nil || c.Principal == nil || c.Audit == nil || c.Logger == nil {
@@ -124,6 +134,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.SourceIP == nil {
+		c.SourceIP = remoteHost
 	}
 	if c.backoff == nil {
 		c.backoff = backoff
@@ -139,6 +152,15 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// remoteHost is the address at the other end of a request's connection.
+func remoteHost(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 func (s *Service) addSenders() (err error) {
@@ -172,6 +194,9 @@ func (s *Service) lane(name string, to sender) {
 
 // Start reads events and delivers until Close.
 func (s *Service) Start(ctx context.Context) {
+	if len(s.lanes) == 1 {
+		return // there is nobody to deliver to: only pages
+	}
 	ctx, s.stop = context.WithCancel(ctx)
 	s.running.Go(func() { s.readOutbox(ctx) })
 	for name, to := range s.lanes {
@@ -192,6 +217,9 @@ func (s *Service) Close(ctx context.Context) error {
 	}
 	s.running.Wait()
 	s.strays.flush(ctx)
+	if s.stop == nil {
+		return nil
+	}
 	return s.config.Store.DropLease(context.WithoutCancel(ctx), s.holder)
 }
 

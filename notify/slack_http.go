@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -49,7 +48,7 @@ func (a *slackApp) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		err = a.verify(r, body)
 	}
 	if kind, known := callKinds[err]; known {
-		a.strays.refuse(r.Context(), kind, err.Error(), stray(r))
+		a.strays.refuse(r.Context(), kind, err.Error(), a.stray(r))
 		http.Error(w, "refused", http.StatusUnauthorized)
 		return
 	}
@@ -63,12 +62,8 @@ func (a *slackApp) serveHTTP(w http.ResponseWriter, r *http.Request) {
 
 // stray begins the record of a call that is refused. Nothing that it says is known to be
 // true, and so nothing of it is kept but where it came from.
-func stray(r *http.Request) audit.Record {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	return audit.Record{Action: "slack", SourceIP: host, UserAgent: line(r.UserAgent(), maxName)}
+func (s *Service) stray(r *http.Request) audit.Record {
+	return audit.Record{Action: "slack", SourceIP: s.config.SourceIP(r), UserAgent: line(r.UserAgent(), maxName)}
 }
 
 // receive reads the body of a call, after its head has shown that it may be one.
