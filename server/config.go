@@ -40,6 +40,7 @@ type Config struct {
 	Recordings Recordings       // optional: without it there are none to read
 	Access     *grant.Engine    // optional: without it nobody can ask for access
 	Approval   *approval.Rules  // optional, with Access: AWS's approval documents
+	engine     accessEngine     // in the place of Access, for tests
 	SignIns    *signin.Service  // optional: without it people have access keys only
 	Ties       identity.Ties    // optional: what temporary credentials come from
 	Factors    *factor.Keeper   // optional: without it there are no passwords and second factors
