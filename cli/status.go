@@ -128,14 +128,14 @@ func awsStatus(ctx context.Context, api *client.API) (*client.GetStatusOutput, e
 	}, nil
 }
 
-// newUserCommand returns the emergency switch; everything else about users goes
-// through the IAM API.
+// newUserCommand returns the emergency switch and passwords; everything else about users
+// goes through the IAM API.
 func (p *program) newUserCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "user",
-		Short: "Disable a user at once, or enable one again",
+		Short: "Disable a user at once, or enable one again; passwords",
 		Long: `Disable a user: every key is refused and every session ends within seconds; or enable
-one again. Everything else about users is done with aws iam.`,
+one again; or set passwords. Everything else about users is done with aws iam.`,
 		Example: "  sallyport user disable alice",
 	}
 	var yes bool
@@ -163,7 +163,7 @@ one again. Everything else about users is done with aws iam.`,
 		},
 	}
 	enable.Flags().BoolP("yes", "y", false, "accepted as for disable; enabling never asks")
-	cmd.AddCommand(disable, enable)
+	cmd.AddCommand(disable, enable, p.newPasswordCommand())
 	return cmd
 }
 
