@@ -123,7 +123,7 @@ func (p *parser) fresh(r *reader, name string) bool {
 		r.wrong(r.at, "want a name of up to %d letters, digits, dots, dashes and underscores, starting with a letter or digit", maxName)
 		return false
 	}
-	key := strings.Fields(r.what)[0] + " " + name
+	key := r.typ + " " + name
 	if first, ok := p.seen[key]; ok {
 		r.wrong(r.at, "is already at %s:%d", first.Filename, first.Start.Line)
 		return false
@@ -185,14 +185,13 @@ func (p *parser) checkFlow(r *reader, f *Flow) {
 	case f.BreakGlass == nil && len(f.Stages) == 0 && strings.TrimSpace(f.Cedar) == "":
 		r.wrong(r.at, "nobody decides; want a stage, cedar rules, or break_glass")
 	}
-	limit := f.Clocks.Pending
 	for _, s := range f.Stages {
-		within := s.Within
-		if within == 0 {
-			within = limit
-		}
-		if s.Fallback != nil && s.Fallback.After >= within {
-			r.wrong(r.at, "stage %q: its fallback comes after %s, when %s are over", s.Name, FormatDuration(s.Fallback.After), FormatDuration(within))
+		switch {
+		case s.Fallback == nil:
+		case s.Fallback.After == 0 && s.Within == 0:
+			r.wrong(r.at, "stage %q: its fallback wants after = how long the stage lasts before, or the stage within", s.Name)
+		case s.Fallback.After >= f.Clocks.Pending || s.Fallback.After == 0 && s.Within >= f.Clocks.Pending:
+			r.wrong(r.at, "stage %q: its fallback comes when the pending clock of %s is over", s.Name, FormatDuration(f.Clocks.Pending))
 		}
 	}
 }

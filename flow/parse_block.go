@@ -207,9 +207,6 @@ func (p *parser) fallback(r *reader) *Fallback {
 	}
 	f := &Fallback{After: r.duration("after", 0, time.Second, maxPending), Of: p.must(r, "of")}
 	r.done()
-	if f.After == 0 {
-		r.wrong(r.at, "want after = how long the stage lasts before")
-	}
 	return f
 }
 

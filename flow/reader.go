@@ -19,6 +19,7 @@ const (
 // everything else.
 type reader struct {
 	problems *problems
+	typ      string
 	what     string // as mistakes call it
 	at       hcl.Range
 	labels   []string
@@ -78,13 +79,13 @@ func newReader(p *problems, b *hclsyntax.Block) *reader {
 	for _, l := range b.Labels {
 		what += ` "` + l + `"`
 	}
-	return &reader{problems: p, what: what, at: b.DefRange(), labels: b.Labels, body: b.Body}
+	return &reader{problems: p, typ: b.Type, what: what, at: b.DefRange(), labels: b.Labels, body: b.Body}
 }
 
 // label returns the block's one label.
 func (r *reader) label() string {
 	if len(r.labels) != 1 {
-		r.wrong(r.at, `want one name: %s "NAME" {}`, strings.Fields(r.what)[0])
+		r.wrong(r.at, `want one name: %s "NAME" { … }`, r.typ)
 		return ""
 	}
 	return r.labels[0]
