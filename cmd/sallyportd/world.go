@@ -112,7 +112,7 @@ func makeSupport(ctx context.Context, m *member.Member) error {
 	if err := makeUsers(ctx, m, func(u userSpec) bool { return u.group == supportGroup }); err != nil {
 		return err
 	}
-	return addFlow(ctx, m.Engine(), arn.Realm{Account: devAccount, Region: devRegion})
+	return addFlow(ctx, m.Access(), arn.Realm{Account: devAccount, Region: devRegion})
 }
 
 func makeUsers(ctx context.Context, m *member.Member, which func(userSpec) bool) error {
