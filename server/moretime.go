@@ -66,7 +66,11 @@ func (k *keeper) notAsked(v session.Session, d session.Deadline, err error) (tex
 	var denied *access.DeniedError
 	switch {
 	case errors.As(err, &refused), errors.As(err, &field), errors.Is(err, grant.ErrState), errors.As(err, &denied):
-		return "More time for grant " + d.Grant + " was refused: " + shown(err.Error()) + ".", false
+		why := strings.TrimSuffix(shown(err.Error()), ".")
+		if !strings.HasPrefix(why, "because ") {
+			why = "because " + why
+		}
+		return "More time for grant " + d.Grant + " was refused " + why + ".", false
 	}
 	k.server.log.Error("asking for more time", "session", v.ID, "error", err)
 	return "It cannot be asked for more time just now. Press Ctrl-] to try again.", true

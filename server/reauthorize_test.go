@@ -440,8 +440,8 @@ func TestMoreTime(t *testing.T) {
 			})
 		}, later: "More time was denied by bob: go home\ufffd[1m (" + asked + ")."},
 		{name: "it is refused", extend: func(*enforced, *grant.Request) (grant.Request, error) {
-			return grant.Request{}, &grant.RefusedError{Because: "there were 2 extensions"}
-		}, text: "More time for grant " + firstGrant + " was refused: there were 2 extensions."},
+			return grant.Request{}, &grant.RefusedError{Because: "because there were 2 extensions"}
+		}, text: "More time for grant " + firstGrant + " was refused because there were 2 extensions."},
 		{name: "the store is away", extend: func(*enforced, *grant.Request) (grant.Request, error) {
 			return grant.Request{}, errors.New("away")
 		}, text: "It cannot be asked for more time just now. Press Ctrl-] to try again.", again: true},
