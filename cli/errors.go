@@ -62,6 +62,10 @@ func (p *program) hintFor(err error) string {
 	var dial *net.OpError
 	text := err.Error()
 	switch {
+	case errors.Is(err, errNotSignedIn):
+		return "sallyport login"
+	case errors.Is(err, client.ErrNoSignIn):
+		return "the server's configuration needs a sign_in block"
 	case errors.Is(err, client.ErrNoRegion):
 		return "set AWS_REGION, or give --region"
 	case errors.Is(err, client.ErrNotSallyport) && p.endpoint() == "":

@@ -132,7 +132,7 @@ func (p *program) api(ctx context.Context) (*client.API, error) {
 	if p.connected != nil {
 		return p.connected, nil
 	}
-	a, err := client.Connect(ctx, client.Options{
+	o, _ := p.bySignIn(ctx, client.Options{
 		Profile:   p.flags.profile,
 		Region:    p.flags.region,
 		Endpoint:  p.flags.endpoint,
@@ -140,6 +140,7 @@ func (p *program) api(ctx context.Context) (*client.API, error) {
 		UserAgent: p.userAgent(),
 		Logger:    p.logger(),
 	})
+	a, err := client.Connect(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -49,6 +49,8 @@ type Options struct {
 	// SSMEndpoint is the URL for ssm and our own operations alone.
 	SSMEndpoint string
 	CABundle    string // file of PEM certificates trusted besides the system's
+	// Credentials are used in the place of those of the chain; optional.
+	Credentials aws.CredentialsProvider
 	// UserAgent is the program and its version, "sallyport/1.0".
 	UserAgent string
 	Logger    *slog.Logger
@@ -129,6 +131,9 @@ func loadOptions(o Options, httpClient aws.HTTPClient) []func(*config.LoadOption
 	options := []func(*config.LoadOptions) error{config.WithHTTPClient(httpClient), config.WithLogger(sdkLogger(o.Logger))}
 	if o.Profile != "" {
 		options = append(options, config.WithSharedConfigProfile(o.Profile))
+	}
+	if o.Credentials != nil {
+		options = append(options, config.WithCredentialsProvider(o.Credentials))
 	}
 	if o.Region != "" {
 		options = append(options, config.WithRegion(o.Region))

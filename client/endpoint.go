@@ -10,6 +10,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
+// EndpointOf is the endpoint of all services that Connect would use; empty for AWS's own.
+func EndpointOf(ctx context.Context, o Options) string { return globalEndpoint(ctx, o) }
+
 // globalEndpoint is the endpoint of all services: given, of the environment, or of
 // the profile; empty if there is none.
 func globalEndpoint(ctx context.Context, o Options) string {

@@ -24,6 +24,7 @@ const (
 	pathNewDevice = "/sign-in/device_authorization"
 	pathToken     = "/sign-in/token"
 	pathRevoke    = "/sign-in/revoke"
+	pathMetadata  = "/.well-known/oauth-authorization-server" // RFC 8414
 )
 
 // Handlers are the service's pages and endpoints by patterns of http.ServeMux.
@@ -41,10 +42,22 @@ func (s *Service) Handlers() map[string]http.Handler {
 		"POST " + pathNewDevice:              s.serveNewDevice,
 		"POST " + pathToken:                  s.serveToken,
 		"POST " + pathRevoke:                 s.serveRevoke,
+		"GET " + pathMetadata:                s.serveMetadata,
 	} {
 		all[pattern] = s.Page(h)
 	}
 	return all
+}
+
+// serveMetadata tells programs where the endpoints are (RFC 8414).
+func (s *Service) serveMetadata(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"issuer": s.URL(), "authorization_endpoint": s.URL() + pathAuthorize, "token_endpoint": s.URL() + pathToken,
+		"device_authorization_endpoint": s.URL() + pathNewDevice, "revocation_endpoint": s.URL() + pathRevoke,
+		"response_types_supported": []string{"code"}, "grant_types_supported": []string{grantCode, grantDevice, grantRefresh},
+		"code_challenge_methods_supported": []string{"S256"}, "authorization_response_iss_parameter_supported": true,
+		"token_endpoint_auth_methods_supported": []string{"none"},
+	})
 }
 
 func encodeCookie(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
