@@ -16,7 +16,7 @@ func TestDraft(t *testing.T) {
 	}`)
 	draft := apply.NewDraft(now, parse(t, `
 		user "ann" { tags = { Team = "search" } }
-		user "carol" { groups = ["dev", "ops"] }
+		user "carol" { groups = ["dev"] }
 		group "dev" { policies = ["some"] }
 		group "ops" { members = ["ann"] }
 		policy "some" { document = "{}" }
