@@ -49,7 +49,7 @@ func (p *program) showFlows(paths []string, only string) error {
 			fmt.Fprintln(p.stdout)
 		}
 		for _, line := range flowInWords(set.Flows[name]) {
-			fmt.Fprintln(p.stdout, client.Clean(line))
+			fmt.Fprintln(p.stdout, line)
 		}
 	}
 	return nil
@@ -57,9 +57,9 @@ func (p *program) showFlows(paths []string, only string) error {
 
 // flowInWords are the lines that say what a flow does.
 func flowInWords(f *flow.Flow) []string {
-	lines := []string{fmt.Sprintf("flow %s: %s", f.Name, f.Label)}
+	lines := []string{client.Clean(fmt.Sprintf("flow %s: %s", f.Name, f.Label))}
 	add := func(what, format string, args ...any) {
-		lines = append(lines, fmt.Sprintf("  %-9s %s", what, fmt.Sprintf(format, args...)))
+		lines = append(lines, fmt.Sprintf("  %-9s %s", what, client.Clean(fmt.Sprintf(format, args...))))
 	}
 	if f.Description != "" {
 		add("about", "%s", strings.Join(strings.Fields(f.Description), " "))

@@ -80,9 +80,6 @@ func (e *CodeError) Error() string {
 	if e.Line > 0 {
 		at = fmt.Sprintf("%s:%d", at, e.Line)
 	}
-	if e.Function != "" {
-		return fmt.Sprintf("%s: %s: %s", at, e.Function, e.Text)
-	}
 	return at + ": " + e.Text
 }
 

@@ -48,7 +48,7 @@ func (f *Flow) lint() []string {
 		warn(s.Of.onlyOnCall() && s.Fallback == nil, "stage %s: if the on-call source cannot be asked nobody decides; want a fallback", s.Name)
 	}
 	for _, t := range f.Targets {
-		warn(t.Nodes != nil && slices.Contains(t.Nodes.Names, "*") && len(t.Nodes.Tags) == 0, "target %s: is every node that has a name", t.Name)
+		warn(f.BreakGlass == nil && t.Nodes != nil && slices.Contains(t.Nodes.Names, "*") && len(t.Nodes.Tags) == 0, "target %s: is every node that has a name", t.Name)
 	}
 	return append(out, f.lintCode()...)
 }
