@@ -12,12 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"sallyport.dev/access"
 	"sallyport.dev/audit"
 	"sallyport.dev/flow"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/node"
 	"sallyport.dev/notify"
+	"sallyport.dev/policy"
 	"sallyport.dev/store"
 )
 
@@ -121,6 +124,7 @@ func newWorld(t *testing.T, options ...option) *world {
 	w.people()
 	w.engine = grant.New(grant.Config{
 		Store: w.store, Directory: w.store, Nodes: w.store, Audit: w.audit, Realm: w.realm, Now: time.Now, Logger: log,
+		Policies: policies{access.New(access.Config{Store: w.store, Audit: w.audit, Realm: w.realm, Now: time.Now, Logger: log})},
 	})
 	w.must(w.engine.Start(context.WithoutCancel(t.Context())))
 	t.Cleanup(w.engine.Close)
@@ -277,4 +281,27 @@ func (w *world) recorded(event, word string) audit.Record {
 		return false
 	})
 	return found
+}
+
+// policies are asked as the server asks them.
+type policies struct{ checker *access.Checker }
+
+func (p policies) query(a grant.Actor, action, resource string, details map[string]string) access.Query {
+	return access.Query{
+		Principal: a.Principal, Action: action, Resources: []access.Resource{{ARN: resource}}, Details: details,
+		Origin: access.Origin{SourceIP: a.SourceIP, UserAgent: a.UserAgent, RequestID: a.RequestID, Time: time.Now()},
+	}
+}
+
+func (p policies) Permit(ctx context.Context, a grant.Actor, action, resource string, details map[string]string) error {
+	_, err := p.checker.CheckOwn(ctx, p.query(a, action, resource, details))
+	return err
+}
+
+func (p policies) Refuse(ctx context.Context, a grant.Actor, action, resource, because string, details map[string]string) {
+	_ = p.checker.Refuse(ctx, p.query(a, action, resource, details), because)
+}
+
+func (p policies) Would(context.Context, identity.Principal, node.Node, string, string, []policy.Source) (bool, error) {
+	return false, nil
 }
