@@ -153,7 +153,7 @@ func (p *program) openRequest(ctx context.Context, api *client.API, w wanted, fl
 
 // asksFor reports whether a request is for one of a flow's targets, and for the node.
 func asksFor(req *client.AccessRequest, f client.AccessFlow, node string) bool {
-	if req.Flow != f.Name || req.Values["extends"] != nil {
+	if req.Flow != f.Name || req.Values[valueExtends] != nil {
 		return false
 	}
 	if len(req.Nodes) > 0 && !slices.ContainsFunc(req.Nodes, func(n client.AccessNode) bool { return n.NodeID == node }) {

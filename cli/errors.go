@@ -121,14 +121,16 @@ var (
 	deniedAction   = regexp.MustCompile(`is not authorized to perform: ([a-z0-9-]+:[A-Za-z0-9]+)`)
 	deniedResource = regexp.MustCompile(`is not authorized to perform: \S+ on resource: (arn:[!-~]+|\*)`)
 	rightRegion    = regexp.MustCompile(`The region is '([a-z0-9-]+)'`)
-	nodeResource   = regexp.MustCompile(`:(?:managed-)?instance/(.+)$`)
+	// aboutRequest are actions that flows decide on, of which policies say little.
+	aboutRequest = regexp.MustCompile(`^sallyport:(RequestAccess|[A-Z][a-z]+Request)$`)
+	nodeResource = regexp.MustCompile(`:(?:managed-)?instance/(.+)$`)
 )
 
 // whyCommand is the command line that explains a refusal, read from the message;
 // empty if that does not name the action.
 func whyCommand(message string) string {
 	action := deniedAction.FindStringSubmatch(message)
-	if action == nil || action[1] == "sallyport:ExplainAccess" {
+	if action == nil || action[1] == "sallyport:ExplainAccess" || aboutRequest.MatchString(action[1]) {
 		return ""
 	}
 	why := "sallyport why " + strings.TrimPrefix(action[1], "ssm:")

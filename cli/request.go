@@ -149,6 +149,7 @@ func (p *program) printDryRun(req *client.AccessRequest) error {
 	if p.flags.json {
 		return p.writeJSON(requestJSON(req))
 	}
+	req.RequestID = "" // it is of nobody's use
 	fmt.Fprint(p.stdout, requestText(req))
 	p.say("nothing was asked for")
 	return nil

@@ -143,5 +143,8 @@ func (p *program) printStep(req *client.AccessRequest) error {
 		return p.writeJSON(requestJSON(req))
 	}
 	p.say("%s", outcome(req))
+	if n := len(req.Extensions); n > 0 && req.Extensions[n-1].Until.IsZero() && req.Extensions[n-1].RequestID != "" && !req.Over() {
+		p.say("more time is asked for by %s, which waits for a decision", client.CleanLine(req.Extensions[n-1].RequestID))
+	}
 	return nil
 }

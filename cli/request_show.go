@@ -49,7 +49,7 @@ type facts struct{ b strings.Builder }
 
 func (f *facts) add(name, text string) {
 	if text != "" {
-		fmt.Fprintf(&f.b, "  %-10s %s\n", name, client.CleanLine(text))
+		fmt.Fprintf(&f.b, "  %-11s %s\n", name, client.CleanLine(text))
 	}
 }
 

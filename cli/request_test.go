@@ -83,7 +83,7 @@ func TestRequestDryRun(t *testing.T) {
 	if status != statusDone || len(s.requests) != 0 {
 		t.Errorf("got status %d, %d requests: %s", status, len(s.requests), stderr)
 	}
-	wantText(t, "who decides", stdout, `(?m)^  decides    1 of groups frontend, backend: alice, bob$`)
+	wantText(t, "who decides", stdout, `(?m)^  decides     1 of groups frontend, backend: alice, bob$`)
 }
 
 // At a terminal a person is asked for what is missing, until it is right.
@@ -184,8 +184,8 @@ func TestApprove(t *testing.T) {
 		t.Errorf("got status %d, %q; want another request's hash refused: %s", status, s.asked("ApproveRequest"), stderr)
 	}
 	c := s.onTerminal("approve", "oi-000000abc000")
-	c.want(`reason     `)
-	c.want(`hash       (ab){32}`)
+	c.want(`reason      `)
+	c.want(`hash        (ab){32}`)
 	c.want(`Approve it\? \[y/N\]`)
 	c.typed("n\n")
 	c.want(`nothing was decided`)

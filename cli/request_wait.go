@@ -203,6 +203,9 @@ func waitingWords(req *client.AccessRequest) string {
 
 // askedFor is what a request asks for: role FrontEndSSHAccess for 30m.
 func askedFor(req *client.AccessRequest) string {
+	if of := req.Values[valueExtends]; len(of) > 0 {
+		return lengthText(time.Duration(req.Seconds)*time.Second) + " more for " + client.CleanLine(of[0])
+	}
 	words := client.CleanLine(givesText(req.Targets))
 	if words == "" {
 		words = "flow " + client.CleanLine(req.Flow)

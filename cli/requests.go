@@ -137,12 +137,18 @@ func requestRow(r *client.AccessRequest) []string {
 }
 
 func gives(r *client.AccessRequest) string {
+	if of := r.Values[valueExtends]; len(of) > 0 {
+		return "more time for " + of[0]
+	}
 	words := givesText(r.Targets)
 	if names := nodeNames(r.Nodes); len(names) > 0 {
 		words += " on " + shortList(names, 2)
 	}
 	return words
 }
+
+// valueExtends is where a request for more time says for which one.
+const valueExtends = "extends"
 
 // until is when something ends by itself: the waiting, or the grant.
 func until(r *client.AccessRequest) time.Time {

@@ -29,7 +29,8 @@ func (p *program) newWhyCommand() *cobra.Command {
 		Short: "Explain why something is allowed or refused",
 		Long: `Explain why PRINCIPAL (you, unless given) may or may not do ACTION on NODE: every
 policy that applies, the statement that decided, the conditions that failed with both
-values, and what would make it pass.
+values, and what would make it pass. Grants count among the policies; what was asked for
+lately, and the flows that would allow it, follow with the command that asks.
 
 PRINCIPAL is a user's or a role's name, an ARN, or what sessions and audit show of one:
 user/alice, role/Operators, assumed-role/Operators/alice.
@@ -184,7 +185,38 @@ func explanation(out *client.ExplainAccessOutput) string {
 		said[text] = true
 		b.WriteString(text)
 	}
+	return b.String() + askingText(out)
+}
+
+// askingText is what requests and flows have to do with the answer.
+func askingText(out *client.ExplainAccessOutput) string {
+	var b strings.Builder
+	if len(out.Requests) > 0 {
+		b.WriteString("\nrequests:\n")
+	}
+	for i := range out.Requests {
+		fmt.Fprintf(&b, "  %s\n", standing(&out.Requests[i]))
+	}
+	if len(out.Flows) > 0 {
+		b.WriteString("\nflows that would help:\n")
+	}
+	for _, f := range out.Flows {
+		fmt.Fprintf(&b, "  %s: %s\n    %s\n", client.CleanLine(f.Name), client.CleanLine(flowWords(f)),
+			askCommand(f, client.Node{NodeID: client.CleanLine(out.NodeID)}))
+	}
 	return b.String()
+}
+
+// standing is what a request does at this moment, in a line.
+func standing(r *client.AccessRequest) string {
+	line := outcome(r) + "; it asks for " + askedFor(r)
+	if r.State == statePending && !r.PendingUntil.IsZero() {
+		line += ", until " + clock(r.PendingUntil.Time)
+	}
+	if r.Over() && !r.EndedAt.IsZero() {
+		line += ", ended " + clock(r.EndedAt.Time)
+	}
+	return line
 }
 
 func onNode(out *client.ExplainAccessOutput) string {
@@ -284,6 +316,15 @@ type jsonWhy struct {
 	Decision  string        `json:"decision"`
 	Message   string        `json:"message,omitempty"`
 	Resources []jsonWhyPart `json:"resources"`
+	Requests  []jsonRequest `json:"requests,omitempty"` // what the principal holds, has asked for and held lately
+	Flows     []jsonFlow    `json:"flows,omitempty"`    // that would allow it
+}
+
+type jsonFlow struct {
+	Name    string       `json:"name"`
+	Label   string       `json:"label,omitempty"`
+	Targets []jsonTarget `json:"targets"`
+	Command string       `json:"command"` // that asks
 }
 
 type jsonWhyPart struct {
@@ -331,5 +372,19 @@ func whyJSON(out *client.ExplainAccessOutput) jsonWhy {
 		}
 		j.Resources = append(j.Resources, part)
 	}
+	j.addAsking(out)
 	return j
+}
+
+func (j *jsonWhy) addAsking(out *client.ExplainAccessOutput) {
+	for i := range out.Requests {
+		j.Requests = append(j.Requests, requestJSON(&out.Requests[i]))
+	}
+	for _, f := range out.Flows {
+		flow := jsonFlow{Name: f.Name, Label: f.Label, Targets: []jsonTarget{}, Command: askCommand(f, client.Node{NodeID: out.NodeID})}
+		for _, t := range f.Targets {
+			flow.Targets = append(flow.Targets, jsonTarget{t.Name, t.Kind, t.Gives})
+		}
+		j.Flows = append(j.Flows, flow)
+	}
 }
