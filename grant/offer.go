@@ -42,7 +42,7 @@ func (e *Engine) Offers(ctx context.Context, p identity.Principal, channel strin
 
 // offer fills in the values that the flow's code allows a person.
 func (v *view) offer(ctx context.Context, f *flow.Flow, who flow.Person) Offer {
-	o := Offer{Flow: f, Fields: slices.Clone(f.Fields)}
+	o := Offer{Flow: f, Fields: f.Form()}
 	for i := range o.Fields {
 		field := &o.Fields[i]
 		if field.Options == "" || f.Code == nil {
@@ -118,6 +118,9 @@ func (e *Engine) helps(ctx context.Context, p identity.Principal, f *flow.Flow, 
 	if t.Kind == flow.TargetNodes {
 		if !t.Nodes.Has(seen(n)) || !hasDocument(t.Nodes, document) || login != "" && t.Nodes.Login != "" && login != t.Nodes.Login {
 			return false, nil
+		}
+		if fits, err := e.fits(ctx, p, f, seen(n)); err != nil || !fits {
+			return false, err
 		}
 		request.Frozen.Nodes = []flow.Node{seen(n)}
 		login = orElse(login, t.Nodes.Login)

@@ -162,8 +162,8 @@ type choice struct {
 // choices are the ways of being among a target's nodes: by id or by name. Of nodes that
 // were named in the request each stays in the way that it was in when it was asked for.
 func choices(n *flow.Nodes, named []flow.Node) []choice {
-	if n == nil {
-		return nil
+	if n == nil || len(n.IDs)+len(n.Names)+len(n.Tags) == 0 {
+		return nil // what selects nothing has nothing
 	}
 	if len(named) == 0 {
 		return openChoices(n)
@@ -191,7 +191,7 @@ func openChoices(n *flow.Nodes) []choice {
 		all = append(all, choice{names: n.Names})
 	}
 	if len(all) == 0 {
-		all = append(all, choice{})
+		all = append(all, choice{}) // by tags alone
 	}
 	return all
 }

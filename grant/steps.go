@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"strings"
 	"time"
 
 	"sallyport.dev/flow"
@@ -18,6 +19,7 @@ func (r *Request) event(kind string, at time.Time, actor, channel, comment strin
 
 // end brings the request to an end.
 func (r *Request) end(state State, kind string, at time.Time, by, channel, because string) Event {
+	because = strings.TrimPrefix(because, "because ") // as refusals begin
 	r.State, r.EndedAt, r.EndedBy, r.Because = state, at, by, because
 	for i := range r.Provisions {
 		p := &r.Provisions[i]
@@ -109,7 +111,7 @@ const defaultReview = 24 * time.Hour
 func (r *Request) strike(struck map[int]string, at time.Time) []Event {
 	var events []Event
 	for i := range r.Decisions {
-		if because := struck[i]; because != "" {
+		if because := strings.TrimPrefix(struck[i], "because "); because != "" {
 			r.Decisions[i].Struck = because
 			events = append(events, r.event(KindStruck, at, "policy", "", r.Decisions[i].By.Name+r.Decisions[i].Rule+": "+because))
 		}

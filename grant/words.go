@@ -59,7 +59,7 @@ func TargetWords(t flow.Target) string {
 
 func nodeWords(n *flow.Nodes) string {
 	var parts []string
-	if named := slices.Concat(n.IDs, n.Names); len(named) > 0 {
+	if named := slices.Concat(n.IDs, n.Names); len(named) > 0 && !slices.Contains(named, flow.EveryNode) {
 		parts = append(parts, strings.Join(named, ", "))
 	}
 	if len(n.Tags) > 0 {
