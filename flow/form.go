@@ -278,16 +278,20 @@ func (field Field) hint() string {
 	return ""
 }
 
-// oneOf lists what is allowed, not too much of it.
-func oneOf(allowed []string) string {
+// oneOf lists what is allowed, not too much of it; allOf what there is.
+func oneOf(allowed []string) string { return enumerated(allowed, "or") }
+
+func allOf(there []string) string { return enumerated(there, "and") }
+
+func enumerated(all []string, and string) string {
 	const most = 20
-	if len(allowed) > most {
-		return strings.Join(allowed[:most], ", ") + fmt.Sprintf(", or one of %d others", len(allowed)-most)
+	if len(all) > most {
+		return strings.Join(all[:most], ", ") + fmt.Sprintf(" %s %d others", and, len(all)-most)
 	}
-	if n := len(allowed); n > 1 {
-		return strings.Join(allowed[:n-1], ", ") + " or " + allowed[n-1]
+	if n := len(all); n > 1 {
+		return strings.Join(all[:n-1], ", ") + " " + and + " " + all[n-1]
 	}
-	return strings.Join(allowed, "")
+	return strings.Join(all, "")
 }
 
 // wholePattern compiles a pattern that values must match as a whole.

@@ -324,7 +324,7 @@ func attr(x starlark.Value, name string) (starlark.Value, error) {
 		return nil, err
 	}
 	if v == nil {
-		return nil, fmt.Errorf("%s has no .%s field or method; it has %s", x.Type(), name, oneOf(has.AttrNames()))
+		return nil, fmt.Errorf("%s has no .%s field or method; it has %s", x.Type(), name, allOf(has.AttrNames()))
 	}
 	method, ok := v.(*starlark.Builtin)
 	if !ok || method.Receiver() == nil {

@@ -86,7 +86,7 @@ func (p *parser) schedules() string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return "; there are " + oneOf(names)
+	return "; there are " + allOf(names)
 }
 
 // must is people who may not be nobody.
@@ -252,7 +252,7 @@ func (p *parser) codeFiles() string {
 		return "; there are no files " + CodeSuffix
 	}
 	slices.Sort(names)
-	return "; there are " + oneOf(names)
+	return "; there are " + allOf(names)
 }
 
 // codeProblem notes a mistake in code where it stands.

@@ -61,7 +61,7 @@ func (p *parser) sharedNames() string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return "; there are " + oneOf(names)
+	return "; there are " + allOf(names)
 }
 
 // sharedTarget reads a target that stands outside flows.
