@@ -220,6 +220,40 @@ func TestWhoIsAsking(t *testing.T) {
 	}
 }
 
+// Nobody is sent to a flow that would refuse.
+func TestFits(t *testing.T) {
+	b := newBench(t)
+	b.group("oncall")
+	carol := b.user("carol", nil, "oncall")
+	bob := b.user("bob", nil)
+	b.manual("All", `"approvers":["bob"]`)
+	b.manual("Prod", `"targets":[{"Key":"tag:Env","Values":["Prod"]}],"approvers":["bob"]`)
+	b.must(b.create(document.AutoApproval, document.TypeAutoApproval, permit("oncall", tagged("Env", "Dev"))))
+	prod, dev := identity.Tags{"Env": "Prod"}, identity.Tags{"Env": "Dev"}
+	for _, test := range []struct {
+		flow string
+		who  flow.Person
+		tags identity.Tags
+		want bool
+	}{
+		{"ssm.All", bob, dev, true},
+		{"ssm.All", bob, prod, false},
+		{"ssm.Prod", bob, prod, true},
+		{approval.AutoFlow, carol, dev, true},
+		{approval.AutoFlow, carol, prod, false},
+		{approval.AutoFlow, bob, dev, false},
+	} {
+		got, err := b.Fits(context.Background(), b.flow(test.flow), test.who, flow.Node{ID: "i-1", Tags: test.tags})
+		b.must(err)
+		if got != test.want {
+			t.Errorf("%s for %s and %v: got %v", test.flow, test.who.Name, test.tags, got)
+		}
+	}
+	if fits, _ := b.Fits(context.Background(), &flow.Flow{Name: "prod"}, bob, flow.Node{}); !fits {
+		t.Error("a flow of a file does not fit")
+	}
+}
+
 func TestCheckCedar(t *testing.T) {
 	for _, test := range []struct{ name, document, text, want string }{
 		{"a permit", document.AutoApproval, permit("", ""), ""},

@@ -43,6 +43,20 @@ func (r *Rules) Decide(ctx context.Context, f *flow.Flow, facts flow.Facts) (gra
 	return grant.Verdict{Permit: permit}, nil
 }
 
+// Fits implements grant.Fitter: a document's flow fits the nodes that are its own, the
+// automatic one those that the policy approves. Flows of files always do.
+func (r *Rules) Fits(ctx context.Context, f *flow.Flow, who flow.Person, n flow.Node) (bool, error) {
+	if !strings.HasPrefix(f.Name, Prefix) {
+		return true, nil
+	}
+	facts := flow.Facts{Flow: f.Name, Person: who, Nodes: []flow.Node{n}, Targets: f.Targets, Duration: min(f.Clocks.Default, autoAccess)}
+	verdict, err := r.Decide(ctx, f, facts)
+	if err != nil {
+		return len(f.Stages) > 0, nil // people are shown what is wrong
+	}
+	return verdict.Forbid == "" && (verdict.Permit != "" || len(f.Stages) > 0), nil
+}
+
 // misplaced tells why nodes cannot be asked for under a document's flow.
 func (r *Rules) misplaced(ctx context.Context, f *flow.Flow, facts flow.Facts) (because string, err error) {
 	if len(facts.Nodes) == 0 {

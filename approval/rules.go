@@ -44,7 +44,10 @@ type Rules struct {
 	parsed cache
 }
 
-var _ grant.Rules = (*Rules)(nil)
+var (
+	_ grant.Rules  = (*Rules)(nil)
+	_ grant.Fitter = (*Rules)(nil)
+)
 
 // New returns Rules.
 func New(c Config) *Rules {
