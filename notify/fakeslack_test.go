@@ -39,9 +39,9 @@ func (c slackCall) blocks() string { return c.form.Get("blocks") }
 type fakeSlack struct {
 	t      *testing.T
 	server *httptest.Server
-	fail   func(method string, form url.Values) string // an error to answer with, or ""
 
 	mu      sync.Mutex
+	fail    func(method string, form url.Values) string // an error to answer with, or ""
 	calls   []slackCall
 	hooks   []map[string]any // what was posted to response_urls
 	next    int              // of ts
@@ -71,6 +71,12 @@ func (f *fakeSlack) close() {
 	f.server.Close()
 }
 
+func (f *fakeSlack) setFail(fail func(method string, form url.Values) string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = fail
+}
+
 func (f *fakeSlack) apiURL() string  { return f.server.URL + "/api/" }
 func (f *fakeSlack) hookURL() string { return f.server.URL + "/hook/1" }
 
@@ -91,8 +97,11 @@ func (f *fakeSlack) api(w http.ResponseWriter, r *http.Request) {
 		f.answer(w, map[string]any{"ok": false, "error": "invalid_auth"})
 		return
 	}
-	if f.fail != nil {
-		if e := f.fail(method, call.form); e != "" {
+	f.mu.Lock()
+	fail := f.fail
+	f.mu.Unlock()
+	if fail != nil {
+		if e := fail(method, call.form); e != "" {
 			f.answer(w, map[string]any{"ok": false, "error": e})
 			return
 		}
