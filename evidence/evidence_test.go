@@ -1,0 +1,195 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport.dev/audit"
+	"sallyport.dev/flow"
+	"sallyport.dev/grant"
+	"sallyport.dev/internal/needs"
+)
+
+func newSigner(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+// export is evidence of a request with one decision, one session and two audit records.
+func export(t *testing.T) Export {
+	t.Helper()
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	r := grant.Request{ID: "oi-0123456789ab", State: grant.Ended, Frozen: grant.Frozen{
+		ID: "oi-0123456789ab", Person: flow.Person{Name: "carol"}, Reason: "look", Created: at,
+	}}
+	text, err := json.Marshal(r.Frozen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(text)
+	r.Hash = hex.EncodeToString(sum[:])
+	r.Decisions = []grant.Decision{{Approve: true, By: flow.Person{Name: "bob"}, Hash: r.Hash}}
+	return Export{
+		Made: at, By: "arn:aws:iam::111111111111:user/admin", Request: r,
+		Events:  []grant.Event{{Seq: 1, Request: r.ID, Kind: grant.KindRequested, Hash: r.Hash}, {Seq: 2, Request: r.ID, Kind: grant.KindApproved, Hash: r.Hash}},
+		Session: []Session{{ID: "carol-1", Started: at, Ended: at.Add(time.Minute), Granted: true}},
+		Audit:   chain(t, audit.Record{Event: audit.EventRequest, Time: at}, audit.Record{Event: audit.EventSessionEnd, Session: "carol-1", Time: at}),
+	}
+}
+
+func chain(t *testing.T, records ...audit.Record) []audit.Record {
+	t.Helper()
+	prev := audit.NoPrev
+	for i := range records {
+		records[i].Member, records[i].Seq, records[i].Prev = "m", int64(i+1), prev
+		sum, err := audit.Sum(records[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		records[i].Hash, prev = sum, sum
+	}
+	return records
+}
+
+func sign(t *testing.T, e Export, signer ssh.Signer) File {
+	t.Helper()
+	f, err := Sign(e, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// What was signed and fits together verifies; whoever has the key still cannot make a
+// request out of another one, or records that were not written.
+func TestVerify(t *testing.T) {
+	signer := newSigner(t)
+	for _, test := range []struct {
+		name   string
+		change func(*Export)
+		wrong  string
+	}{
+		{"whole", func(*Export) {}, ""},
+		{"another reason", func(e *Export) { e.Request.Frozen.Reason = "play" }, "does not have the hash"},
+		{"a longer time", func(e *Export) { e.Request.Frozen.Duration = time.Hour }, "does not have the hash"},
+		{"a decision on something else", func(e *Export) { e.Request.Decisions[0].Hash = "0" }, "decision 1 is on hash 0"},
+		{"a step of another request", func(e *Export) { e.Events[1].Request = "oi-000000000000" }, "step 2 (approved) is of another request"},
+		{"steps out of order", func(e *Export) { e.Events[1].Seq = 1 }, "out of order"},
+		{"a changed record", func(e *Export) { e.Audit[1].Reason = "x" }, "audit record m/2 does not have its hash"},
+		{"a record put between", func(e *Export) { e.Audit[1].Prev = audit.NoPrev; rehash(t, &e.Audit[1]) }, "audit record m/2 does not continue the one before"},
+		{"a session that nobody recorded", func(e *Export) { e.Audit = e.Audit[:1] }, "session carol-1 has no audit record"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e := export(t)
+			test.change(&e)
+			_, wrong, err := Verify(sign(t, e, signer), []ssh.PublicKey{newSigner(t).PublicKey(), signer.PublicKey()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(wrong, "; "); test.wrong == "" && got != "" || !strings.Contains(got, test.wrong) {
+				t.Errorf("got %q, want %q", got, test.wrong)
+			}
+		})
+	}
+}
+
+func rehash(t *testing.T, r *audit.Record) {
+	t.Helper()
+	sum, err := audit.Sum(*r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Hash = sum
+}
+
+// A file that was changed, or that somebody else signed, or whose signature was made for
+// another purpose, is no evidence.
+func TestVerifyForged(t *testing.T) {
+	signer, other := newSigner(t), newSigner(t)
+	whole := sign(t, export(t), signer)
+	for name, change := range map[string]func(*File){
+		"one byte":        func(f *File) { f.Evidence = strings.Replace(f.Evidence, "carol", "carox", 1) },
+		"another key":     func(f *File) { *f = sign(t, export(t), other) },
+		"the key in it":   func(f *File) { *f = sign(t, export(t), other); f.PublicKey = whole.PublicKey },
+		"no signature":    func(f *File) { f.Signature = "" },
+		"half of it":      func(f *File) { f.Signature = f.Signature[:len(f.Signature)/2] },
+		"of another text": func(f *File) { f.Signature = sign(t, Export{}, signer).Signature },
+	} {
+		f := whole
+		change(&f)
+		if _, _, err := Verify(f, []ssh.PublicKey{signer.PublicKey()}); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+// Whoever is given a file needs none of our programs to check the signature.
+func TestSSHKeygenVerifies(t *testing.T) {
+	keygen := needs.Program(t, "ssh-keygen")
+	signer, dir := newSigner(t), t.TempDir()
+	f := sign(t, export(t), signer)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	signers, sig := write("signers", "sallyport "+f.PublicKey+"\n"), write("sig", f.Signature)
+	verify := func(text string) error {
+		cmd := exec.Command(keygen, "-Y", "verify", "-f", signers, "-I", "sallyport", "-n", Namespace, "-s", sig)
+		cmd.Stdin = strings.NewReader(text)
+		return cmd.Run()
+	}
+	if err := verify(f.Evidence); err != nil {
+		t.Errorf("ssh-keygen: %v", err)
+	}
+	if err := verify(f.Evidence + " "); err == nil {
+		t.Error("ssh-keygen takes a changed text")
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	_, private, _ := ed25519.GenerateKey(nil)
+	signer, err := ssh.NewSignerFromSigner(private)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole, err := Sign(Export{}, signer)
+	if err != nil {
+		f.Fatal(err)
+	}
+	text, err := json.Marshal(whole)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file, err := Read(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		if _, _, err := Verify(file, []ssh.PublicKey{signer.PublicKey()}); err == nil && file.Evidence != whole.Evidence {
+			t.Error("a file that nobody signed verifies")
+		}
+	})
+}
