@@ -101,7 +101,7 @@ func (p *program) showSimulated(out *client.SimulateAccessOutput, replay bool) {
 		fmt.Fprintf(p.stdout, "%s %s of %s at %s (%s)\n    was:   %s\n    would: %s\n", r.Kind, client.CleanLine(r.ID),
 			client.CleanLine(r.Person), clock(r.At.Time), client.CleanLine(r.What), client.CleanLine(r.Was), client.CleanLine(r.Would))
 	}
-	fmt.Fprintf(p.stdout, "%d of %s would end differently.\n", len(out.Changed), count(out.Replayed, "request and session"))
+	fmt.Fprintf(p.stdout, "%d of %d requests and sessions would end differently.\n", len(out.Changed), out.Replayed)
 }
 
 func (p *program) showSimulatedAccess(when string, s *client.SimulatedAccess) {

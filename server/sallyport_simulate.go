@@ -359,7 +359,10 @@ func (c *Call) replaySessions(ctx context.Context, draft *Server, n int, out *si
 			return err
 		}
 		out.Replayed++
-		was := allowedWords(kept.authority.Grants, "")
+		was := allowedStanding
+		if len(kept.authority.Grants)+len(kept.authority.Principal.Granted) > 0 {
+			was = allowedGranted
+		}
 		if was != would {
 			out.Changed = append(out.Changed, replayed{
 				ID: row.ID, Kind: "session", Person: row.OwnerName, What: "node " + row.NodeID + ", document " + row.Document,
@@ -374,21 +377,6 @@ const (
 	allowedStanding = "allowed without asking"
 	allowedGranted  = "allowed by a grant"
 )
-
-// allowedWords are those of a session that was, or would be, allowed by grants or without;
-// denied is why not.
-func allowedWords(grants []string, denied string) string {
-	switch {
-	case denied == "":
-		if len(grants) == 0 {
-			return allowedStanding
-		}
-		return allowedGranted
-	case len(grants) > 0:
-		return allowedGranted // which it still takes
-	}
-	return "refused: " + denied
-}
 
 // standing says whether a session would be allowed without any grant.
 func (r *round) standing(ctx context.Context, s *kept) (string, error) {
@@ -413,12 +401,12 @@ func (r *round) standing(ctx context.Context, s *kept) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text := ""
-	if _, denied := s.authority.refused(r.server, j, p, n, s.authority.At); denied != nil {
-		text = denied.Error()
-	}
-	if text == "" {
+	_, denied := s.authority.refused(r.server, j, p, n, s.authority.At)
+	switch {
+	case denied == nil:
 		return allowedStanding, nil
+	case len(s.authority.Grants) > 0:
+		return allowedGranted, nil // which it still takes
 	}
-	return allowedWords(s.authority.Grants, text), nil
+	return "refused: " + denied.Error(), nil
 }
