@@ -176,6 +176,8 @@ type loggedInOutput struct {
 	Expires  time.Time `json:"expires"`
 	Profiles []string  `json:"profiles,omitempty"`
 	SSH      string    `json:"sshCertificate,omitempty"`
+	// SSO are the sso-sessions and start URLs that a token was kept for.
+	SSO []string `json:"sso,omitempty"`
 }
 
 func (p *program) loggedIn(ctx context.Context, f loginFlags, file string, in *signedIn, answer *client.SignedIn) error {
@@ -192,6 +194,9 @@ func (p *program) loggedIn(ctx context.Context, f loginFlags, file string, in *s
 	if !f.noSSH {
 		out.SSH = p.loginSSH(ctx, api)
 	}
+	if out.SSO, err = p.cacheSSO(ctx, api, in); err != nil {
+		p.say("no token for profiles with sso_start_url: %s", errorText(err)) // the sign-in stands
+	}
 	if p.flags.json {
 		return p.writeJSON(out)
 	}
@@ -201,6 +206,9 @@ func (p *program) loggedIn(ctx context.Context, f loginFlags, file string, in *s
 	}
 	if out.SSH != "" {
 		fmt.Fprintf(p.stdout, "certificate  %s\n", client.CleanLine(out.SSH))
+	}
+	for _, name := range out.SSO {
+		fmt.Fprintf(p.stdout, "sso token    %s\n", client.CleanLine(name))
 	}
 	return nil
 }
