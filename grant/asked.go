@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"errors"
 
 	"sallyport.dev/identity"
 	"sallyport.dev/policy"
@@ -50,4 +51,14 @@ func (e *Engine) Offered(ctx context.Context, p identity.Principal, channel stri
 		}
 	}
 	return all, nil
+}
+
+// MayRevoke reports whether a person decides on such requests, so that they may take one
+// back, whoever approved it.
+func (e *Engine) MayRevoke(ctx context.Context, p identity.Principal, r Request) (bool, error) {
+	err := e.look(ctx, r).mayRevoke(ctx, Actor{Principal: p}, false)
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -360,7 +360,8 @@ func (c *Call) checkVisible(ctx context.Context, engine *grant.Engine, r grant.R
 	return c.Check(ctx, resource)
 }
 
-// visible reports whether a request is the caller's own, or theirs to decide on.
+// visible reports whether a request is the caller's own, or theirs to decide on or to take
+// back.
 func (c *Call) visible(ctx context.Context, engine *grant.Engine, r grant.Request) (bool, error) {
 	me := c.Principal.RootID()
 	if r.Frozen.Person.ID == me {
@@ -369,8 +370,10 @@ func (c *Call) visible(ctx context.Context, engine *grant.Engine, r grant.Reques
 	if slices.ContainsFunc(r.Decisions, func(d grant.Decision) bool { return d.By.ID == me }) {
 		return true, nil
 	}
-	if concerns, err := engine.Concerns(ctx, c.Principal, r); concerns || err != nil {
-		return concerns, err
+	for _, has := range []func(context.Context, identity.Principal, grant.Request) (bool, error){engine.Concerns, engine.MayRevoke} {
+		if visible, err := has(ctx, c.Principal, r); visible || err != nil {
+			return visible, err
+		}
 	}
 	return engine.Reviews(ctx, c.Principal, r)
 }
