@@ -250,4 +250,3 @@ func (s *Store) PutFlows(ctx context.Context, files map[string][]byte, digest, o
 	})
 	return put && err == nil, err
 }
-
