@@ -114,8 +114,9 @@ func cmdSSHD(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdTerminal runs "terminal SCRIPT COMMAND [ARG]..." on a terminal of 100 columns and 30
 // rows. Lines of SCRIPT: "want REGEXP" waits until it is shown behind what was wanted
-// before, "type QUOTED" types, "status N" wants that exit status at the end (0 unless
-// given). All that was shown is then in the file terminal.out.
+// before, "type QUOTED" types, "run LINE" runs a line of the shell elsewhere meanwhile,
+// "status N" wants that exit status at the end (0 unless given). All that was shown is
+// then in the file terminal.out.
 func cmdTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: terminal SCRIPT COMMAND [ARG]...")
@@ -149,6 +150,12 @@ func cmdTerminal(ts *testscript.TestScript, neg bool, args []string) {
 			text, err := strconv.Unquote(rest)
 			ts.Check(err)
 			fmt.Fprint(screen, text)
+		case "run":
+			elsewhere := exec.Command("sh", "-c", rest)
+			elsewhere.Dir, elsewhere.Env = cmd.Dir, cmd.Env
+			out, err := elsewhere.CombinedOutput()
+			ts.Logf("%s\n%s", rest, out)
+			ts.Check(err)
 		case "status":
 			status = rest
 		}

@@ -12,6 +12,12 @@ flow "frontend" {
     role = "FrontEndSSHAccess"
   }
 
+  field "reason" {
+    label   = "Reason"
+    pattern = ".{4,}"
+    message = "say in a few words what for"
+  }
+
   field "duration" {
     label   = "For how long"
     default = "30m"
