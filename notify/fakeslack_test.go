@@ -358,3 +358,32 @@ func (f *fakeSlack) command(team, user, text string) url.Values {
 		"is_enterprise_install": {"false"}, "response_url": {f.hookURL()}, "trigger_id": {trigger},
 	}
 }
+
+// choice is a form in which one option was chosen.
+func (f *fakeSlack) choice(team, user string, view map[string]any, block, value string) map[string]any {
+	s := f.submission(team, user, view, nil)
+	s["view"].(map[string]any)["state"] = map[string]any{"values": map[string]any{block: map[string]any{"value": map[string]any{
+		"type": "static_select", "selected_option": map[string]any{"text": map[string]any{"type": "plain_text", "text": value}, "value": value},
+	}}}}
+	return s
+}
+
+// send sends text by Socket Mode.
+func (f *fakeSlack) send(text string) {
+	f.t.Helper()
+	f.mu.Lock()
+	conn := f.socket
+	f.mu.Unlock()
+	if err := conn.Write(websocket.Text, []byte(text)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// flat is a form as Socket Mode has it.
+func flat(v url.Values) map[string]string {
+	out := map[string]string{}
+	for k := range v {
+		out[k] = v.Get(k)
+	}
+	return out
+}

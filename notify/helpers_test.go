@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/slack-go/slack"
 )
@@ -24,3 +25,5 @@ func blocksJSON(blocks []slack.Block) (string, error) {
 	text, err := json.Marshal(blocks)
 	return string(text), err
 }
+
+func now() time.Time { return time.Now() }

@@ -50,8 +50,20 @@ func newMailer(s *Service, c Mail) (*mailer, error) {
 }
 
 // client connects for one message: requests are rare, and idle connections are closed by
-// the other side anyway.
-func (m *mailer) client() (*mail.Client, error) {
+// the other side anyway. The library leaves a connection open where STARTTLS or the login
+// fails; hangUp closes it.
+func (m *mailer) client() (c *mail.Client, hangUp func(), err error) {
+	var conn net.Conn
+	hangUp = func() {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		var err error
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return conn, err
+	}
 	policy := mail.TLSMandatory
 	if isLoopback(m.config.Host) && m.config.Password == "" {
 		policy = mail.TLSOpportunistic // what goes to this machine, nobody else reads
@@ -63,12 +75,15 @@ func (m *mailer) client() (*mail.Client, error) {
 		options = append(options, mail.WithTLSConfig(c))
 	}
 	if m.config.Port == mail.DefaultPortSSL {
-		options = append(options, mail.WithSSL())
+		options = append(options, mail.WithSSL()) // which dials by itself
+	} else {
+		options = append(options, mail.WithDialContextFunc(dial))
 	}
 	if m.config.Username != "" {
 		options = append(options, mail.WithSMTPAuth(mail.SMTPAuthPlain), mail.WithUsername(m.config.Username), mail.WithPassword(m.config.Password))
 	}
-	return mail.NewClient(m.config.Host, options...)
+	c, err = mail.NewClient(m.config.Host, options...)
+	return c, hangUp, err
 }
 
 // send implements sender.
@@ -84,10 +99,11 @@ func (m *mailer) send(ctx context.Context, d Delivery) error {
 	if err != nil {
 		return errors.Join(err, errNever)
 	}
-	client, err := m.client()
+	client, hangUp, err := m.client()
 	if err != nil {
 		return errors.Join(err, errNever)
 	}
+	defer hangUp()
 	return mailError(client.DialAndSendWithContext(ctx, msg))
 }
 
