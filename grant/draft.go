@@ -38,6 +38,8 @@ func (s draftStore) Flows(context.Context) (map[string][]byte, string, error) {
 	return s.files, s.digest, nil
 }
 
+func (s draftStore) FlowsDigest(context.Context) (string, error) { return s.digest, nil }
+
 func (s draftStore) FlowsBy(ctx context.Context, digest string) (map[string][]byte, error) {
 	if digest == s.digest {
 		return s.files, nil
