@@ -58,6 +58,9 @@ type Command struct {
 	OwnerName string
 	RootID    string // unique id of the user who is behind it
 	SourceIP  string
+	// Authority is what it was allowed on, as JSON of package server, to be asked again
+	// while it runs.
+	Authority string
 
 	Status                                                         Status
 	Details                                                        string

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -178,6 +180,13 @@ func (r *Runner) Send(ctx context.Context, c Command, all []Invocation) (Command
 func (c *Command) take(s state) {
 	c.Status, c.Details = s.status, s.details
 	c.CompletedCount, c.ErrorCount, c.DeliveryTimedOutCount = s.completed, s.errors, s.undeliver
+}
+
+// Driven are the ids of the commands that this member schedules now.
+func (r *Runner) Driven() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.driven))
 }
 
 // Cancel stops a command on some nodes, or on all of them if none is named. What no

@@ -34,10 +34,11 @@ type keeper struct {
 	wake     chan struct{} // look at once; holds one
 
 	// Of the goroutine that looks.
-	seen   revisions
-	opened int64
-	kept   map[string]*kept // by session
-	blind  time.Time        // since when nothing could be read; zero while it can
+	seen     revisions
+	opened   int64
+	kept     map[string]*kept // by session
+	commands map[string]*kept // by command
+	blind    time.Time        // since when nothing could be read; zero while it can
 
 	mu    sync.Mutex
 	asked map[string]string // by session, the request for more time that waits
@@ -84,7 +85,7 @@ func watchSessions(s *Server, sessions liveSessions, every time.Duration) *keepe
 	k := &keeper{
 		server: s, sessions: sessions, every: every, patience: blindFor, cancel: cancel,
 		ended: make(chan struct{}), wake: make(chan struct{}, 1),
-		kept: map[string]*kept{}, asked: map[string]string{},
+		kept: map[string]*kept{}, commands: map[string]*kept{}, asked: map[string]string{},
 	}
 	sessions.Keep(k)
 	go k.run(ctx)
@@ -129,7 +130,7 @@ func (k *keeper) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, keepRead)
 	defer cancel()
 	opened := k.sessions.Opened() // before the list, which has them all
-	if opened == 0 {
+	if opened == 0 && !k.runsCommands() {
 		return nil
 	}
 	now, err := k.server.revisions(ctx)
@@ -148,12 +149,17 @@ func (k *keeper) look(ctx context.Context) error {
 	if opened != k.opened || now != k.seen {
 		k.refresh()
 	}
-	err = k.decide(ctx, r)
+	err = errors.Join(k.decide(ctx, r), k.decideCommands(ctx, r, now != k.seen))
 	if grantsChanged {
 		k.tellAsked(ctx)
 	}
 	k.seen, k.opened = now, opened
 	return err
+}
+
+func (k *keeper) runsCommands() bool {
+	runner := k.server.runner()
+	return runner != nil && len(runner.Driven())+len(k.commands) > 0
 }
 
 // revisions reads what tells of changes. It is read before what they count: a change in
@@ -543,8 +549,10 @@ func (c considered) refused(ctx context.Context, m access.Moment) (access.Decisi
 // timed reports whether policies look at the clock.
 func (c considered) timed(ctx context.Context) (bool, error) {
 	j, err := c.judge(ctx, c.kept, c.principal, access.Moment{})
-	return err == nil && (j.Uses("aws:CurrentTime") || j.Uses("aws:EpochTime")), err
+	return err == nil && looksAtClock(j), err
 }
+
+func looksAtClock(j *access.Judge) bool { return j.Uses("aws:CurrentTime") || j.Uses("aws:EpochTime") }
 
 // hangs finds on which grants a session hangs that is not allowed without, and when it
 // will have lost them.

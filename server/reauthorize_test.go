@@ -317,7 +317,7 @@ func (e *enforced) keeping(c identity.Credentials) (*keeper, *faked, string) {
 	row, err := e.store.Session(context.Background(), w.id)
 	e.must(err)
 	f := &faked{live: []session.Session{row}, deadlines: map[string]session.Deadline{}, ended: map[string]*session.Cause{}}
-	k := &keeper{server: e.server, sessions: f, patience: blindFor, wake: make(chan struct{}, 1), kept: map[string]*kept{}, asked: map[string]string{}}
+	k := &keeper{server: e.server, sessions: f, patience: blindFor, wake: make(chan struct{}, 1), kept: map[string]*kept{}, commands: map[string]*kept{}, asked: map[string]string{}}
 	return k, f, w.id
 }
 

@@ -319,7 +319,7 @@ func (c *Call) newCommand(ctx context.Context, in *sendCommandInput) (command.Co
 		MaxConcurrency: orElse(in.MaxConcurrency, defaultMaxConcurrency), MaxErrors: orElse(in.MaxErrors, defaultMaxErrors),
 		Delivery: delivery, Execution: command.ExecutionOf(d.Content(), values),
 		Owner: c.Principal.ARN, OwnerID: c.Principal.UserID, OwnerName: c.Principal.Name, RootID: c.Principal.RootID(),
-		SourceIP: c.Origin.SourceIP,
+		SourceIP: c.Origin.SourceIP, Authority: c.commandAuthority().encode(),
 	}
 	size, err := cmd.Size()
 	if err == nil && size > command.MaxJob {

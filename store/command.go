@@ -14,7 +14,7 @@ const (
 	commandBrief = `id, document, document_version, comment, parameters, node_ids, targets, max_concurrency, max_errors,
 	delivery, execution, requested, owner, owner_id, owner_name, root_id, source_ip, status, details, target_count,
 	completed_count, error_count, undelivered, cancelled_by, ended, revision, member, lease`
-	commandColumns = commandBrief + ", content, filled"
+	commandColumns = commandBrief + ", content, filled, authority"
 
 	invocationBrief = `command_id, node_id, node_name, rank, requested, status, details, trace, tries, tried, sent, delivered,
 	started, ended, cancel_asked, cancel_tries, cancel_tried, revision`
@@ -32,7 +32,7 @@ func briefCommand(c *command.Command) []any {
 func scanBriefCommand(r row) (c command.Command, err error) { return c, r.Scan(briefCommand(&c)...) }
 
 func scanCommand(r row) (c command.Command, err error) {
-	return c, r.Scan(append(briefCommand(&c), encoded{&c.Content}, encoded{&c.Values})...)
+	return c, r.Scan(append(briefCommand(&c), encoded{&c.Content}, encoded{&c.Values}, &c.Authority)...)
 }
 
 func briefInvocation(i *command.Invocation) []any {
@@ -75,12 +75,12 @@ func (s *Store) CreateCommand(ctx context.Context, c command.Command, all []comm
 
 func insertCommand(t tx, c command.Command) error {
 	_, err := t.exec("INSERT INTO commands ("+commandColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-		$13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)`,
+		$13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)`,
 		c.ID, c.Document, c.DocumentVersion, c.Comment, jsonText(c.Parameters), jsonText(c.NodeIDs), jsonText(c.Targets),
 		c.MaxConcurrency, c.MaxErrors, c.Delivery.Microseconds(), c.Execution.Microseconds(), micros(c.Requested),
 		c.Owner, c.OwnerID, c.OwnerName, c.RootID, c.SourceIP, c.Status, c.Details, c.TargetCount, c.CompletedCount,
 		c.ErrorCount, c.DeliveryTimedOutCount, c.CancelledBy, micros(c.Ended), c.Revision, c.Member, micros(c.Lease),
-		jsonText(c.Content), jsonText(c.Values))
+		jsonText(c.Content), jsonText(c.Values), c.Authority)
 	if isDuplicate(err) {
 		return fmt.Errorf("command %q exists already", c.ID)
 	}

@@ -19,7 +19,7 @@ func testCommands(t *testing.T, fresh Fresh) {
 		Parameters: map[string][]string{"commands": {"a", "b\x00"}}, Values: map[string]json.RawMessage{"commands": json.RawMessage(`["a"]`)},
 		NodeIDs: []string{"mi-1"}, Targets: []command.Target{{Key: "tag:Team", Values: []string{"x"}}},
 		MaxConcurrency: "10%", MaxErrors: "0", Delivery: time.Hour, Execution: time.Minute, Requested: at(1),
-		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", RootID: "AIDA0", SourceIP: "192.0.2.1",
+		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", RootID: "AIDA0", SourceIP: "192.0.2.1", Authority: `{"at":"2026"}`,
 		Status: command.Pending, Details: "Pending", TargetCount: 1, CompletedCount: 2, ErrorCount: 3, DeliveryTimedOutCount: 4,
 		CancelledBy: "arn:bob", Revision: 5, Member: "one", Lease: at(20)}
 	inv := command.Invocation{CommandID: "c1", NodeID: "mi-1", NodeName: "web", Rank: 3, Requested: at(1), Status: command.InProgress,
