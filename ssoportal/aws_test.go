@@ -13,6 +13,7 @@ import (
 
 	"sallyport.dev/client"
 	"sallyport.dev/internal/needs"
+	"sallyport.dev/internal/signintest"
 	"sallyport.dev/wire"
 )
 
@@ -44,8 +45,8 @@ type home struct {
 func (w *world) home(cli, config string, env ...string) *home {
 	w.t.Helper()
 	h := &home{w: w, cli: cli, dir: w.t.TempDir(), env: env}
-	w.must(os.MkdirAll(h.dir+"/.aws", 0o700))
-	w.must(os.WriteFile(h.dir+"/.aws/config", []byte(strings.ReplaceAll(config, "URL", w.url)), 0o600))
+	w.Must(os.MkdirAll(h.dir+"/.aws", 0o700))
+	w.Must(os.WriteFile(h.dir+"/.aws/config", []byte(strings.ReplaceAll(config, "URL", w.URL)), 0o600))
 	return h
 }
 
@@ -107,19 +108,19 @@ func TestProfileWithCachedToken(t *testing.T) {
 	}
 	w := newWorld(t)
 	_, out := w.signedIn("alice")
-	token := client.SSOToken{AccessToken: out["accessToken"].(string), Expires: wire.Time{Time: w.now().Add(time.Hour)}}
+	token := client.SSOToken{AccessToken: out["accessToken"].(string), Expires: wire.Time{Time: w.Now().Add(time.Hour)}}
 	for name, test := range map[string]struct {
 		config, cached string
 		env            []string
 	}{
-		"start URL, one endpoint":         {legacyProfile, w.url + "/start", []string{"AWS_ENDPOINT_URL=" + w.url}},
-		"start URL, endpoints by service": {legacyProfile, w.url + "/start", []string{"AWS_ENDPOINT_URL_SSO=" + w.url, "AWS_ENDPOINT_URL_STS=" + w.url}},
-		"start URL, endpoint in profile":  {legacyProfile + "endpoint_url = URL\n", w.url + "/start", nil},
+		"start URL, one endpoint":         {legacyProfile, w.URL + "/start", []string{"AWS_ENDPOINT_URL=" + w.URL}},
+		"start URL, endpoints by service": {legacyProfile, w.URL + "/start", []string{"AWS_ENDPOINT_URL_SSO=" + w.URL, "AWS_ENDPOINT_URL_STS=" + w.URL}},
+		"start URL, endpoint in profile":  {legacyProfile + "endpoint_url = URL\n", w.URL + "/start", nil},
 		"session, services":               {sessionProfile, "mine", nil},
 	} {
 		h := w.home(cli, test.config, test.env...)
-		path, err := client.SaveSSOToken(h.dir+"/.aws/sso/cache", test.cached, w.url+"/start", "us-east-1", token)
-		w.must(err)
+		path, err := client.SaveSSOToken(h.dir+"/.aws/sso/cache", test.cached, w.URL+"/start", "us-east-1", token)
+		w.Must(err)
 		if got := h.run("--profile", "ops", "sts", "get-caller-identity"); !strings.Contains(got, whoAmI) {
 			t.Errorf("%s: got %s", name, got)
 		}
@@ -128,9 +129,9 @@ func TestProfileWithCachedToken(t *testing.T) {
 		}
 	}
 	w.rest("POST", "/logout", token.AccessToken, nil)
-	h := w.home(cli, legacyProfile, "AWS_ENDPOINT_URL="+w.url)
-	_, err := client.SaveSSOToken(h.dir+"/.aws/sso/cache", w.url+"/start", w.url+"/start", "us-east-1", token)
-	w.must(err)
+	h := w.home(cli, legacyProfile, "AWS_ENDPOINT_URL="+w.URL)
+	_, err := client.SaveSSOToken(h.dir+"/.aws/sso/cache", w.URL+"/start", w.URL+"/start", "us-east-1", token)
+	w.Must(err)
 	if got := h.run("--profile", "ops", "sts", "get-caller-identity"); !strings.Contains(got, "SSO session associated with this profile has expired or is otherwise invalid") {
 		t.Errorf("signed out: got %s", got)
 	}
@@ -149,8 +150,8 @@ func TestProfileRefreshes(t *testing.T) {
 	p, out := w.signedIn("alice", "sso:account:access")
 	h := w.home(cli, sessionProfile)
 	cache := h.dir + "/.aws/sso/cache/"
-	w.must(os.MkdirAll(cache, 0o700))
-	w.must(os.WriteFile(cache+client.SSOCacheName("mine"), []byte(`{"startUrl":"`+w.url+`/start","region":"us-east-1","accessToken":"old","expiresAt":"2026-01-01T00:00:00Z",
+	w.Must(os.MkdirAll(cache, 0o700))
+	w.Must(os.WriteFile(cache+client.SSOCacheName("mine"), []byte(`{"startUrl":"`+w.URL+`/start","region":"us-east-1","accessToken":"old","expiresAt":"2026-01-01T00:00:00Z",
 		"clientId":"`+p.id+`","clientSecret":"`+p.secret+`","registrationExpiresAt":"2099-01-01T00:00:00Z","refreshToken":"`+out["refreshToken"].(string)+`"}`), 0o600))
 	if got := h.run("--profile", "ops", "sts", "get-caller-identity"); !strings.Contains(got, whoAmI) {
 		t.Errorf("got %s", got)
@@ -176,8 +177,8 @@ func TestAWSSSOLogin(t *testing.T) {
 			w := newWorld(t)
 			data := t.TempDir()
 			for _, service := range []string{"sso/2019-06-10", "sso-oidc/2019-06-10", "sts/2011-06-15"} {
-				w.must(os.MkdirAll(data+"/"+service, 0o700))
-				w.must(os.WriteFile(data+"/"+service+"/endpoint-rule-set-1.json", []byte(strings.ReplaceAll(ruleSet, "URL", w.url)), 0o600))
+				w.Must(os.MkdirAll(data+"/"+service, 0o700))
+				w.Must(os.WriteFile(data+"/"+service+"/endpoint-rule-set-1.json", []byte(strings.ReplaceAll(ruleSet, "URL", w.URL)), 0o600))
 			}
 			h := w.home(cli, config, "AWS_DATA_PATH="+data)
 			h.login(t)
@@ -211,9 +212,9 @@ func (h *home) login(t *testing.T) {
 	defer cancel()
 	cmd := h.cmd(ctx, "--profile", "ops", "sso", "login", "--no-browser")
 	cmd.Env = append(cmd.Env, "PYTHONUNBUFFERED=1")
-	var out lockedBuffer
+	var out signintest.Log
 	cmd.Stdout, cmd.Stderr = &out, &out
-	h.w.must(cmd.Start())
+	h.w.Must(cmd.Start())
 	for !userCode.MatchString(out.String()) && ctx.Err() == nil {
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -221,10 +222,10 @@ func (h *home) login(t *testing.T) {
 	if code == nil {
 		t.Fatalf("aws sso login showed no code:\n%s", out.String())
 	}
-	b := h.w.browser()
-	b.signIn("alice")
-	b.open(h.w.url + "/sign-in/device?user_code=" + code[1])
-	b.send("decision", "confirm")
+	b := h.w.Browser()
+	b.SignIn("alice")
+	b.Open(h.w.URL + "/sign-in/device?user_code=" + code[1])
+	b.Send("decision", "confirm")
 	if err := cmd.Wait(); err != nil || !bytes.Contains([]byte(out.String()), []byte("Successfully logged into Start URL")) {
 		t.Fatalf("aws sso login: %v\n%s", err, out.String())
 	}
