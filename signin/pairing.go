@@ -270,7 +270,11 @@ func (s *Service) Redeem(r *http.Request, in Redemption) (SignIn, error) {
 	if err := s.begun(r, user, made); err != nil {
 		return SignIn{}, err
 	}
-	return s.config.Store.Redeem(ctx, id, func(row Pairing) (SignIn, error) { return made, row.check(in, s.config.Now()) })
+	made, err = s.config.Store.Redeem(ctx, id, func(row Pairing) (SignIn, error) { return made, row.check(in, s.config.Now()) })
+	if errors.Is(err, identity.ErrExists) {
+		return SignIn{}, fmt.Errorf("%w: the token is not new", ErrRefused)
+	}
+	return made, err
 }
 
 // check tells whether a pairing may become a sign-in of who asks.

@@ -54,7 +54,7 @@ func (s *Service) Refresh(r *http.Request, token, next string) (SignIn, error) {
 		row.Secret, row.Used = next, s.config.Now()
 		return nil
 	})
-	if errors.Is(err, identity.ErrNotFound) {
+	if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrExists) {
 		return SignIn{}, ErrRefused
 	}
 	if theft {

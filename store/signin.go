@@ -84,7 +84,7 @@ func (s *Store) UpdateSignIn(ctx context.Context, id string, change func(*signin
 		_, err = t.exec(`UPDATE sign_ins SET id = $1, user_id = $2, kind = $3, method = $4, factor = $5, factor_at = $6,
 			computer = $7, created = $8, used = $9, expires = $10, ip = $11, agent = $12, secret = $13, spent = $14,
 			ended = $15, because = $16 WHERE id = $1`, signInValues(in)...)
-		return err
+		return orExists(err, about("sign-in", id, identity.ErrExists))
 	})
 	return in, err
 }
