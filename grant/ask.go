@@ -346,7 +346,19 @@ func (v *view) judge(ctx context.Context, a Actor) ([]Event, error) {
 		because := "no rule permits it, and flow " + v.r.Frozen.Flow.Name + " has nobody who decides"
 		return append(events, v.deny("", "policy", because)), v.done()
 	}
+	v.lookAhead(ctx)
 	return events, v.done()
+}
+
+// lookAhead finds out what goes wrong in asking who decides, for those who do decide to
+// see.
+func (v *view) lookAhead(ctx context.Context) {
+	at := v.e.now()
+	a := v.deciders(ctx, v.r.Stage, at)
+	for _, schedule := range a.own.OnCall {
+		_, err := v.env(at).OnCall(ctx, schedule)
+		v.warn("people", err)
+	}
 }
 
 // done keeps the warnings that came up.

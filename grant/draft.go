@@ -34,6 +34,8 @@ func (s draftStore) UpdateRequest(context.Context, string, func(*Request) ([]Eve
 	return Request{}, errDraft
 }
 
+func (s draftStore) Told(context.Context, []int64) error { return errDraft }
+
 func (s draftStore) Flows(context.Context) (map[string][]byte, string, error) {
 	return s.files, s.digest, nil
 }
