@@ -37,7 +37,7 @@ func (c slackCall) blocks() string { return c.form.Get("blocks") }
 
 // fakeSlack is Slack as an app sees it: the Web API, Socket Mode and response_urls.
 type fakeSlack struct {
-	t      *testing.T
+	t      testing.TB
 	server *httptest.Server
 
 	mu      sync.Mutex
@@ -50,7 +50,7 @@ type fakeSlack struct {
 	sockets int
 }
 
-func newFakeSlack(t *testing.T) *fakeSlack {
+func newFakeSlack(t testing.TB) *fakeSlack {
 	f := &fakeSlack{t: t, acks: map[string]chan json.RawMessage{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/{method}", f.api)
@@ -257,7 +257,7 @@ func (f *fakeSlack) whispers(part string) {
 	})
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if is() {
@@ -268,9 +268,13 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 // signed is a call as Slack makes it.
-func signed(t *testing.T, to string, form url.Values, at time.Time) *http.Request {
+func signed(t testing.TB, to string, form url.Values, at time.Time) *http.Request {
 	t.Helper()
-	body := form.Encode()
+	return signedBody(t, to, form.Encode(), at)
+}
+
+func signedBody(t testing.TB, to, body string, at time.Time) *http.Request {
+	t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, to, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +288,7 @@ func signed(t *testing.T, to string, form url.Values, at time.Time) *http.Reques
 	return r
 }
 
-func payload(t *testing.T, v any) url.Values {
+func payload(t testing.TB, v any) url.Values {
 	t.Helper()
 	text, err := json.Marshal(v)
 	if err != nil {

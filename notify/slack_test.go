@@ -46,7 +46,7 @@ func (w *world) interact(payloadOf any) map[string]any {
 }
 
 // button is the value of a button in blocks that were sent.
-func button(t *testing.T, blocks, action string) string {
+func button(t testing.TB, blocks, action string) string {
 	t.Helper()
 	var all []struct {
 		Elements []struct {

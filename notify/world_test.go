@@ -99,7 +99,7 @@ flow "talk" {
 
 // world is a store, an engine and a service of notifications, with some people.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	store   *store.Store
 	engine  *grant.Engine
 	audit   *audit.Log
@@ -111,7 +111,7 @@ type world struct {
 
 type option func(*notify.Config)
 
-func newWorld(t *testing.T, options ...option) *world {
+func newWorld(t testing.TB, options ...option) *world {
 	t.Helper()
 	w := &world{t: t, slack: newFakeSlack(t), realm: arn.Realm{Account: "123456789012", Region: "eu-central-1"}}
 	log := slog.New(slog.DiscardHandler)
