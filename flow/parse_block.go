@@ -308,20 +308,39 @@ func (p *parser) schedule(b *hclsyntax.Block) {
 	if (s.Source == "rota") != (s.Rota != nil) && s.Source != "" {
 		r.wrong(r.at, "a block rota { … } and source = %q do not go together", s.Source)
 	}
-	// What the source needs is its own to know.
-	for key := range r.body.Attributes {
-		if key != "source" {
-			if s.Settings == nil {
-				s.Settings = map[string]string{}
-			}
-			s.Settings[key] = r.text(key)
-		}
-	}
-	if s.Source == "rota" && len(s.Settings) > 0 {
-		r.wrong(r.at, "a rota has no settings beside its block")
-	}
+	s.Settings = p.settings(r, s.Source)
 	r.done()
 	p.set.Schedules[name] = s
+}
+
+// sourceSettings are the arguments of schedules by their source, as package oncall knows
+// them; the first of each is needed.
+var sourceSettings = map[string][]string{
+	"pagerduty": {"schedule"},
+	"opsgenie":  {"schedule", "by"},
+	"ical":      {"", "url", "file", "person", "pattern", "zone"},
+}
+
+func (p *parser) settings(r *reader, source string) map[string]string {
+	var out map[string]string
+	for i, key := range sourceSettings[source] {
+		if key == "" {
+			continue
+		}
+		value := r.text(key)
+		switch {
+		case value != "" && out == nil:
+			out = map[string]string{key: value}
+		case value != "":
+			out[key] = value
+		case i == 0:
+			r.wrong(r.at, "%s is required", key)
+		}
+	}
+	if source == "ical" && (out["url"] == "") == (out["file"] == "") {
+		r.wrong(r.at, "want one of url and file")
+	}
+	return out
 }
 
 func (p *parser) rota(r *reader) *Rota {

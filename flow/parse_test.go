@@ -105,8 +105,8 @@ schedule "primary" {
   }
 }
 schedule "duty" {
-  source      = "pagerduty"
-  schedule_id = "P123"
+  source   = "pagerduty"
+  schedule = "P123"
 }
 user "ann" {}
 `
@@ -240,6 +240,10 @@ ask {}
 		{"break-glass without review", "flow \"x\" {\n break_glass {}\n}", `break_glass: selects nobody; want review { … }`},
 		{"schedule source", `schedule "p" {}`, `want source = pagerduty, opsgenie or ical, or a block rota { … }`},
 		{"schedule source unknown", `schedule "p" { source = "x" }`, `source: "x" is not known; want`},
+		{"schedule's setting", "schedule \"p\" {\n source = \"pagerduty\"\n schedule_id = \"P1\"\n}", `unknown argument "schedule_id"; arguments are source, schedule`},
+		{"schedule without a setting", `schedule "p" { source = "opsgenie" }`, `schedule "p": schedule is required`},
+		{"calendar", `schedule "p" { source = "ical" }`, `want one of url and file`},
+		{"rota with settings", "schedule \"p\" {\n schedule = \"P1\"\n rota {\n start = \"2026-01-05\"\n shift = \"7d\"\n users = [\"u\"]\n }\n}", `unknown argument "schedule"`},
 		{"rota", "schedule \"p\" {\n rota {}\n}", `want start = "2026-01-05T09:00:00Z", shift = "7d" and users = […]`},
 		{"zone", "schedule \"p\" {\n rota {\n zone = \"Mars\"\n }\n}", `zone: got "Mars", want a zone such as Europe/Berlin`},
 		{"hours", "schedule \"p\" {\n rota {\n hours = \"9-5\"\n }\n}", `hours: got "9-5", want hours such as 09:00-17:00`},
