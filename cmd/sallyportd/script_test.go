@@ -57,9 +57,12 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition answers [tool:NAME]: whether a program is there. With
-// SALLYPORT_REQUIRE_ALL=1 it must be.
+// condition answers [tool:NAME]: whether a program is there, and [aws:OPERATION]: whether
+// the aws there is knows an operation of ssm. With SALLYPORT_REQUIRE_ALL=1 they must be.
 func condition(cond string) (bool, error) {
+	if operation, ok := strings.CutPrefix(cond, "aws:"); ok {
+		return knowsOperation(operation)
+	}
 	name, ok := strings.CutPrefix(cond, "tool:")
 	if !ok {
 		return false, fmt.Errorf("unknown condition %q", cond)
@@ -69,6 +72,16 @@ func condition(cond string) (bool, error) {
 		return false, fmt.Errorf("%s is not installed, and SALLYPORT_REQUIRE_ALL=1", name)
 	}
 	return err == nil, nil
+}
+
+// knowsOperation asks the stock CLI for what it demands of an operation's arguments.
+func knowsOperation(operation string) (bool, error) {
+	out, _ := exec.Command("aws", "ssm", operation).CombinedOutput()
+	knows := strings.Contains(string(out), "arguments are required")
+	if !knows && needs.All() {
+		return false, fmt.Errorf("aws does not know ssm %s, and SALLYPORT_REQUIRE_ALL=1", operation)
+	}
+	return knows, nil
 }
 
 const devPatience = 30 * time.Second
