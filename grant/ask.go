@@ -171,7 +171,7 @@ func (v *view) fill(ctx context.Context, f *flow.Flow, who flow.Person, given fl
 	}
 	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
 	defer cancel()
-	frozen.Values, frozen.Reason, frozen.Duration, err = f.Fill(ctx, v.env(v.e.now()), who, values)
+	frozen.Values, frozen.Reason, frozen.Duration, err = f.Fill(ctx, v.codeEnv(v.e.now()), who, values)
 	if err != nil {
 		return err
 	}

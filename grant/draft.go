@@ -15,7 +15,25 @@ func (e *Engine) Draft(set *flow.Set, files map[string][]byte, d Directory, p Po
 	c := e.config
 	c.Store = draftStore{c.Store, files, set.Digest}
 	c.Directory, c.Policies = d, p
-	return New(c)
+	draft := New(c)
+	draft.draft = true
+	return draft
+}
+
+// codeEnv is what code runs against.
+func (v *view) codeEnv(at time.Time) flow.Env {
+	if v.e.draft {
+		return draftEnv{v.env(at)}
+	}
+	return v.env(at)
+}
+
+// draftEnv keeps code from the net: what it asks there might do something.
+type draftEnv struct{ env }
+
+// Fetch implements flow.Fetcher.
+func (draftEnv) Fetch(context.Context, flow.Fetch) (flow.Fetched, error) {
+	return flow.Fetched{}, errors.New("a rehearsal asks nobody on the net")
 }
 
 // errDraft keeps a draft from changing anything.

@@ -104,6 +104,7 @@ type Policies interface {
 // several on one store.
 type Engine struct {
 	config Config
+	draft  bool // nothing is stored, and code asks nobody on the net
 	flows  flowCache
 	open   grantCache
 	waits  waits

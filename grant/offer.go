@@ -49,7 +49,7 @@ func (v *view) offer(ctx context.Context, f *flow.Flow, who flow.Person) Offer {
 			continue
 		}
 		runCtx, cancel := context.WithTimeout(ctx, codeTimeout)
-		options, err := f.Code.Options(runCtx, v.env(v.e.now()), field.Options, who)
+		options, err := f.Code.Options(runCtx, v.codeEnv(v.e.now()), field.Options, who)
 		cancel()
 		if err != nil {
 			o.Problem = field.Options + ": " + clip(err.Error(), 500)

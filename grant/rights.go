@@ -83,7 +83,7 @@ func (v *view) hook(ctx context.Context, name string, actor flow.Person, channel
 	}
 	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
 	defer cancel()
-	t, err := v.code.On(ctx, v.env(v.e.now()), name, flow.Happening{Facts: v.facts(), Actor: actor, Channel: channel, Comment: comment})
+	t, err := v.code.On(ctx, v.codeEnv(v.e.now()), name, flow.Happening{Facts: v.facts(), Actor: actor, Channel: channel, Comment: comment})
 	if errors.Is(err, flow.ErrNoFunction) {
 		return flow.Transition{}, false
 	}
@@ -118,7 +118,7 @@ func (v *view) deciders(ctx context.Context, stage int, at time.Time) allotted {
 	}
 	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
 	defer cancel()
-	p, err := v.code.Permissions(ctx, v.env(at), flow.Happening{Facts: v.facts(), Actor: v.r.Frozen.Person, Channel: v.r.Frozen.Channel})
+	p, err := v.code.Permissions(ctx, v.codeEnv(at), flow.Happening{Facts: v.facts(), Actor: v.r.Frozen.Person, Channel: v.r.Frozen.Channel})
 	switch {
 	case errors.Is(err, flow.ErrNoFunction):
 	case err != nil:
