@@ -382,16 +382,18 @@ func (a *asking) answer(question string) (string, error) {
 // await waits for a decision and shows how the request stands. Who stops waiting leaves
 // the request as it is; who hangs up takes back what they have just asked for.
 func (a *asking) await(r grant.Request) (err error) {
-	ctx, cancel := context.WithTimeoutCause(a.s.ctx, a.s.c.door.cfg.AskPatience, errLeftAsking)
-	defer cancel()
+	patient, end := context.WithTimeoutCause(a.s.ctx, a.s.c.door.cfg.AskPatience, errLeftAsking)
+	defer end()
+	ctx, cancel := context.WithCancelCause(patient)
+	defer cancel(nil)
 	defer func() { a.settle(r, err) }()
 	left := make(chan struct{})
 	leaving, stop := context.WithCancel(ctx)
 	defer func() { stop(); <-left }() // the next keys are the session's
 	go func() {                       // waited for above
 		defer close(left)
-		if (keys{leaving, a.s.input}).leaves() {
-			cancel()
+		if err := (keys{leaving, a.s.input}).leaves(); err != nil {
+			cancel(err)
 		}
 	}()
 	a.say("%s asks for it; %s may decide", r.ID, a.deciders(ctx, r))
@@ -400,11 +402,8 @@ func (a *asking) await(r grant.Request) (err error) {
 			return fmt.Errorf("waiting for %s: %w", r.ID, err)
 		}
 	}
-	if a.s.ctx.Err() != nil {
-		return context.Cause(a.s.ctx)
-	}
 	if r.State == grant.Pending {
-		return errLeftAsking
+		return context.Cause(ctx)
 	}
 	return a.decided(r)
 }
@@ -497,7 +496,7 @@ func (a *asking) settle(r grant.Request, err error) {
 	if err == nil || r.State != grant.Pending {
 		return
 	}
-	if a.s.ctx.Err() == nil {
+	if errors.Is(err, errLeftAsking) {
 		a.say("%s goes on waiting; ssh here again goes on with it, sallyport cancel %s takes it back", r.ID, r.ID)
 		return
 	}

@@ -100,17 +100,20 @@ func (k keys) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-// leaves waits until the person types Ctrl-C or Ctrl-D, or hangs up; anything else that
-// they type meanwhile is let go.
-func (k keys) leaves() bool {
+// leaves waits until the person types Ctrl-C or Ctrl-D, which is errLeftAsking, or hangs
+// up; anything else that they type meanwhile is let go. It returns nil when the context
+// ends.
+func (k keys) leaves() error {
 	key := make([]byte, 1)
 	for {
 		_, err := k.Read(key)
-		if err != nil {
-			return k.ctx.Err() == nil
-		}
-		if key[0] == ctrlC || key[0] == ctrlD {
-			return true
+		switch {
+		case k.ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return errClosed
+		case key[0] == ctrlC || key[0] == ctrlD:
+			return errLeftAsking
 		}
 	}
 }
