@@ -61,7 +61,7 @@ func newHarness(t *testing.T, changes ...func(*Config)) *harness {
 	}
 	config := Config{
 		Realm: testRealm, Identities: h.store, Nodes: h.store, Sessions: h.store, Documents: h.store,
-		Audit: log, AuditStore: h.store, Sealer: h.key, Logger: logger, Now: h.clock,
+		Audit: log, AuditStore: h.store, Sealer: h.key, Logger: logger, Now: h.clock, Chats: h.store,
 	}
 	for _, change := range changes {
 		change(&config)

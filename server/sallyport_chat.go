@@ -20,7 +20,7 @@ type ChatStore = notify.Store
 
 func chatOperations() []*Operation {
 	return []*Operation{
-		op("sallyport", "GetChatCode", nil, getChatCode, forEveryone, quietly),
+		op("sallyport", "GetChatCode", nil, getChatCode, checksItself, quietly),
 		op("sallyport", "LinkChat", nil, linkChat, checksItself),
 		op("sallyport", "ListChatLinks", nil, listChatLinks, checksItself, quietly),
 		op("sallyport", "UnlinkChat", nil, unlinkChat, checksItself, toEnd),
@@ -59,6 +59,9 @@ type chatAccount struct {
 func getChatCode(ctx context.Context, c *Call, in *chatCodeInput) (*chatAccount, error) {
 	store, err := c.chats()
 	if err != nil {
+		return nil, err
+	}
+	if _, err := c.checkPerson(ctx, ""); err != nil {
 		return nil, err
 	}
 	code, err := notify.CodeInfo(ctx, store, in.Code, c.Origin.Time)
