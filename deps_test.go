@@ -73,6 +73,9 @@ var bans = []ban{
 	{"internal/mux", "sallyport.dev/", "client and agent share it: it knows neither"},
 	{"agent/shell", "sallyport.dev/", "programs are run the same whoever asks"},
 	{"transfer", "sallyport.dev/", "transfer reads bytes and tells what they mean"},
+	{"notify", "sallyport.dev/store", "domain packages declare the storage they need; store satisfies it"},
+	{"notify", "sallyport.dev/server", "notifications hang off the events; they know nothing of the API"},
+	{"cmd/sallyport", "github.com/slack-go", "the client asks the server, never Slack"},
 	{"session", "sallyport.dev/frontdoor", "sessions know nothing of SSH"},
 	{"server", "sallyport.dev/frontdoor", "the API knows nothing of SSH connections"},
 }
