@@ -114,8 +114,12 @@ func (m *Method) changeFactors(w http.ResponseWriter, r *http.Request) error {
 	case "codes":
 		return m.newCodes(w, r, user, state{}, pathFactors, "")
 	case "enable":
-		if problem, err := m.enableCodes(r, user, r.PostForm.Get("device")); err != nil || problem != "" {
-			return errors.Join(err, m.again(w, r, user, problem, err))
+		var problem string
+		if problem, err = m.enableCodes(r, user, r.PostForm.Get("device")); problem != "" && err == nil {
+			return m.listFactors(w, r, user, problem)
+		}
+		if err == nil { // who enrols a factor shows it
+			err = m.config.SignIns.Strengthen(r, string(factor.TOTP))
 		}
 	case "remove":
 		err = m.remove(r, user, r.PostForm.Get("id"))
@@ -130,14 +134,6 @@ func (m *Method) changeFactors(w http.ResponseWriter, r *http.Request) error {
 	}
 	http.Redirect(w, r, pathFactors, http.StatusSeeOther)
 	return nil
-}
-
-// again lists the factors with what went wrong, unless err says that nothing can be shown.
-func (m *Method) again(w http.ResponseWriter, r *http.Request, user identity.User, problem string, err error) error {
-	if err != nil {
-		return nil
-	}
-	return m.listFactors(w, r, user, problem)
 }
 
 func wordsOf(err error) string {
@@ -164,7 +160,7 @@ func (m *Method) enrolKey(r *http.Request, user identity.User) error {
 	if err != nil {
 		return err
 	}
-	return m.changed(r, user, d, "second factor enrolled")
+	return errors.Join(m.changed(r, user, d, "second factor enrolled"), m.config.SignIns.Strengthen(r, string(d.Kind)))
 }
 
 func (m *Method) changed(r *http.Request, user identity.User, d factor.Device, what string) error {
