@@ -175,6 +175,9 @@ func (v *view) fill(ctx context.Context, f *flow.Flow, who flow.Person, given fl
 	if err != nil {
 		return err
 	}
+	if frozen.Values[extends] != nil {
+		return &flow.FieldError{Field: extends, Problem: "is no field of forms: more time is asked for by extending a grant"}
+	}
 	if frozen.Duration <= 0 {
 		frozen.Duration = f.Clocks.Default
 	}

@@ -204,7 +204,7 @@ func (r *Request) extended(child Request, at time.Time) ([]Event, error) {
 	if i >= 0 && !r.Extensions[i].Until.IsZero() {
 		return nil, errSettled
 	}
-	if !r.Holds(at) {
+	if !r.Holds(at) || child.Frozen.Person.ID != r.Frozen.Person.ID {
 		return nil, stateError(*r)
 	}
 	if i < 0 {

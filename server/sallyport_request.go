@@ -116,10 +116,10 @@ func (c *Call) accessError(resource string, err error) error {
 }
 
 type listFlowsInput struct {
-	NodeID   string `json:"NodeId" check:"max=64"`
-	Document string `json:"Document" check:"max=256"`
-	RunAs    string `json:"RunAs" check:"max=32"`
-	Channel  string `json:"Channel" check:"enum=cli|api|web|ssh"`
+	NodeID   string `json:"NodeId,omitempty" check:"max=64"`
+	Document string `json:"Document,omitempty" check:"max=256"`
+	RunAs    string `json:"RunAs,omitempty" check:"max=32"`
+	Channel  string `json:"Channel,omitempty" check:"enum=cli|api|web|ssh"`
 }
 
 type listFlowsOutput struct {
@@ -176,14 +176,14 @@ func (c *Call) addHelps(ctx context.Context, engine *grant.Engine, in *listFlows
 }
 
 type requestAccessInput struct {
-	Flow    string              `json:"Flow" check:"required,min=1,max=128"`
-	Targets []string            `json:"Targets" check:"max=50" each:"min=1,max=128"`
-	NodeIDs []string            `json:"NodeIds" check:"max=50" each:"min=1,max=64"`
-	Reason  string              `json:"Reason" check:"max=2000"`
-	Seconds int64               `json:"Seconds" check:"min=0,max=31536000"`
-	Values  map[string][]string `json:"Values" check:"max=100" keys:"min=1,max=128" each:"max=2000"`
-	Channel string              `json:"Channel" check:"enum=cli|api|web|ssh"`
-	DryRun  bool                `json:"DryRun"`
+	Flow    string              `json:"Flow,omitempty" check:"required,min=1,max=128"`
+	Targets []string            `json:"Targets,omitempty" check:"max=50" each:"min=1,max=128"`
+	NodeIDs []string            `json:"NodeIds,omitempty" check:"max=50" each:"min=1,max=64"`
+	Reason  string              `json:"Reason,omitempty" check:"max=2000"`
+	Seconds int64               `json:"Seconds,omitempty" check:"min=0,max=31536000"`
+	Values  map[string][]string `json:"Values,omitempty" check:"max=100" keys:"min=1,max=128" each:"max=2000"`
+	Channel string              `json:"Channel,omitempty" check:"enum=cli|api|web|ssh"`
+	DryRun  bool                `json:"DryRun,omitempty"`
 }
 
 // values are those of the form, reason and duration included.
@@ -216,9 +216,9 @@ func requestAccess(ctx context.Context, c *Call, in *requestAccessInput) (*acces
 }
 
 type decideInput struct {
-	RequestID string `json:"RequestId" check:"required,pattern=oi-[0-9a-f]{12}"`
-	Hash      string `json:"Hash" check:"required,pattern=[0-9a-f]{64}"`
-	Comment   string `json:"Comment" check:"max=2000"`
+	RequestID string `json:"RequestId,omitempty" check:"required,pattern=oi-[0-9a-f]{12}"`
+	Hash      string `json:"Hash,omitempty" check:"required,pattern=[0-9a-f]{64}"`
+	Comment   string `json:"Comment,omitempty" check:"max=2000"`
 }
 
 func approveRequest(ctx context.Context, c *Call, in *decideInput) (*accessRequest, error) {
@@ -249,11 +249,11 @@ func (c *Call) step(ctx context.Context, id string, take func(*grant.Engine, gra
 }
 
 type stepInput struct {
-	RequestID string `json:"RequestId" check:"required,pattern=oi-[0-9a-f]{12}"`
-	To        string `json:"To" check:"max=64"`
-	Reason    string `json:"Reason" check:"max=2000"`
-	Seconds   int64  `json:"Seconds" check:"min=0,max=31536000"`
-	Outcome   string `json:"Outcome" check:"enum=justified|unjustified"`
+	RequestID string `json:"RequestId,omitempty" check:"required,pattern=oi-[0-9a-f]{12}"`
+	To        string `json:"To,omitempty" check:"max=64"`
+	Reason    string `json:"Reason,omitempty" check:"max=2000"`
+	Seconds   int64  `json:"Seconds,omitempty" check:"min=0,max=31536000"`
+	Outcome   string `json:"Outcome,omitempty" check:"enum=justified|unjustified"`
 }
 
 func delegateRequest(ctx context.Context, c *Call, in *stepInput) (*accessRequest, error) {
@@ -304,9 +304,9 @@ func reviewRequest(ctx context.Context, c *Call, in *stepInput) (*accessRequest,
 }
 
 type getAccessRequestInput struct {
-	RequestID string `json:"RequestId" check:"required,pattern=oi-[0-9a-f]{12}"`
-	After     int64  `json:"After" check:"min=0"`
-	Wait      int64  `json:"Wait" check:"min=0,max=20"`
+	RequestID string `json:"RequestId,omitempty" check:"required,pattern=oi-[0-9a-f]{12}"`
+	After     int64  `json:"After,omitempty" check:"min=0"`
+	Wait      int64  `json:"Wait,omitempty" check:"min=0,max=20"`
 }
 
 // getAccessRequest shows a request to who asked, who decides or decided on it, and who may
@@ -379,14 +379,14 @@ func (c *Call) visible(ctx context.Context, engine *grant.Engine, r grant.Reques
 }
 
 type listAccessRequestsInput struct {
-	Mine      bool     `json:"Mine"`
-	ToDecide  bool     `json:"ToDecide"`
-	Person    string   `json:"Person" check:"max=64"`
-	Flow      string   `json:"Flow" check:"max=128"`
-	States    []string `json:"States" check:"max=10" each:"enum=Pending|Approved|Active|Denied|Cancelled|Expired|Lapsed|Released|Revoked|Ended"`
-	Review    bool     `json:"Review"`
-	Limit     int      `json:"Limit" check:"min=0,max=200"`
-	NextToken string   `json:"NextToken" check:"max=256"`
+	Mine      bool     `json:"Mine,omitempty"`
+	ToDecide  bool     `json:"ToDecide,omitempty"`
+	Person    string   `json:"Person,omitempty" check:"max=64"`
+	Flow      string   `json:"Flow,omitempty" check:"max=128"`
+	States    []string `json:"States,omitempty" check:"max=10" each:"enum=Pending|Approved|Active|Denied|Cancelled|Expired|Lapsed|Released|Revoked|Ended"`
+	Review    bool     `json:"Review,omitempty"`
+	Limit     int      `json:"Limit,omitempty" check:"min=0,max=200"`
+	NextToken string   `json:"NextToken,omitempty" check:"max=256"`
 }
 
 type listAccessRequestsOutput struct {
