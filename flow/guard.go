@@ -15,7 +15,7 @@ import (
 //	x.name       ·attr(x, "name")    so methods of strings, lists, … are metered, too
 //	x[y]         x[·key(y)]          hashing a key is work
 //	f(*x, **y)   f(*·spread(x), **·spread(y))
-//	x[a:b]       ·copy(x[a:b])
+//	x[a:b]       ·copy(x[a:b])       and so {…} and comprehensions
 //
 // The names cannot be written in Starlark, so nothing can stand in for them.
 const (
@@ -170,12 +170,14 @@ func (g *guarding) expr(e syntax.Expr) syntax.Expr {
 		return call(guardCopy, e.Lbrack, e)
 	case *syntax.Comprehension:
 		g.comprehension(e)
+		return call(guardCopy, e.Lbrack, e)
 	case *syntax.CondExpr:
 		e.Cond, e.True, e.False = g.expr(e.Cond), g.expr(e.True), g.expr(e.False)
 	case *syntax.DictEntry:
 		e.Key, e.Value = g.key(e.Key), g.expr(e.Value)
 	case *syntax.DictExpr:
 		g.exprs(e.List)
+		return call(guardCopy, e.Lbrace, e)
 	case *syntax.LambdaExpr:
 		g.params(e.Params)
 		e.Body = g.expr(e.Body)

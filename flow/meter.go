@@ -21,6 +21,7 @@ const (
 	maxBits   = 4096     // of an integer
 	perValue  = 16       // bytes that a value takes in a list
 	perEntry  = 128      // … and in a dictionary or set
+	perTable  = 640      // an empty dictionary or set
 )
 
 var (
@@ -66,9 +67,9 @@ func chargeValue(t *starlark.Thread, v starlark.Value) error {
 	case starlark.Tuple:
 		return charge(t, perValue*len(v))
 	case *starlark.Dict:
-		return charge(t, perEntry*v.Len())
+		return charge(t, perTable+perEntry*v.Len())
 	case *starlark.Set:
-		return charge(t, perEntry*v.Len())
+		return charge(t, perTable+perEntry*v.Len())
 	case starlark.Int:
 		if bits(v) > maxBits {
 			return errInt
