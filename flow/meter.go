@@ -201,13 +201,31 @@ func beforeOp(t *starlark.Thread, op syntax.Token, x, y starlark.Value) error {
 			return beforeFormat(t, string(format), "%", y)
 		}
 		return nil
-	case syntax.PLUS, syntax.MINUS, syntax.SLASH, syntax.SLASHSLASH, syntax.LTLT, syntax.GTGT:
+	case syntax.PLUS:
+		return beforePlus(t, x, y)
+	case syntax.MINUS, syntax.SLASH, syntax.SLASHSLASH, syntax.LTLT, syntax.GTGT:
 		if _, ok := x.(*starlark.Set); !ok {
 			return nil
 		}
 	}
 	_, err := weigh(x, y)
 	return err
+}
+
+// beforePlus looks whether what is joined would be too much. The result is charged.
+func beforePlus(t *starlark.Thread, x, y starlark.Value) error {
+	n := max(0, starlark.Len(x)) + max(0, starlark.Len(y))
+	switch x.(type) {
+	case starlark.String, starlark.Bytes:
+		if n > maxString {
+			return errString
+		}
+	case *starlark.List, starlark.Tuple:
+		if m, ok := t.Local(meterLocal).(*meter); !ok || n > m.left/perValue {
+			return errMemory
+		}
+	}
+	return nil
 }
 
 func beforeTimes(t *starlark.Thread, x, y starlark.Value) error {
