@@ -17,7 +17,7 @@ import (
 // holdings are the grants of a test: what an engine would say of rows that the test
 // writes.
 type holdings struct {
-	t     *testing.T
+	t     testing.TB
 	clock func() time.Time
 
 	mu        sync.Mutex
@@ -33,7 +33,7 @@ type holding struct {
 	policies []policy.Source
 }
 
-func newHoldings(t *testing.T) *holdings { return &holdings{t: t, clock: time.Now} }
+func newHoldings(t testing.TB) *holdings { return &holdings{t: t, clock: time.Now} }
 
 // use makes a server enforce the holdings.
 func (h *holdings) use(c *Config) {

@@ -30,7 +30,7 @@ import (
 
 // harness is a server on a real store, with a clock that tests turn.
 type harness struct {
-	t      *testing.T
+	t      testing.TB
 	server *Server
 	http   *httptest.Server
 	store  *store.Store
@@ -43,7 +43,7 @@ type harness struct {
 
 var testRealm = arn.Realm{Account: "111111111111", Region: "us-east-1"}
 
-func newHarness(t *testing.T, changes ...func(*Config)) *harness {
+func newHarness(t testing.TB, changes ...func(*Config)) *harness {
 	t.Helper()
 	ctx := context.Background()
 	h := &harness{t: t, now: time.Now().Truncate(time.Second), logs: &lockedBuffer{}}
@@ -226,7 +226,7 @@ func awsCredentials(c identity.Credentials) aws.Credentials {
 	return aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken}
 }
 
-func bodyHash(t *testing.T, r *http.Request) string {
+func bodyHash(t testing.TB, r *http.Request) string {
 	t.Helper()
 	if r.GetBody == nil {
 		sum := sha256.Sum256(nil)

@@ -30,7 +30,7 @@ func (f folder) Open(name string) (Recording, int64, error) {
 
 func (f folder) Digest(string) (string, int64, error) { return "", 0, fs.ErrNotExist }
 
-func decodeInto[T any](t *testing.T, a answer) T {
+func decodeInto[T any](t testing.TB, a answer) T {
 	t.Helper()
 	var out T
 	if a.status != 200 {

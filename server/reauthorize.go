@@ -525,11 +525,16 @@ func (c considered) verdict(ctx context.Context) (verdict, error) {
 	if v.timed, err = c.timed(ctx); err != nil {
 		return v, err
 	}
+	held, err := c.grants(ctx, c.kept, c.principal)
+	if err != nil || len(held) == 0 {
+		return v, err
+	}
 	_, denied, err = c.refused(ctx, access.Moment{WithoutGrants: true})
 	if err != nil || denied == nil && len(c.principal.Granted) == 0 {
 		return v, err
 	}
-	return v, c.hangs(ctx, d, &v)
+	err = c.hangs(ctx, d, held, &v)
+	return v, err
 }
 
 // refused asks the session's question about a moment.
@@ -556,11 +561,7 @@ func looksAtClock(j *access.Judge) bool { return j.Uses("aws:CurrentTime") || j.
 
 // hangs finds on which grants a session hangs that is not allowed without, and when it
 // will have lost them.
-func (c considered) hangs(ctx context.Context, d access.Decision, v *verdict) error {
-	held, err := c.grants(ctx, c.kept, c.principal)
-	if err != nil {
-		return err
-	}
+func (c considered) hangs(ctx context.Context, d access.Decision, held []grant.Request, v *verdict) (err error) {
 	v.carried = grantsOf(d)
 	for _, g := range c.principal.Granted {
 		v.carried = append(v.carried, g.Grants...)
