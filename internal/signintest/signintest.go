@@ -221,8 +221,14 @@ var (
 // values for its fields: names and values by turns.
 func (b *Browser) Send(pairs ...string) {
 	b.w.t.Helper()
+	b.SendForm(` name="`+pairs[0]+`"`, pairs...)
+}
+
+// SendForm sends the first form of the page that holds a text.
+func (b *Browser) SendForm(holding string, pairs ...string) {
+	b.w.t.Helper()
 	for _, f := range formTag.FindAllStringSubmatch(b.Page, -1) {
-		if !strings.Contains(f[2], ` name="`+pairs[0]+`"`) {
+		if !strings.Contains(f[2], holding) {
 			continue
 		}
 		values := url.Values{}
@@ -240,7 +246,7 @@ func (b *Browser) Send(pairs ...string) {
 		b.take(b.client.PostForm(to.String(), values))
 		return
 	}
-	b.w.t.Fatalf("no form with %s on %s:\n%s", pairs[0], b.At, b.Page)
+	b.w.t.Fatalf("no form with %s on %s:\n%s", holding, b.At, b.Page)
 }
 
 // SignIn signs somebody in with a password, and alice with a code where she has any.

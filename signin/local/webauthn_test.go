@@ -13,38 +13,66 @@ import (
 	"sallyport.dev/internal/signintest"
 )
 
-// chromium starts a browser with an authenticator of its own.
-func chromium(t *testing.T) (context.Context, webauthn.AuthenticatorID) {
+// chromium is a browser with a security key of its own.
+type chromium struct {
+	t   *testing.T
+	w   *signintest.World
+	ctx context.Context
+	key webauthn.AuthenticatorID
+}
+
+func newChromium(t *testing.T, w *signintest.World) *chromium {
 	t.Helper()
 	path := needs.Program(t, "chromium")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
-	alloc, stopAlloc := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(stopAlloc)
-	ctx, stop := chromedp.NewContext(alloc)
-	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx) // and waits for the browser to be gone
-		stop()
-	})
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	limited, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	var id webauthn.AuthenticatorID
-	do(t, ctx, webauthn.Enable(), chromedp.ActionFunc(func(ctx context.Context) (err error) {
-		id, err = webauthn.AddVirtualAuthenticator(&webauthn.VirtualAuthenticatorOptions{
+	alloc, stop := chromedp.NewExecAllocator(limited, options...)
+	t.Cleanup(stop)
+	ctx, stopContext := chromedp.NewContext(alloc)
+	t.Cleanup(stopContext)
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits for the browser to be gone
+	c := &chromium{t: t, w: w, ctx: ctx}
+	_, err := chromedp.Call(ctx, webauthn.Enable, webauthn.EnableParams{})
+	w.Must(err)
+	made, err := chromedp.Call(ctx, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
+		Options: &webauthn.VirtualAuthenticatorOptions{
 			Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportUsb,
 			HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
-		}).Do(ctx)
-		return err
-	}))
-	return ctx, id
+		}})
+	w.Must(err)
+	c.key = made.AuthenticatorID
+	return c
 }
 
-func do(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
-	t.Helper()
-	if err := chromedp.Run(ctx, actions...); err != nil {
-		var page string
-		_ = chromedp.Run(ctx, chromedp.OuterHTML("html", &page, chromedp.ByQuery))
-		t.Fatalf("%v on\n%s", err, page)
+func (c *chromium) do(steps ...chromedp.Action[chromedp.Void]) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, 20*time.Second)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		page, _ := chromedp.Run(c.ctx, chromedp.OuterHTML("html"))
+		c.t.Fatalf("%v on\n%s", err, page)
 	}
+}
+
+func (c *chromium) text(selector string) string {
+	c.t.Helper()
+	text, err := chromedp.Run(c.ctx, chromedp.Text(css(selector)))
+	c.w.Must(err)
+	return text
+}
+
+func css(selector string) chromedp.CSS { return chromedp.CSS(selector) }
+
+// password shows alice's password on a page that asks for it.
+func (c *chromium) password(page string) {
+	c.t.Helper()
+	c.do(
+		chromedp.Navigate(c.w.URL+page),
+		chromedp.SendKeys(css(`input[name=user]`), "alice"),
+		chromedp.SendKeys(css(`input[name=password]`), signintest.Password),
+		chromedp.Click(css(`form button`)),
+	)
 }
 
 // A real browser enrols a security key, and signs in with it beside the password.
@@ -53,47 +81,29 @@ func TestSecurityKeyInBrowser(t *testing.T) {
 		t.Skip("starts a browser")
 	}
 	w := signintest.Start(t)
-	ctx, id := chromium(t)
-	password := func(page string) []chromedp.Action {
-		return []chromedp.Action{
-			chromedp.Navigate(w.URL + page),
-			chromedp.SendKeys(`input[name=user]`, "alice", chromedp.ByQuery),
-			chromedp.SendKeys(`input[name=password]`, signintest.Password, chromedp.ByQuery),
-			chromedp.Click(`form button`, chromedp.ByQuery),
-		}
-	}
-	var text string
-	do(t, ctx, password("/sign-in/local?next=/sign-in/factors")...)
-	do(t, ctx,
-		chromedp.WaitVisible(`#enrol-key`, chromedp.ByQuery),
-		chromedp.SetValue(`input[name=name]`, "yubikey", chromedp.ByQuery),
-		chromedp.Click(`#enrol-key`, chromedp.ByQuery),
-		chromedp.WaitVisible(`input[value=remove] ~ button`, chromedp.ByQuery),
-		chromedp.Text(`main`, &text, chromedp.ByQuery),
+	c := newChromium(t, w)
+	c.password("/sign-in/local?next=/sign-in/factors")
+	c.do(
+		chromedp.WaitVisible(css(`#enrol-key`)),
+		chromedp.SetValue(css(`input[name=name]`), "yubikey"),
+		chromedp.Click(css(`#enrol-key`)),
+		chromedp.WaitVisible(css(`li`)),
 	)
-	if !strings.Contains(text, "yubikey: security key") {
+	if text := c.text(`main`); !strings.Contains(text, "yubikey: security key") {
 		t.Errorf("after enrolling: got %s", text)
 	}
-	do(t, ctx, chromedp.ActionFunc(func(ctx context.Context) error {
-		_, err := webauthn.GetCredentials(id).Do(ctx)
-		return err
-	}))
-	do(t, ctx, chromedp.Navigate(w.URL+"/sign-in"), chromedp.Click(`#out`, chromedp.ByQuery), chromedp.WaitVisible(`a.button`, chromedp.ByQuery))
-	do(t, ctx, password("/sign-in/local")...)
-	do(t, ctx,
-		chromedp.WaitVisible(`form[data-webauthn=get]`, chromedp.ByQuery),
-		chromedp.Click(`form[data-webauthn=get] button`, chromedp.ByQuery),
-		chromedp.WaitVisible(`#person`, chromedp.ByQuery),
-		chromedp.Text(`main`, &text, chromedp.ByQuery),
-	)
-	if !strings.Contains(text, "webauthn") {
+	c.do(chromedp.Navigate(w.URL+"/sign-in"), chromedp.Click(css(`#out`)), chromedp.WaitVisible(css(`a[href="/sign-in/local"]`)))
+	c.password("/sign-in/local")
+	c.do(chromedp.Click(css(`form[data-webauthn=get] button`)), chromedp.WaitVisible(css(`#person`)))
+	if text := c.text(`main`); !strings.Contains(text, "webauthn") {
 		t.Errorf("after signing in: got %s", text)
 	}
 	w.Advance(20 * time.Minute)
-	do(t, ctx, chromedp.Navigate(w.URL+"/sign-in/factors"),
-		chromedp.WaitVisible(`form[data-webauthn=get]`, chromedp.ByQuery), // it asks for the key again
-		chromedp.Click(`form[data-webauthn=get] button`, chromedp.ByQuery),
-		chromedp.WaitVisible(`#enrol-key`, chromedp.ByQuery))
+	c.do(
+		chromedp.Navigate(w.URL+"/sign-in/factors"), // it asks for the key again
+		chromedp.Click(css(`form[data-webauthn=get] button`)),
+		chromedp.WaitVisible(css(`#enrol-key`)),
+	)
 }
 
 // Without the person's finger or PIN a key is not taken.
@@ -102,18 +112,12 @@ func TestSecurityKeyWithoutPerson(t *testing.T) {
 		t.Skip("starts a browser")
 	}
 	w := signintest.Start(t)
-	ctx, id := chromium(t)
-	var text string
-	do(t, ctx, webauthn.SetUserVerified(id, false),
-		chromedp.Navigate(w.URL+"/sign-in/local?next=/sign-in/factors"),
-		chromedp.SendKeys(`input[name=user]`, "alice", chromedp.ByQuery),
-		chromedp.SendKeys(`input[name=password]`, signintest.Password, chromedp.ByQuery),
-		chromedp.Click(`form button`, chromedp.ByQuery),
-		chromedp.WaitVisible(`#enrol-key`, chromedp.ByQuery),
-		chromedp.Click(`#enrol-key`, chromedp.ByQuery),
-		chromedp.WaitVisible(`form[data-webauthn] p.problem`, chromedp.ByQuery),
-		chromedp.Text(`form[data-webauthn] p.problem`, &text, chromedp.ByQuery))
-	if !strings.Contains(text, "did not answer") {
+	c := newChromium(t, w)
+	_, err := chromedp.Call(c.ctx, webauthn.SetUserVerified, webauthn.SetUserVerifiedParams{AuthenticatorID: c.key})
+	w.Must(err)
+	c.password("/sign-in/local?next=/sign-in/factors")
+	c.do(chromedp.Click(css(`#enrol-key`)), chromedp.WaitVisible(css(`form[data-webauthn] p.problem`)))
+	if text := c.text(`form[data-webauthn] p.problem`); !strings.Contains(text, "did not answer") {
 		t.Errorf("got %q", text)
 	}
 }
