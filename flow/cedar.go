@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -191,7 +193,8 @@ var errTooManyWorlds = errors.New("the tags hold too many combinations of values
 // its tags' values.
 func (t cedarThing) worlds() ([]cedar.Entity, error) {
 	worlds := []cedar.RecordMap{{}}
-	for key, values := range t.tags {
+	for _, key := range slices.Sorted(maps.Keys(t.tags)) { // the same rule speaks up every time
+		values := t.tags[key]
 		if len(values)*len(worlds) > maxWorlds {
 			return nil, errTooManyWorlds
 		}

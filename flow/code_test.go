@@ -178,7 +178,10 @@ func TestCodeIsBounded(t *testing.T) {
 		{"lookups", "for i in range(1000):\n    members('dev')", "at most 200 times"},
 		{"fetches", "for i in range(100):\n    http_get('https://api.example.com/')", "more than 10 requests"},
 		{"endless pattern", "return matches('(' * 2000, 'a')", "at most 1000"},
-		{"huge pattern", "for i in range(100000):\n    matches('((a{100}){100})', 'a')", ""},
+		{"many patterns", "for i in range(100000):\n    matches('(a{30}){30}', 'a' * 10000)", "too much memory"},
+		{"huge pattern", "return matches('((abcdefghijklmnopqrst){10}){100}', 'a')", "repeats too much"},
+		{"huge text", "return matches('a*', 'a' * 20000)", "at most 16384"},
+		{"sums while loading", "pass\n\nx = [i for i in range(100000)]", "too many steps"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

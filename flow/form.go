@@ -294,17 +294,6 @@ func enumerated(all []string, and string) string {
 	return strings.Join(all, "")
 }
 
-// wholePattern compiles a pattern that values must match as a whole.
-func wholePattern(pattern string) (*regexp.Regexp, error) {
-	if len(pattern) > maxText {
-		return nil, fmt.Errorf("pattern of %d characters; at most %d", len(pattern), maxText)
-	}
-	if _, err := regexp.Compile(pattern); err != nil {
-		return nil, err
-	}
-	return regexp.Compile(`\A(?:` + pattern + `)\z`)
-}
-
 // FieldError is what is wrong with a field of a form.
 type FieldError struct {
 	Field   string

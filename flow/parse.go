@@ -28,7 +28,7 @@ var knownBlocks = [...]string{"flow", "schedule", "target", "user", "group", "ro
 // name. Blocks that are not flow, schedule or target are somebody else's and are skipped.
 // Errors are *ParseError; they name file, line and what is allowed.
 func Parse(files map[string][]byte) (*Set, error) {
-	p := &parser{files: files, shared: map[string]sharedTarget{}, set: &Set{
+	p := &parser{files: files, shared: map[string]sharedTarget{}, programs: map[string]*program{}, set: &Set{
 		Digest:    Digest(files),
 		Flows:     map[string]*Flow{},
 		Schedules: map[string]*Schedule{},
@@ -79,7 +79,9 @@ type parser struct {
 	files  map[string][]byte
 	set    *Set
 	shared map[string]sharedTarget
-	seen   map[string]hcl.Range // of flows and schedules, by type and name
+	// programs are compiled code by file: many flows may share one.
+	programs map[string]*program
+	seen     map[string]hcl.Range // of flows and schedules, by type and name
 }
 
 type sharedTarget struct {

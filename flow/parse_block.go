@@ -232,12 +232,15 @@ func (p *parser) code(r *reader) *Code {
 		r.codeProblem(at, err)
 		return nil
 	}
+	if c.ready = p.programs[file]; c.ready != nil {
+		return c // of another flow
+	}
 	ready, err := c.compile()
 	if err != nil {
 		r.codeProblem(at, err)
 		return nil
 	}
-	c.ready = ready
+	c.ready, p.programs[file] = ready, ready
 	return c
 }
 

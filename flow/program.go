@@ -15,6 +15,7 @@ import (
 const (
 	maxSource  = 256 << 10 // bytes of one file of code
 	maxModules = 50        // that one flow loads
+	maxLoading = 100_000   // steps of what stands outside functions
 )
 
 // program is compiled code: its frozen globals, which many runs share.
@@ -98,11 +99,17 @@ func loads(f *syntax.File) []*syntax.LoadStmt {
 	return out
 }
 
-// compile returns the program, which Parse has made already.
-func (c *Code) compile() (*program, error) {
+// compile returns the program, which Parse has made already. A panic of the compiler is
+// an error: the text is somebody's.
+func (c *Code) compile() (p *program, err error) {
 	if c.ready != nil {
 		return c.ready, nil
 	}
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, &CodeError{File: c.File, Text: fmt.Sprintf("the compiler gave up: %v", r)}
+		}
+	}()
 	l := loader{code: c, modules: map[string]starlark.StringDict{}, loading: map[string]bool{}}
 	globals, err := l.load(c.File, c.Source)
 	if err != nil {
@@ -137,6 +144,7 @@ func (l *loader) load(file, source string) (starlark.StringDict, error) {
 		return nil, codeError(file, "", err)
 	}
 	thread := newThread(file)
+	thread.SetMaxExecutionSteps(maxLoading)
 	thread.Load = func(_ *starlark.Thread, module string) (starlark.StringDict, error) {
 		return l.module(beside(file, module))
 	}

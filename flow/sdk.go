@@ -14,6 +14,7 @@ const (
 	maxRun     = 15 * time.Second
 	maxLookups = 200 // of people, groups and schedules
 	maxFetches = 10
+	maxMatched = 16 << 10 // bytes of a text that is matched
 )
 
 // sdk are the functions that flow code finds, beside Starlark's own.
@@ -331,8 +332,10 @@ func sdkMatches(t *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kw
 	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "pattern", &pattern, "text", &text); err != nil {
 		return nil, err
 	}
-	// RE2 takes time in proportion to both, and memory to the pattern.
-	if err := charge(t, 1<<14+100*len(pattern)+len(text)); err != nil {
+	if len(text) > maxMatched {
+		return nil, fmt.Errorf("%s: a text of %d bytes; at most %d", b.Name(), len(text), maxMatched)
+	}
+	if err := charge(t, maxMatched); err != nil { // compiling takes memory, and matching
 		return nil, err
 	}
 	compiled, err := wholePattern(pattern)

@@ -3,6 +3,7 @@ package flow
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -147,8 +148,8 @@ func targetValue(t Target) starlark.Value {
 // requestValue is event.request.
 func requestValue(f Facts) starlark.Value {
 	values := starlark.NewDict(len(f.Values))
-	for name, given := range f.Values {
-		values.SetKey(starlark.String(name), textList(given)) // as above
+	for _, name := range slices.Sorted(maps.Keys(f.Values)) { // the same order in every run
+		values.SetKey(starlark.String(name), textList(f.Values[name])) // as above
 	}
 	nodes := make([]starlark.Value, len(f.Nodes))
 	for i, n := range f.Nodes {
