@@ -88,9 +88,11 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 
 // Sallyport's own operations.
 const sallyportActions = `
-ActivateRequest ApproveRequest CancelRequest DelegateRequest DenyRequest DisableUser EnableUser ExplainAccess ExtendRequest
-ForwardAgent GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession GetStatus LinkChat ListAccessRequests ListChatLinks ListFlows ListNodes
-ListSessions PutFlows QueryAudit ReleaseRequest RequestAccess ReviewRequest RevokeRequest RunAs UnlinkChat`
+ActivateRequest ApproveRequest CancelRequest DelegateRequest DenyRequest DisableUser EnableUser EndSignIn EndSignIns
+ExplainAccess ExtendRequest ForwardAgent GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession
+GetStatus LinkAccount LinkChat ListAccessRequests ListAccounts ListAssumableRoles ListChatLinks ListFlows ListNodes
+ListSessions ListSignIns PutFlows QueryAudit ReleaseRequest RequestAccess ReviewRequest RevokeRequest RunAs
+UnlinkAccount UnlinkChat`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none

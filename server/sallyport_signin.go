@@ -181,7 +181,8 @@ func endSignIn(ctx context.Context, c *Call, in *endSignInInput) (*struct{}, err
 	if err := service.End(ctx, row.ID, "by "+c.Principal.ARN); err != nil {
 		return nil, err
 	}
-	return &struct{}{}, c.recordSignIns(ctx, row.User, map[string]string{"sign_in": row.ID})
+	c.recordEnded(ctx, row.User, map[string]string{"sign_in": row.ID})
+	return &struct{}{}, nil
 }
 
 func (c *Call) checkSignIn(ctx context.Context, row signin.SignIn) error {
@@ -199,19 +200,27 @@ func (c *Call) checkSignIn(ctx context.Context, row signin.SignIn) error {
 	return c.Check(ctx, resource)
 }
 
-// recordSignIns records the end beside the decision on it. Sessions that were started
-// from what ended end by themselves: whoever keeps them asks.
-func (c *Call) recordSignIns(ctx context.Context, user string, details map[string]string) error {
+// recordEnded records the end beside the decision on it. That it cannot keeps nothing from
+// having ended. Sessions that were started from what ended end by themselves: whoever
+// keeps them asks.
+func (c *Call) recordEnded(ctx context.Context, user string, details map[string]string) {
 	details["user_id"] = user
-	return c.record(ctx, audit.Record{Event: audit.EventSignIn, Principal: c.Principal.ARN, Details: details})
+	err := c.record(ctx, audit.Record{Event: audit.EventSignIn, Principal: c.Principal.ARN, Details: details})
+	if err != nil {
+		c.Server.log.Error("recording the end of a sign-in", "user", user, "by", c.Principal.ARN, "error", err)
+	}
+}
+
+type personInput struct {
+	UserName string `json:"UserName" check:"max=64,pattern=[\\w+=,.@-]*"` // the caller unless given
+}
+
+type endedOutput struct {
+	Ended int `json:"Ended"`
 }
 
 // endSignIns ends all sign-ins of a user; the caller's own unless another is named.
-func endSignIns(ctx context.Context, c *Call, in *struct {
-	UserName string `json:"UserName" check:"max=64,pattern=[\\w+=,.@-]*"`
-}) (*struct {
-	Ended int `json:"Ended"`
-}, error) {
+func endSignIns(ctx context.Context, c *Call, in *personInput) (*endedOutput, error) {
 	service, err := c.signInService()
 	if err != nil {
 		c.checked = true
@@ -225,10 +234,8 @@ func endSignIns(ctx context.Context, c *Call, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	err = c.recordSignIns(ctx, user.ID, map[string]string{"ended": strconv.Itoa(n)})
-	return &struct {
-		Ended int `json:"Ended"`
-	}{n}, err
+	c.recordEnded(ctx, user.ID, map[string]string{"ended": strconv.Itoa(n)})
+	return &endedOutput{n}, nil
 }
 
 // endAllSignIns ends those of somebody who is disabled, so that enabling them brings none
@@ -239,10 +246,6 @@ func (c *Call) endAllSignIns(ctx context.Context, user, because string) error {
 	}
 	_, err := c.Server.config.SignIns.EndAll(context.WithoutCancel(ctx), user, because)
 	return err
-}
-
-type accountsInput struct {
-	UserName string `json:"UserName" check:"max=64,pattern=[\\w+=,.@-]*"` // the caller unless given
 }
 
 type listedAccount struct {
@@ -258,7 +261,7 @@ type accountsOutput struct {
 	Accounts []listedAccount `json:"Accounts"`
 }
 
-func listAccounts(ctx context.Context, c *Call, in *accountsInput) (*accountsOutput, error) {
+func listAccounts(ctx context.Context, c *Call, in *personInput) (*accountsOutput, error) {
 	service, err := c.signInService()
 	if err != nil {
 		c.checked = true
