@@ -57,6 +57,9 @@ func (p *program) linkChat(ctx context.Context, code, account string) error {
 	if err != nil {
 		return err
 	}
+	if account == "" && !p.interactive() {
+		return usagef("the code is for %s; standard input is no terminal: where that is you, give --account %s", client.CleanLine(chatName(*found)), client.CleanLine(found.User))
+	}
 	if account == "" {
 		question := fmt.Sprintf("Link %s to you, %s? Whoever uses that account asks and decides as you.", chatName(*found), status.Principal)
 		if err := p.confirm(false, question, "nothing was linked"); err != nil {
