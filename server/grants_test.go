@@ -84,12 +84,12 @@ func (h *holdings) fail(err error) {
 	h.err = err
 }
 
-func (h *holdings) of(p identity.Principal, at time.Time) (all []*holding, err error) {
+func (h *holdings) of(p identity.Principal, at time.Time) (all []holding, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, r := range h.rows {
 		if r.Frozen.Person.ID == p.RootID() && r.State == grant.Active && at.Before(r.EndsAt) {
-			all = append(all, r)
+			all = append(all, *r)
 		}
 	}
 	return all, h.err
