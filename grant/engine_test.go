@@ -34,10 +34,14 @@ func TestLife(t *testing.T) {
 		return func(w *world, r grant.Request) (grant.Request, error) { return w.Cancel(w.t.Context(), w.as(by), r.ID) }
 	}
 	release := func(by string) func(*world, grant.Request) (grant.Request, error) {
-		return func(w *world, r grant.Request) (grant.Request, error) { return w.Release(w.t.Context(), w.as(by), r.ID) }
+		return func(w *world, r grant.Request) (grant.Request, error) {
+			return w.Release(w.t.Context(), w.as(by), r.ID)
+		}
 	}
 	activate := func(by string) func(*world, grant.Request) (grant.Request, error) {
-		return func(w *world, r grant.Request) (grant.Request, error) { return w.Activate(w.t.Context(), w.as(by), r.ID) }
+		return func(w *world, r grant.Request) (grant.Request, error) {
+			return w.Activate(w.t.Context(), w.as(by), r.ID)
+		}
 	}
 	revoke := func(by string, allowed bool) func(*world, grant.Request) (grant.Request, error) {
 		return func(w *world, r grant.Request) (grant.Request, error) {

@@ -82,7 +82,9 @@ func newGuarded(t testing.TB, changes ...func(*grant.Config)) *guarded {
 	t.Helper()
 	g := &guarded{}
 	g.world = newWorld(t, append(changes, func(c *grant.Config) {
-		c.Sources = func(ctx context.Context, o identity.Owner) ([]policy.Source, error) { return g.checker.SourcesOf(ctx, o) }
+		c.Sources = func(ctx context.Context, o identity.Owner) ([]policy.Source, error) {
+			return g.checker.SourcesOf(ctx, o)
+		}
 	})...)
 	g.checker = access.New(access.Config{
 		Store: g.store, Audit: g.log, Grants: g.Engine, Realm: realm, Now: g.now, Logger: slog.New(slog.DiscardHandler),

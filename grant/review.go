@@ -21,13 +21,13 @@ func (e *Engine) CloseReview(ctx context.Context, a Actor, id, outcome, comment 
 	if err := CheckText("reason", comment, maxComment); err != nil {
 		return Request{}, err
 	}
-	if outcome != Justified && outcome != Unjustified {
-		return Request{}, &flow.FieldError{Field: "outcome", Problem: "must be justified or unjustified"}
-	}
 	var who flow.Person
 	details := map[string]string{"outcome": outcome, "comment": clip(comment, 256)}
 	return e.simple(ctx, a, ActionReview, id, details, func(v *view) (err error) {
 		who, err = v.mayReview(ctx, a)
+		if err == nil && outcome != Justified && outcome != Unjustified {
+			err = &flow.FieldError{Field: "outcome", Problem: "must be justified or unjustified"}
+		}
 		return err
 	}, func(r *Request) []Event {
 		return r.reviewed(Review{Due: r.Review.Due, By: who, At: e.now(), Outcome: outcome, Comment: comment}, a)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"sallyport.dev/approval"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/policy"
@@ -16,7 +17,9 @@ func withAccess(t *testing.T, changes ...func(*Config)) (*harness, *grant.Engine
 	var engine *grant.Engine
 	late := &latePolicies{}
 	changes = append(changes, func(c *Config) {
+		c.Approval = approval.New(approval.Config{Documents: c.Documents, Directory: c.Identities, Realm: c.Realm, Now: c.Now})
 		engine = grant.New(grant.Config{
+			Rules: c.Approval,
 			Store: c.Identities.(grant.Store), Directory: c.Identities, Nodes: c.Nodes, Audit: c.Audit, Realm: c.Realm, Now: c.Now, Logger: c.Logger,
 			Policies: late,
 			Sources: func(ctx context.Context, o identity.Owner) ([]policy.Source, error) {

@@ -241,7 +241,7 @@ func TestBadRequests(t *testing.T) {
 			"'filters.1.member.key'"},
 		{"two errors", "Sallyport.ListNodes", `{"MaxResults":0,"Filters":[{"Values":[]}]}`, "ValidationException", "3 validation errors detected"},
 		{"a foreign token", "Sallyport.ListNodes", `{"NextToken":"abc"}`, "InvalidNextToken", "ListNodes"},
-		{"an unknown operation", "Sallyport.Fly", `{}`, "UnknownOperationException", `sallyport has no operation "Fly". It has: DeleteSSHAuthority, DisableUser, EnableUser`},
+		{"an unknown operation", "Sallyport.Fly", `{}`, "UnknownOperationException", `sallyport has no operation "Fly". It has: ActivateRequest, `},
 		{"an unknown service", "Other.Fly", `{}`, "UnknownOperationException", "AmazonSSM, EC2WindowsMessageDeliveryService, Sallyport"},
 		{"no operation", "Sallyport", `{}`, "UnknownOperationException", "names no operation"},
 	} {

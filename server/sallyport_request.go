@@ -242,10 +242,21 @@ func (c *Call) step(ctx context.Context, id string, take func(*grant.Engine, gra
 		return nil, err
 	}
 	r, err := take(engine, c.actor(""))
+	if errors.Is(err, grant.ErrNotFound) {
+		return nil, c.noRequest(ctx, engine, id)
+	}
 	if err != nil {
 		return nil, c.accessError(engine.RequestARN(id), err)
 	}
 	return c.showRequest(ctx, engine, r)
+}
+
+// noRequest says that there is no such request to who may see all; others are refused.
+func (c *Call) noRequest(ctx context.Context, engine *grant.Engine, id string) error {
+	if err := c.Check(ctx, access.Resource{ARN: engine.RequestARN(id)}); err != nil {
+		return err
+	}
+	return exception("DoesNotExistException", "There is no request %s.", id)
 }
 
 type stepInput struct {
@@ -321,10 +332,7 @@ func getAccessRequest(ctx context.Context, c *Call, in *getAccessRequestInput) (
 		return nil, err
 	}
 	if err != nil {
-		if err := c.Check(ctx, access.Resource{ARN: engine.RequestARN(in.RequestID)}); err != nil {
-			return nil, err
-		}
-		return nil, exception("DoesNotExistException", "There is no request %s.", in.RequestID)
+		return nil, c.noRequest(ctx, engine, in.RequestID)
 	}
 	if err := c.checkVisible(ctx, engine, r); err != nil {
 		return nil, err
