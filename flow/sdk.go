@@ -335,7 +335,7 @@ func sdkMatches(t *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kw
 	if len(text) > maxMatched {
 		return nil, fmt.Errorf("%s: a text of %d bytes; at most %d", b.Name(), len(text), maxMatched)
 	}
-	if err := charge(t, maxMatched); err != nil { // compiling takes memory, and matching
+	if err := charge(t, 4*maxMatched); err != nil { // compiling takes memory, and matching
 		return nil, err
 	}
 	compiled, err := wholePattern(pattern)
