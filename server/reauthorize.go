@@ -64,6 +64,7 @@ type kept struct {
 	deadline   time.Time // when it loses them; zero for never
 	timed      bool      // a policy asks for the time of day
 	decided    bool      // since the last change
+	at         time.Time // of the last decision
 	blind      time.Time // since when it could not be decided
 }
 
@@ -74,6 +75,8 @@ const (
 	// keepEvery is how often a member looks for changes: one read of three rows.
 	keepEvery = 500 * time.Millisecond
 	keepRead  = 10 * time.Second
+	// timedEvery is how often those are decided on whose policies ask for the time.
+	timedEvery = 4 * time.Second
 	// blindFor is how long sessions go on while the store cannot be read, and with it
 	// whether they may: as long as databases take to fail over. Whoever revokes something
 	// meanwhile does so through a member that can.
@@ -232,7 +235,7 @@ func (k *keeper) decideOne(ctx context.Context, r *round, id string, s *kept) er
 	if err != nil {
 		return err
 	}
-	s.decided, s.blind, s.timed = true, time.Time{}, v.timed
+	s.decided, s.blind, s.timed, s.at = true, time.Time{}, v.timed, r.now
 	if v.cause != nil {
 		return k.sessions.Terminate(ctx, id, v.cause)
 	}
@@ -311,7 +314,7 @@ func newRound(s *Server) *round {
 // due reports whether a session is to be decided on. Sign-ins end without any revision
 // that tells of it.
 func (r *round) due(ctx context.Context, s *kept) (bool, error) {
-	if !s.decided || s.timed || !s.deadline.IsZero() && !r.now.Before(s.deadline) {
+	if !s.decided || s.timed && r.now.Sub(s.at) >= timedEvery || !s.deadline.IsZero() && !r.now.Before(s.deadline) {
 		return true, nil
 	}
 	if s.authority.Principal.SignIn == "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"sallyport.dev/access"
 	"sallyport.dev/audit"
@@ -89,7 +90,7 @@ func (k *keeper) decideCommand(ctx context.Context, r *round, runner runsCommand
 	if err != nil {
 		return err
 	}
-	s.decided = true
+	s.decided, s.at = true, r.now
 	switch {
 	case cause == nil:
 		return nil
@@ -161,20 +162,22 @@ func (r *round) refusedOn(ctx context.Context, s *kept, p identity.Principal, do
 	return access.Denied(q, j.Decide(q)), nil
 }
 
-// carriedBy notes which grants a command's person has: while there are any, and while
-// policies look at the clock, it is looked at every time.
+// carriedBy notes which grants a command's person has, and when the next of them ends.
 func (r *round) carriedBy(ctx context.Context, s *kept, p identity.Principal) error {
 	held, err := r.grants(ctx, s, p)
 	if err != nil {
 		return err
 	}
-	s.carried = nil
+	s.carried, s.deadline = nil, time.Time{}
 	for _, g := range held {
 		s.carried = append(s.carried, g.ID)
+		if s.deadline.IsZero() || g.EndsAt.Before(s.deadline) {
+			s.deadline = g.EndsAt
+		}
 	}
 	j, err := r.judge(ctx, s, p, access.Moment{})
 	if err == nil {
-		s.timed = len(held) > 0 || looksAtClock(j)
+		s.timed = looksAtClock(j)
 	}
 	return err
 }
