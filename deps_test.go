@@ -67,6 +67,8 @@ var bans = []ban{
 	{"node", "sallyport.dev/store", "domain packages declare the storage they need; store satisfies it"},
 	{"wire", "sallyport.dev/", "wire is a pure codec at the bottom"},
 	{"wire", "net/http", "wire is a pure codec; it opens no socket"},
+	{"flow", "sallyport.dev/identity", "the client reads and tests flows; it must not know who is who"},
+	{"flow", "sallyport.dev/grant", "flows say what is decided; grant carries it out"},
 	{"policy", "sallyport.dev/", "policy decides from its arguments alone"},
 	{"policy", "net/http", "policy decides from its arguments alone"},
 	{"policy", "os", "policy does no I/O"},

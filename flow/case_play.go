@@ -223,6 +223,10 @@ func (p *play) settle(a asking, t Transition, failed bool) {
 			p.refuse("", "flow "+p.flow.Name+" is break-glass, which demands a second factor")
 			return
 		}
+		if p.facts.Reason == "" {
+			p.refuse(FieldReason, "is required to break glass")
+			return
+		}
 		p.ruleOr("break-glass")
 	}
 	switch {
