@@ -19,7 +19,7 @@ func (s *System) API(k Key) *client.API {
 		s.t.Fatal("API needs a test, not a benchmark: it sets the environment")
 	}
 	for _, kv := range [][2]string{
-		{"AWS_ACCESS_KEY_ID", k.ID}, {"AWS_SECRET_ACCESS_KEY", k.Secret}, {"AWS_SESSION_TOKEN", ""},
+		{"AWS_ACCESS_KEY_ID", k.ID}, {"AWS_SECRET_ACCESS_KEY", k.Secret}, {"AWS_SESSION_TOKEN", k.Token},
 		{"AWS_PROFILE", ""}, {"AWS_CONFIG_FILE", "/dev/null"}, {"AWS_SHARED_CREDENTIALS_FILE", "/dev/null"},
 		{"AWS_EC2_METADATA_DISABLED", "true"},
 	} {

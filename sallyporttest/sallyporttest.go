@@ -194,8 +194,8 @@ func (s *System) Eventually(holds func() bool, format string, args ...any) {
 	}
 }
 
-// Key is a user's access key.
-type Key struct{ ID, Secret string }
+// Key is a user's access key, or with a token temporary credentials.
+type Key struct{ ID, Secret, Token string }
 
 // User makes a user with tags and, unless it is empty, one inline policy.
 func (s *System) User(name string, tags identity.Tags, policy string) Key {
@@ -213,7 +213,7 @@ func (s *System) User(name string, tags identity.Tags, policy string) Key {
 	if err != nil {
 		s.t.Fatalf("key of user %s: %v", name, err)
 	}
-	return Key{id, secret}
+	return Key{ID: id, Secret: secret}
 }
 
 // Everything is the policy of an administrator.
@@ -223,7 +223,7 @@ const Everything = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Acti
 // this process has of AWS's.
 func (s *System) Env(k Key) []string {
 	return append(os.Environ(),
-		"AWS_ACCESS_KEY_ID="+k.ID, "AWS_SECRET_ACCESS_KEY="+k.Secret, "AWS_SESSION_TOKEN=",
+		"AWS_ACCESS_KEY_ID="+k.ID, "AWS_SECRET_ACCESS_KEY="+k.Secret, "AWS_SESSION_TOKEN="+k.Token,
 		"AWS_REGION="+Region, "AWS_DEFAULT_REGION="+Region, "AWS_PROFILE=",
 		"AWS_ENDPOINT_URL="+s.PlainURL(),
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
