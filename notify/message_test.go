@@ -26,7 +26,7 @@ func TestLine(t *testing.T) {
 
 func TestSlackTexts(t *testing.T) {
 	for in, want := range map[string]string{
-		"<!here> & <@U1>":      "&lt;!here&gt; &amp; &lt;@U1&gt;",
+		"<!here> & <@U1>":      "&lt;!here&gt; &amp; &lt;@\u200bU1&gt;",
 		"https://evil.example": "https:\u200b//evil.example",
 		"*b* _i_ ~s~ `c` @all": "*\u200bb*\u200b _\u200bi_\u200b ~\u200bs~\u200b `\u200bc`\u200b @\u200ball",
 	} {

@@ -27,7 +27,11 @@ const (
 	maxCall = 512 << 10
 	// maxCallAge is how old a call may be, or how far ahead its clock: Slack's own advice.
 	maxCallAge = 5 * time.Minute
-	maxReading = 32 // calls whose bodies are read at a time
+	// maxReading bounds the calls whose bodies are read at a time, and readTime how long one
+	// may take: Slack gives up after three seconds anyway, so that whoever sends slowly
+	// keeps Slack out no longer.
+	maxReading = 64
+	readTime   = 3 * time.Second
 )
 
 // Why calls are refused.
@@ -77,10 +81,14 @@ func (a *slackApp) receive(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	default:
 		return nil, errors.New("too many calls at a time")
 	}
+	// Not every ResponseWriter has deadlines; those of net/http do.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(readTime))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
 	if err != nil {
 		return nil, errForged // Slack's are smaller, and come as a whole
 	}
+	_ = control.SetReadDeadline(time.Time{})
 	return body, nil
 }
 

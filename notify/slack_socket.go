@@ -36,6 +36,12 @@ type acknowledgement struct {
 
 // start opens Socket Mode, on every member: Slack gives each envelope to one of them.
 func (a *slackApp) start(ctx context.Context) {
+	a.running.Go(func() {
+		// Nothing waits for this; who runs the server learns early that a token is wrong.
+		if _, err := a.workspace(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("Slack cannot be used as it is configured", "error", hideURL(err))
+		}
+	})
 	if a.socket {
 		a.running.Go(func() { a.keepSocket(ctx) })
 	}
@@ -117,13 +123,13 @@ func (a *slackApp) take(ctx context.Context, conn *websocket.Conn, text []byte) 
 		return nil
 	}
 	select {
-	case a.reading <- struct{}{}:
+	case a.answering <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	// Each by itself: a form that is slow to answer must not make Slack wait for others.
 	a.running.Go(func() {
-		defer func() { <-a.reading }()
+		defer func() { <-a.answering }()
 		a.acknowledge(ctx, conn, e)
 	})
 	return nil

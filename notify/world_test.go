@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,6 +108,7 @@ type world struct {
 	slack   *fakeSlack
 	web     *httptest.Server
 	realm   arn.Realm
+	ahead   atomic.Int64 // of the machine's clock, in nanoseconds
 }
 
 type option func(*notify.Config)
@@ -123,7 +125,7 @@ func newWorld(t testing.TB, options ...option) *world {
 	w.must(err)
 	w.people()
 	w.engine = grant.New(grant.Config{
-		Store: w.store, Directory: w.store, Nodes: w.store, Audit: w.audit, Realm: w.realm, Now: time.Now, Logger: log,
+		Store: w.store, Directory: w.store, Nodes: w.store, Audit: w.audit, Realm: w.realm, Now: w.now, Logger: log,
 		Policies: policies{access.New(access.Config{Store: w.store, Audit: w.audit, Realm: w.realm, Now: time.Now, Logger: log})},
 	})
 	w.must(w.engine.Start(context.WithoutCancel(t.Context())))
@@ -152,7 +154,7 @@ func (w *world) start(member string, options ...option) *notify.Service {
 func (w *world) create(member string, options ...option) *notify.Service {
 	w.t.Helper()
 	c := notify.Config{
-		Store: w.store, Access: w.engine, Events: w.store, Principal: w.byID, Audit: w.audit, Member: member,
+		Store: w.store, Access: w.engine, Events: w.store, Principal: w.byID, Audit: w.audit, Member: member, Now: w.now,
 		URL: "https://gate.example.com", Logger: slog.New(slog.DiscardHandler),
 		Slack: &notify.Slack{BotToken: botToken, SigningSecret: slackSecret, APIURL: w.slack.apiURL()},
 	}
@@ -172,6 +174,9 @@ func (w *world) close(s *notify.Service) {
 		w.t.Errorf("closing: %v", err)
 	}
 }
+
+// now is the clock of the engine and of the services.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 
 func (w *world) must(err error) {
 	w.t.Helper()
