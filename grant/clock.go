@@ -144,6 +144,9 @@ func (c *clock) endGone(ctx context.Context) error {
 
 // due does what is due for one request.
 func (e *Engine) due(ctx context.Context, r Request) error {
+	if !r.Intact() {
+		return e.discard(ctx, r)
+	}
 	if r.State == Approved && r.Extends() != "" {
 		return e.settleExtension(ctx, r)
 	}
@@ -163,7 +166,34 @@ func (e *Engine) due(ctx context.Context, r Request) error {
 	if err != nil && !errors.Is(err, errNothingDue) {
 		return err
 	}
-	return e.provide(ctx, r.ID)
+	// Others' clocks do not wait for AWS. Where there is too much of it at a time the
+	// next round is early enough.
+	e.work.run(2*giveTimeout, func(ctx context.Context) {
+		if err := e.provide(ctx, r.ID); err != nil && ctx.Err() == nil {
+			e.config.Logger.Error("targets outside", "request", r.ID, "error", err)
+		}
+	})
+	return nil
+}
+
+// discard ends a request whose row is not what was hashed: somebody changed it by hand.
+func (e *Engine) discard(ctx context.Context, r Request) error {
+	e.config.Logger.Error("a request's row was changed: it is revoked", "request", r.ID)
+	var events []Event
+	done, err := e.config.Store.UpdateRequest(ctx, r.ID, func(now *Request) ([]Event, error) {
+		// Nothing of it can be believed, whose access in AWS it was least of all.
+		outside := len(now.Provisions) > 0
+		now.Provisions, now.Review = nil, nil
+		events = []Event{now.end(Revoked, KindRevoked, e.now(), "policy", "", "its row was changed by hand")}
+		if outside {
+			events = append(events, now.event(KindAlarm, e.now(), "policy", "", "what it gave in AWS must be taken back by hand"))
+		}
+		return events, nil
+	})
+	if err != nil {
+		return err
+	}
+	return e.changed(ctx, done, events)
 }
 
 var errNothingDue = errors.New("nothing is due")

@@ -74,6 +74,10 @@ func (e *Engine) Decide(ctx context.Context, a Actor, id, hash string, approve b
 		}
 		return change, err
 	})
+	if err == nil && r.State == Approved && r.Extends() != "" {
+		e.settleExtensions(ctx, r)
+		return e.config.Store.Request(ctx, id)
+	}
 	return r, e.refused(ctx, a, action, e.RequestARN(id), details, err)
 }
 

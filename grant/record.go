@@ -111,8 +111,12 @@ type background struct {
 
 const maxBackground = 32
 
-// run runs work unless there is too much of it, or the engine is closed.
-func (b *background) run(work func(context.Context)) bool {
+// closeGrace is how long what runs may go on when the engine is closed.
+const closeGrace = 3 * time.Second
+
+// run runs work for so long at most, unless there is too much of it, or the engine is
+// closed.
+func (b *background) run(limit time.Duration, work func(context.Context)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || b.n >= maxBackground {
@@ -124,12 +128,16 @@ func (b *background) run(work func(context.Context)) bool {
 	b.n++
 	stop := b.stop
 	b.done.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), codeTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		go func() { // ends with the context
 			select {
 			case <-stop:
-				cancel()
+				select {
+				case <-time.After(closeGrace):
+					cancel()
+				case <-ctx.Done():
+				}
 			case <-ctx.Done():
 			}
 		}()
@@ -163,7 +171,7 @@ func (e *Engine) after(r Request, events []Event) {
 		if name == "" {
 			continue
 		}
-		ran := e.work.run(func(ctx context.Context) {
+		ran := e.work.run(codeTimeout, func(ctx context.Context) {
 			v := e.look(ctx, r)
 			if v.code == nil {
 				return

@@ -143,12 +143,13 @@ func (p latePolicies) Would(ctx context.Context, who identity.Principal, n node.
 // startAccess puts the folder's flows in force and starts the clocks.
 func (m *Member) startAccess(ctx context.Context, engine *grant.Engine) error {
 	if dir := m.cfg.Access.flowsDir(); dir != "" {
-		if err := loadFlows(ctx, engine, dir); err != nil {
+		digest, err := loadFlows(ctx, engine, dir, "")
+		if err != nil {
 			return fmt.Errorf("access.flows_dir: %w", err)
 		}
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		m.stopFlows = cancel
-		m.running.Go(func() { m.followFlows(ctx, engine, dir) })
+		m.running.Go(func() { m.followFlows(ctx, engine, dir, digest) })
 	}
 	if err := engine.Start(ctx); err != nil {
 		return fmt.Errorf("starting access just in time: %w", err)
@@ -156,20 +157,26 @@ func (m *Member) startAccess(ctx context.Context, engine *grant.Engine) error {
 	return nil
 }
 
-func loadFlows(ctx context.Context, engine *grant.Engine, dir string) error {
+// loadFlows puts the files of a folder in force, unless they are those of a digest. It
+// returns the digest of the files.
+func loadFlows(ctx context.Context, engine *grant.Engine, dir, last string) (digest string, err error) {
 	files, err := readFlows(dir)
 	if err != nil {
-		return err
+		return last, err
 	}
-	return engine.LoadFlows(ctx, files)
+	if digest = flow.Digest(files); digest == last {
+		return digest, nil
+	}
+	return digest, engine.LoadFlows(ctx, files)
 }
 
 // flowsEvery is how often the folder of flows is looked at.
 const flowsEvery = 2 * time.Second
 
-// followFlows puts changed files in force. Files that are wrong are logged once, and the
-// ones before them stay in force.
-func (m *Member) followFlows(ctx context.Context, engine *grant.Engine, dir string) {
+// followFlows puts files in force that changed in this member's folder since it last
+// looked: of members with different folders the last change counts, and they do not take
+// turns. Files that are wrong are logged once, and the ones before them stay in force.
+func (m *Member) followFlows(ctx context.Context, engine *grant.Engine, dir, digest string) {
 	tick := time.NewTicker(flowsEvery)
 	defer tick.Stop()
 	last := ""
@@ -179,14 +186,15 @@ func (m *Member) followFlows(ctx context.Context, engine *grant.Engine, dir stri
 			return
 		case <-tick.C:
 		}
-		err := loadFlows(ctx, engine, dir)
-		if err != nil && ctx.Err() == nil && err.Error() != last {
+		now, err := loadFlows(ctx, engine, dir, digest)
+		if err == nil {
+			digest, last = now, ""
+			continue
+		}
+		if ctx.Err() == nil && err.Error() != last {
 			m.log.Error("flows stay as they were: the folder is wrong", "folder", dir, "error", err)
 		}
-		last = ""
-		if err != nil {
-			last = err.Error()
-		}
+		last = err.Error()
 	}
 }
 
