@@ -101,7 +101,9 @@ func (p *program) login(ctx context.Context, f loginFlags) error {
 		}
 		return err
 	}
-	in.adopt(answer)
+	if err := in.adopt(answer); err != nil {
+		return err
+	}
 	if err := p.keep(ctx, file, in); err != nil {
 		return err
 	}

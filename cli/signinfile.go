@@ -118,10 +118,21 @@ func (s *signedIn) write(file string) error {
 	return nil
 }
 
-// adopt takes what the server answered with. The token that was next is now the token.
-func (s *signedIn) adopt(a *client.SignedIn) {
+var (
+	plainRegion = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	plainSignIn = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	plainUser   = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
+)
+
+// adopt takes what the server answered with: it goes into files that other programs obey.
+// The token that was next is now the token.
+func (s *signedIn) adopt(a *client.SignedIn) error {
+	if !plainRegion.MatchString(a.Region) || !plainSignIn.MatchString(a.SignIn) || !plainUser.MatchString(a.User) {
+		return errors.New("the server's answer holds no region, user or sign-in as there are")
+	}
 	s.User, s.SignIn, s.Region, s.Account, s.Expires = a.User, a.SignIn, a.Region, a.Account, a.Expires
 	s.Secret, s.Next, s.Credentials = s.Next, "", a.Credentials
+	return nil
 }
 
 func (s *signedIn) token() string { return s.SignIn + "." + s.Secret }
@@ -188,7 +199,9 @@ func (p *program) refresh(ctx context.Context, file string, s *signedIn) error {
 	if err != nil {
 		return fmt.Errorf("asking %s for credentials: %w", s.Endpoint, err)
 	}
-	s.adopt(answer)
+	if err := s.adopt(answer); err != nil {
+		return err
+	}
 	return s.write(file)
 }
 
