@@ -104,6 +104,12 @@ func (p *program) hintForCode(err error) string {
 	case "TargetNotConnected":
 		return "sallyport nodes shows which nodes are connected"
 	case "AccessDeniedException", "AccessDenied":
+		switch message := api.ErrorMessage(); {
+		case strings.HasSuffix(message, "because there is a second factor, which must be given first"):
+			return "give a code of it with --code"
+		case strings.HasSuffix(message, "so that the person must sign in first"):
+			return "sallyport login"
+		}
 		if why := whyCommand(api.ErrorMessage()); why != "" && p.endpoint() != "" {
 			return why + " shows each policy and what it says"
 		}

@@ -88,11 +88,12 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 
 // Sallyport's own operations.
 const sallyportActions = `
-ActivateRequest ApproveRequest CancelRequest DelegateRequest DenyRequest DisableUser EnableUser EndSignIn EndSignIns
-ExplainAccess ExtendRequest ForwardAgent GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession
-GetStatus LinkAccount LinkChat ListAccessRequests ListAccounts ListAssumableRoles ListChatLinks ListFlows ListNodes
-ListSessions ListSignIns PutFlows QueryAudit ReleaseRequest RequestAccess ReviewRequest RevokeRequest RunAs
-UnlinkAccount UnlinkChat`
+ActivateRequest AddFactor ApproveRequest CancelRequest ChangePassword CreateSSOToken DelegateRequest
+DenyRequest DisableUser EnableFactor EnableUser EndSignIn EndSignIns ExplainAccess ExtendRequest ForwardAgent
+GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession GetStatus LinkAccount LinkChat
+ListAccessRequests ListAccounts ListAssumableRoles ListChatLinks ListFactors ListFlows ListNodes ListSessions
+ListSignIns PutFlows QueryAudit ReleaseRequest RemoveFactor RemovePassword RequestAccess ResetPassword
+ReviewRequest RevokeRequest RunAs StepUp UnlinkAccount UnlinkChat`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none

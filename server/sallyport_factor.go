@@ -8,6 +8,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/factor"
 	"sallyport.dev/identity"
+	"sallyport.dev/signin"
 	"sallyport.dev/wire"
 )
 
@@ -267,7 +268,30 @@ func resetPassword(ctx context.Context, c *Call, in *onPersonInput) (*resetPassw
 	if err := c.Server.config.Factors.SetPassword(ctx, user, out.InitialPassword, true); err != nil {
 		return nil, factorError(err)
 	}
-	return out, c.passwordChanged(ctx, user, "initial password given")
+	return out, errors.Join(c.passwordChanged(ctx, user, "initial password given"),
+		c.endOtherSignIns(ctx, user, "the password was reset by "+c.Principal.ARN))
+}
+
+// endOtherSignIns ends a person's sign-ins but the one that the call comes from: who had
+// their password has it no more.
+func (c *Call) endOtherSignIns(ctx context.Context, user identity.User, because string) error {
+	service := c.Server.config.SignIns
+	if service == nil {
+		return nil
+	}
+	live, err := service.List(ctx, signin.Filter{User: user.ID, Live: true, Now: c.Origin.Time})
+	if err != nil {
+		return err
+	}
+	for _, in := range live {
+		if in.ID == c.Principal.SignIn {
+			continue
+		}
+		if err := service.End(ctx, in.ID, because); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Call) passwordChanged(ctx context.Context, user identity.User, what string) error {
@@ -296,7 +320,8 @@ func removePassword(ctx context.Context, c *Call, in *onPersonInput) (*struct{},
 	if err != nil {
 		return nil, err
 	}
-	return &struct{}{}, c.passwordChanged(ctx, user, "password removed")
+	return &struct{}{}, errors.Join(c.passwordChanged(ctx, user, "password removed"),
+		c.endOtherSignIns(ctx, user, "the password was removed by "+c.Principal.ARN))
 }
 
 type changePasswordInput struct {
@@ -324,7 +349,8 @@ func changePassword(ctx context.Context, c *Call, in *changePasswordInput) (*str
 	case err != nil:
 		return nil, factorError(err)
 	}
-	return &struct{}{}, c.passwordChanged(ctx, user, "password changed")
+	return &struct{}{}, errors.Join(c.passwordChanged(ctx, user, "password changed"),
+		c.endOtherSignIns(ctx, user, "the password was changed"))
 }
 
 type stepUpInput struct {
