@@ -170,28 +170,6 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// Files come from whoever may apply: names that leave their folder, and too much of
-// anything, are refused before anything is read.
-func TestCheckFiles(t *testing.T) {
-	many := map[string][]byte{}
-	for i := range apply.MaxFiles + 1 {
-		many[fmt.Sprint(i)] = nil
-	}
-	for name, files := range map[string]map[string][]byte{
-		"up":       {"../a": nil},
-		"absolute": {"/etc/passwd": nil},
-		"unclean":  {"a/../b": nil},
-		"empty":    {"": nil},
-		"NUL":      {"a\x00": nil},
-		"large":    {"a": make([]byte, apply.MaxAll+1)},
-		"many":     many,
-	} {
-		if err := apply.CheckFiles(files); err == nil {
-			t.Errorf("%s: got no error", name)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add(`user "a" { tags = { a = file("x.json") } }`)
 	f.Add(`role "r" { trust = jsonencode({a = [1, null, true]}) }`)

@@ -15,17 +15,9 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
-)
 
-// Bounds on configuration files. They go into one request, which has a megabyte at most.
-const (
-	MaxFiles = 1000
-	MaxAll   = 700 << 10 // bytes of all together
+	configfiles "sallyport.dev/apply/files"
 )
-
-// Suffix is how the names of configuration files end; others are there to be named by
-// them.
-const Suffix = ".sallyport.hcl"
 
 // World is what files say there is to be, but for flows, which package flow reads.
 // Members that are nil are not said and left as they are.
@@ -103,27 +95,9 @@ type file struct {
 	Remain    hcl.Body    `hcl:",remain"` // package flow's, which knows what else there may be
 }
 
-// CheckFiles refuses files that are too many, too large, or named outside of their folder.
-func CheckFiles(files map[string][]byte) error {
-	if len(files) > MaxFiles {
-		return fmt.Errorf("there are %d files; at most %d are allowed", len(files), MaxFiles)
-	}
-	all := 0
-	for name, text := range files {
-		if name == "" || path.Clean(name) != name || path.IsAbs(name) || strings.HasPrefix(name, "..") || strings.ContainsAny(name, "\\\x00") {
-			return fmt.Errorf("%q: a file's name is a path inside of the folder", name)
-		}
-		all += len(text)
-	}
-	if all > MaxAll {
-		return fmt.Errorf("the files have %d bytes together; at most %d are allowed", all, MaxAll)
-	}
-	return nil
-}
-
 // Parse reads the configuration files among files. Errors name file and line.
 func Parse(files map[string][]byte) (*World, error) {
-	if err := CheckFiles(files); err != nil {
+	if err := configfiles.Check(files); err != nil {
 		return nil, err
 	}
 	w := &World{
@@ -131,7 +105,7 @@ func Parse(files map[string][]byte) (*World, error) {
 		Policies: map[string]*Policy{}, Documents: map[string]*Document{},
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if !strings.HasSuffix(name, Suffix) {
+		if !strings.HasSuffix(name, configfiles.Suffix) {
 			continue
 		}
 		if err := w.read(name, files); err != nil {

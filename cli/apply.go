@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport.dev/apply"
+	"sallyport.dev/apply/files"
 	"sallyport.dev/client"
 )
 
@@ -170,21 +170,21 @@ func readConfiguration(paths []string) (map[string]string, error) {
 	if len(paths) == 0 {
 		paths = []string{"."}
 	}
-	files := map[string][]byte{}
+	found := map[string][]byte{}
 	for _, path := range paths {
-		if err := readConfigurationAt(path, files); err != nil {
+		if err := readConfigurationAt(path, found); err != nil {
 			return nil, err
 		}
 	}
-	named := slices.ContainsFunc(slices.Collect(maps.Keys(files)), func(name string) bool { return strings.HasSuffix(name, apply.Suffix) })
+	named := slices.ContainsFunc(slices.Collect(maps.Keys(found)), func(name string) bool { return strings.HasSuffix(name, files.Suffix) })
 	if !named {
-		return nil, fmt.Errorf("%s: there is no file *%s", strings.Join(paths, ", "), apply.Suffix)
+		return nil, fmt.Errorf("%s: there is no file *%s", strings.Join(paths, ", "), files.Suffix)
 	}
 	texts := map[string]string{}
-	for name, text := range files {
+	for name, text := range found {
 		texts[name] = string(text)
 	}
-	return texts, apply.CheckFiles(files)
+	return texts, files.Check(found)
 }
 
 func readConfigurationAt(path string, into map[string][]byte) error {
@@ -217,7 +217,7 @@ func readConfigurationAt(path string, into map[string][]byte) error {
 // isConfiguration reports whether a file belongs to the configuration: what tests flows
 // does not.
 func isConfiguration(name string) bool {
-	for _, suffix := range []string{apply.Suffix, ".star", ".json", ".yaml", ".yml"} {
+	for _, suffix := range []string{files.Suffix, ".star", ".json", ".yaml", ".yml"} {
 		if strings.HasSuffix(name, suffix) {
 			return true
 		}
@@ -231,7 +231,7 @@ func readInto(into map[string][]byte, name, path string) error {
 	if _, ok := into[name]; ok {
 		return fmt.Errorf("%s: %w", path, errTwice)
 	}
-	text, err := readSmall(path, apply.MaxAll)
+	text, err := readSmall(path, files.MaxAll)
 	if err != nil {
 		return err
 	}

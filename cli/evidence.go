@@ -127,8 +127,12 @@ func (p *program) reportEvidence(e evidence.Export, wrong []string, recordings i
 	if len(wrong) > 0 {
 		return &statusError{status: statusRefused, err: fmt.Errorf("%s wrong", count(len(wrong), "thing"))}
 	}
-	fmt.Fprintf(p.stdout, "%s of %s, %s: signed, whole; %s, %s, %s, %s checked\n", e.Request.ID,
-		client.CleanLine(e.Request.Frozen.Person.Name), strings.ToLower(string(e.Request.State)), count(len(e.Request.Decisions), "decision"),
+	r, err := e.Asked()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "%s of %s, %s: signed, whole; %s, %s, %s, %s checked\n", client.CleanLine(r.ID),
+		client.CleanLine(r.Person()), client.CleanLine(strings.ToLower(r.State)), count(len(r.Decisions), "decision"),
 		count(len(e.Session), "session"), count(len(e.Audit), "audit record"), count(recordings, "recording"))
 	return nil
 }

@@ -38,21 +38,57 @@ func newSigner(t *testing.T) ssh.Signer {
 func export(t *testing.T) Export {
 	t.Helper()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	r := grant.Request{ID: "oi-0123456789ab", State: grant.Ended, Frozen: grant.Frozen{
-		ID: "oi-0123456789ab", Person: flow.Person{Name: "carol"}, Reason: "look", Created: at,
-	}}
-	text, err := json.Marshal(r.Frozen)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(text)
+	r := asked(at)
+	sum := sha256.Sum256(text(t, r.Frozen))
 	r.Hash = hex.EncodeToString(sum[:])
 	r.Decisions = []grant.Decision{{Approve: true, By: flow.Person{Name: "bob"}, Hash: r.Hash}}
 	return Export{
-		Made: at, By: "arn:aws:iam::111111111111:user/admin", Request: r,
-		Events:  []grant.Event{{Seq: 1, Request: r.ID, Kind: grant.KindRequested, Hash: r.Hash}, {Seq: 2, Request: r.ID, Kind: grant.KindApproved, Hash: r.Hash}},
+		Made: at, By: "arn:aws:iam::111111111111:user/admin", Request: text(t, r),
+		Events: []json.RawMessage{
+			text(t, grant.Event{Seq: 1, Request: r.ID, Kind: grant.KindRequested, Hash: r.Hash}),
+			text(t, grant.Event{Seq: 2, Request: r.ID, Kind: grant.KindApproved, Hash: r.Hash}),
+		},
 		Session: []Session{{ID: "carol-1", Started: at, Ended: at.Add(time.Minute), Granted: true}},
 		Audit:   chain(t, audit.Record{Event: audit.EventRequest, Time: at}, audit.Record{Event: audit.EventSessionEnd, Session: "carol-1", Time: at}),
+	}
+}
+
+func asked(at time.Time) grant.Request {
+	return grant.Request{ID: "oi-0123456789ab", State: grant.Ended, Frozen: grant.Frozen{
+		ID: "oi-0123456789ab", Person: flow.Person{Name: "carol"}, Reason: "look", Created: at,
+	}}
+}
+
+func text(t *testing.T, v any) json.RawMessage {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// changeRequest changes the request of an export.
+func changeRequest(t *testing.T, change func(*grant.Request)) func(*Export) {
+	return func(e *Export) {
+		var r grant.Request
+		if err := json.Unmarshal(e.Request, &r); err != nil {
+			t.Fatal(err)
+		}
+		change(&r)
+		e.Request = text(t, r)
+	}
+}
+
+// changeStep changes the second step of an export.
+func changeStep(t *testing.T, change func(*grant.Event)) func(*Export) {
+	return func(e *Export) {
+		var ev grant.Event
+		if err := json.Unmarshal(e.Events[1], &ev); err != nil {
+			t.Fatal(err)
+		}
+		change(&ev)
+		e.Events[1] = text(t, ev)
 	}
 }
 
@@ -89,11 +125,11 @@ func TestVerify(t *testing.T) {
 		wrong  string
 	}{
 		{"whole", func(*Export) {}, ""},
-		{"another reason", func(e *Export) { e.Request.Frozen.Reason = "play" }, "does not have the hash"},
-		{"a longer time", func(e *Export) { e.Request.Frozen.Duration = time.Hour }, "does not have the hash"},
-		{"a decision on something else", func(e *Export) { e.Request.Decisions[0].Hash = "0" }, "decision 1 is on hash 0"},
-		{"a step of another request", func(e *Export) { e.Events[1].Request = "oi-000000000000" }, "step 2 (approved) is of another request"},
-		{"steps out of order", func(e *Export) { e.Events[1].Seq = 1 }, "out of order"},
+		{"another reason", changeRequest(t, func(r *grant.Request) { r.Frozen.Reason = "play" }), "does not have the hash"},
+		{"a longer time", changeRequest(t, func(r *grant.Request) { r.Frozen.Duration = time.Hour }), "does not have the hash"},
+		{"a decision on something else", changeRequest(t, func(r *grant.Request) { r.Decisions[0].Hash = "0" }), "decision 1 is on hash 0"},
+		{"a step of another request", changeStep(t, func(ev *grant.Event) { ev.Request = "oi-000000000000" }), "step 2 (approved) is of another request"},
+		{"steps out of order", changeStep(t, func(ev *grant.Event) { ev.Seq = 1 }), "out of order"},
 		{"a changed record", func(e *Export) { e.Audit[1].Reason = "x" }, "audit record m/2 does not have its hash"},
 		{"a record put between", func(e *Export) { e.Audit[1].Prev = audit.NoPrev; rehash(t, &e.Audit[1]) }, "audit record m/2 does not continue the one before"},
 		{"a session that nobody recorded", func(e *Export) { e.Audit = e.Audit[:1] }, "session carol-1 has no audit record"},

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/audit"
-	"sallyport.dev/grant"
 )
 
 // Namespace is the namespace of the signatures, as OpenSSH's PROTOCOL.sshsig has it.
@@ -27,15 +26,16 @@ const MaxFile = 64 << 20
 
 // Export is what is signed. Times are UTC.
 type Export struct {
-	Format  string         `json:"format"`
-	Made    time.Time      `json:"made"`
-	By      string         `json:"by"` // ARN
-	Account string         `json:"account"`
-	Region  string         `json:"region"`
-	Request grant.Request  `json:"request"`
-	Events  []grant.Event  `json:"events"`
-	Session []Session      `json:"sessions"`
-	Audit   []audit.Record `json:"audit"` // in order of members and their sequences
+	Format  string    `json:"format"`
+	Made    time.Time `json:"made"`
+	By      string    `json:"by"` // ARN
+	Account string    `json:"account"`
+	Region  string    `json:"region"`
+	// Request is a grant.Request, and Events are its grant.Event, in order.
+	Request json.RawMessage   `json:"request"`
+	Events  []json.RawMessage `json:"events"`
+	Session []Session         `json:"sessions"`
+	Audit   []audit.Record    `json:"audit"` // in order of members and their sequences
 }
 
 // Session is a session of who asked, while the grant held.

@@ -1,6 +1,9 @@
 package evidence
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +14,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/audit"
-	"sallyport.dev/grant"
 )
 
 // ErrKey is returned for a file that none of the trusted keys signed.
@@ -39,11 +41,52 @@ func Verify(f File, trusted []ssh.PublicKey) (Export, []string, error) {
 	if e.Format != Format {
 		return e, nil, fmt.Errorf("the format is %q; this program reads %s", e.Format, Format)
 	}
-	return e, slices.Concat(wrongRequest(e.Request), wrongEvents(e), wrongRecords(e.Audit), wrongSessions(e)), nil
+	r, err := e.Asked()
+	if err != nil {
+		return e, nil, err
+	}
+	return e, slices.Concat(wrongRequest(r), wrongEvents(r, e.Events), wrongRecords(e.Audit), wrongSessions(e)), nil
 }
 
-func wrongRequest(r grant.Request) (wrong []string) {
-	if !r.Intact() {
+// Asked reads the request.
+func (e Export) Asked() (Request, error) {
+	var r Request
+	if err := json.Unmarshal(e.Request, &r); err != nil {
+		return r, fmt.Errorf("reading the request: %w", err)
+	}
+	return r, nil
+}
+
+// Request is what is read of a request.
+type Request struct {
+	ID, State, Hash string
+	Frozen          json.RawMessage
+	Decisions       []struct{ Hash string }
+}
+
+// Person is the name of who asked.
+func (r Request) Person() string {
+	var frozen struct{ Person struct{ Name string } }
+	if json.Unmarshal(r.Frozen, &frozen) != nil {
+		return ""
+	}
+	return frozen.Person.Name
+}
+
+// intact reports whether what was asked for is what was hashed: SHA-256 over its JSON
+// without white space, which is how it was written.
+func (r Request) intact() bool {
+	var text bytes.Buffer
+	var frozen struct{ ID string }
+	if json.Compact(&text, r.Frozen) != nil || json.Unmarshal(r.Frozen, &frozen) != nil {
+		return false
+	}
+	sum := sha256.Sum256(text.Bytes())
+	return hex.EncodeToString(sum[:]) == r.Hash && frozen.ID == r.ID
+}
+
+func wrongRequest(r Request) (wrong []string) {
+	if !r.intact() {
 		wrong = append(wrong, fmt.Sprintf("request %s: what was asked for does not have the hash %s", r.ID, r.Hash))
 	}
 	for i, d := range r.Decisions {
@@ -54,11 +97,19 @@ func wrongRequest(r grant.Request) (wrong []string) {
 	return wrong
 }
 
-// wrongEvents finds steps of another request, out of order, or without an audit record.
-func wrongEvents(e Export) (wrong []string) {
+// wrongEvents finds steps of another request, and out of order.
+func wrongEvents(r Request, events []json.RawMessage) (wrong []string) {
 	last := int64(0)
-	for _, ev := range e.Events {
-		if ev.Request != e.Request.ID || ev.Hash != "" && ev.Hash != e.Request.Hash {
+	for i, text := range events {
+		var ev struct {
+			Seq                 int64
+			Request, Kind, Hash string
+		}
+		if err := json.Unmarshal(text, &ev); err != nil {
+			wrong = append(wrong, fmt.Sprintf("step %d cannot be read", i+1))
+			continue
+		}
+		if ev.Request != r.ID || ev.Hash != "" && ev.Hash != r.Hash {
 			wrong = append(wrong, fmt.Sprintf("step %d (%s) is of another request", ev.Seq, ev.Kind))
 		}
 		if ev.Seq <= last {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -44,25 +45,47 @@ func exportRequest(ctx context.Context, c *Call, in *exportRequestInput) (*expor
 	if err != nil {
 		return nil, err
 	}
-	e := evidence.Export{
-		Made: c.Origin.Time.UTC(), By: c.Principal.ARN, Request: r,
+	e := exported{evidence.Export{
+		Made: c.Origin.Time.UTC(), By: c.Principal.ARN,
 		Account: c.Server.config.Realm.Account, Region: c.Server.config.Realm.Region,
-	}
-	if e.Events, err = engine.History(ctx, r.ID); err != nil {
+	}}
+	steps, err := engine.History(ctx, r.ID)
+	if err != nil {
 		return nil, err
 	}
-	if err := c.exportSessions(ctx, &e); err != nil {
+	if err := e.put(r, steps); err != nil {
 		return nil, err
 	}
-	if err := c.exportAudit(ctx, &e); err != nil {
+	if err := c.exportSessions(ctx, &e.Export, r); err != nil {
+		return nil, err
+	}
+	if err := c.exportAudit(ctx, &e.Export, r); err != nil {
 		return nil, err
 	}
 	signer, err := c.Server.ssh.EvidenceSigner(ctx)
 	if err != nil {
 		return nil, err
 	}
-	file, err := evidence.Sign(e, signer)
+	file, err := evidence.Sign(e.Export, signer)
 	return &exportRequestOutput{file}, err
+}
+
+// exported is an export that is being put together.
+type exported struct{ evidence.Export }
+
+// put puts the request and its steps in, as JSON.
+func (e *exported) put(r grant.Request, steps []grant.Event) (err error) {
+	if e.Request, err = json.Marshal(r); err != nil {
+		return err
+	}
+	for _, step := range steps {
+		text, err := json.Marshal(step)
+		if err != nil {
+			return err
+		}
+		e.Events = append(e.Events, text)
+	}
+	return nil
 }
 
 func noSuchRequest(id string) error {
@@ -81,13 +104,13 @@ func lasted(r grant.Request, now time.Time) (from, to time.Time, begun bool) {
 }
 
 // exportSessions adds the sessions that the person began while the grant held.
-func (c *Call) exportSessions(ctx context.Context, e *evidence.Export) error {
-	from, to, begun := lasted(e.Request, c.Origin.Time)
+func (c *Call) exportSessions(ctx context.Context, e *evidence.Export, asked grant.Request) error {
+	from, to, begun := lasted(asked, c.Origin.Time)
 	if !begun {
 		return nil
 	}
 	rows, err := c.Server.config.Sessions.Sessions(ctx, session.Filter{
-		RootID: e.Request.Frozen.Person.ID, StartedAfter: from.Add(-time.Second), StartedBefore: to.Add(time.Second),
+		RootID: asked.Frozen.Person.ID, StartedAfter: from.Add(-time.Second), StartedBefore: to.Add(time.Second),
 		Limit: maxExportSessions + 1,
 	})
 	if err != nil {
@@ -98,7 +121,7 @@ func (c *Call) exportSessions(ctx context.Context, e *evidence.Export) error {
 	}
 	slices.Reverse(rows) // oldest first
 	for _, row := range rows {
-		e.Session = append(e.Session, c.exportSession(row, e.Request.ID))
+		e.Session = append(e.Session, c.exportSession(row, asked.ID))
 	}
 	return nil
 }
@@ -133,12 +156,12 @@ func (c *Call) exportRecording(name string) *evidence.Recording {
 
 // exportAudit adds the audit records of the request and of its sessions, and marks the
 // sessions whose decision names the grant.
-func (c *Call) exportAudit(ctx context.Context, e *evidence.Export) error {
+func (c *Call) exportAudit(ctx context.Context, e *evidence.Export, asked grant.Request) error {
 	sessions := map[string]int{}
 	for i, s := range e.Session {
 		sessions[s.ID] = i
 	}
-	f := audit.Filter{Since: e.Request.Frozen.Created.Add(-time.Second), Until: c.exportEnd(e), Limit: auditPage}
+	f := audit.Filter{Since: asked.Frozen.Created.Add(-time.Second), Until: c.exportEnd(e, asked), Limit: auditPage}
 	for {
 		page, err := c.Server.config.AuditStore.Audit(ctx, f)
 		if err != nil {
@@ -146,10 +169,10 @@ func (c *Call) exportAudit(ctx context.Context, e *evidence.Export) error {
 		}
 		for _, r := range page {
 			i, ours := sessions[r.Session]
-			if ours && r.Event == audit.EventDecision && strings.Contains(r.Reason, e.Request.ID) {
+			if ours && r.Event == audit.EventDecision && strings.Contains(r.Reason, asked.ID) {
 				e.Session[i].Granted = true
 			}
-			if ours || concerns(r, e.Request.ID) {
+			if ours || concerns(r, asked.ID) {
 				e.Audit = append(e.Audit, r)
 			}
 		}
@@ -173,8 +196,8 @@ func (c *Call) exportAudit(ctx context.Context, e *evidence.Export) error {
 
 // exportEnd is when nothing about the request happens any more: a while after its end, or
 // after that of its last session.
-func (c *Call) exportEnd(e *evidence.Export) time.Time {
-	end := e.Request.EndedAt
+func (c *Call) exportEnd(e *evidence.Export, asked grant.Request) time.Time {
+	end := asked.EndedAt
 	for _, s := range e.Session {
 		if s.Ended.IsZero() {
 			return c.Origin.Time
@@ -183,7 +206,7 @@ func (c *Call) exportEnd(e *evidence.Export) time.Time {
 			end = s.Ended
 		}
 	}
-	if end.IsZero() || e.Request.Review != nil {
+	if end.IsZero() || asked.Review != nil {
 		return c.Origin.Time
 	}
 	return end.Add(time.Minute)
