@@ -186,6 +186,9 @@ func (s *accessServer) list(body []byte) any {
 	json.Unmarshal(body, &in)
 	out := client.ListAccessRequestsOutput{Requests: []client.AccessRequest{}}
 	for _, r := range s.requests {
+		if in.ToDecide {
+			in.States = []string{statePending}
+		}
 		if len(in.States) == 0 || strings.Contains(strings.Join(in.States, " "), r.State) {
 			out.Requests = append(out.Requests, *r)
 		}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,9 +20,10 @@ type decideFlags struct {
 func (p *program) newApproveCommand() *cobra.Command {
 	var flags decideFlags
 	cmd := &cobra.Command{
-		Use:   "approve ID",
+		Use:   "approve [ID]",
 		Short: "Approve a request for access",
-		Long: `Show a request for access, and approve it as far as you may.
+		Long: `Show a request for access, and approve it as far as you may. Without ID it is the only
+one that waits for you.
 
 What is approved is what was shown: the decision names the request's hash, and counts for
 nothing else. --yes approves without asking; with --hash it does so only if the request is
@@ -34,10 +36,10 @@ Exit status: 0 if it was approved, 1 if refused or not confirmed, 2 for wrong us
   sallyport approve 0123 --comment 'until the build is green'
   sallyport approve oi-0123456789ab --yes --hash 3b1f…
   sallyport approve oi-0123456789ab --code 123456`,
-		Args:              between(1, 1, "want the ID of a request"),
+		Args:              between(0, 1, "want the ID of a request"),
 		ValidArgsFunction: p.completeRequests(statePending),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return interrupted(p.decide(cmd.Context(), args[0], true, flags))
+			return interrupted(p.decide(cmd.Context(), args, true, flags))
 		},
 	}
 	f := cmd.Flags()
@@ -49,16 +51,16 @@ Exit status: 0 if it was approved, 1 if refused or not confirmed, 2 for wrong us
 func (p *program) newDenyCommand() *cobra.Command {
 	var flags decideFlags
 	cmd := &cobra.Command{
-		Use:   "deny ID",
+		Use:   "deny [ID]",
 		Short: "Deny a request for access, which ends it",
 		Long: `Show a request for access, and deny it: one word of anybody who may decide ends it.
 
 Exit status: 0 if it was denied, 1 if refused or not confirmed, 2 for wrong usage.`,
 		Example:           `  sallyport deny oi-0123456789ab --comment 'not on a Friday'`,
-		Args:              between(1, 1, "want the ID of a request"),
+		Args:              between(0, 1, "want the ID of a request"),
 		ValidArgsFunction: p.completeRequests(statePending),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return interrupted(p.decide(cmd.Context(), args[0], false, flags))
+			return interrupted(p.decide(cmd.Context(), args, false, flags))
 		},
 	}
 	addDecideFlags(cmd, &flags)
@@ -73,12 +75,12 @@ func addDecideFlags(cmd *cobra.Command, flags *decideFlags) {
 	f.BoolVarP(&flags.yes, "yes", "y", false, "do not ask")
 }
 
-func (p *program) decide(ctx context.Context, name string, approve bool, flags decideFlags) error {
+func (p *program) decide(ctx context.Context, args []string, approve bool, flags decideFlags) error {
 	api, err := p.api(ctx)
 	if err != nil {
 		return err
 	}
-	req, err := p.requestNamed(ctx, api, name)
+	req, err := p.toDecide(ctx, api, args, flags)
 	if err != nil {
 		return err
 	}
@@ -106,6 +108,27 @@ func (p *program) decide(ctx context.Context, name string, approve bool, flags d
 		return err
 	}
 	return p.printStep(req)
+}
+
+// toDecide is the request that is named, or the only one that waits for the caller. That
+// one is never decided on unseen.
+func (p *program) toDecide(ctx context.Context, api *client.API, args []string, flags decideFlags) (*client.AccessRequest, error) {
+	if len(args) > 0 {
+		return p.requestNamed(ctx, api, args[0])
+	}
+	if flags.yes && flags.hash == "" {
+		return nil, usagef("--yes: name the request, or give its --hash")
+	}
+	found, err := listRequests(ctx, api, client.ListAccessRequestsInput{ToDecide: true}, 50)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, &statusError{status: statusRefused, err: errors.New("no request waits for you")}
+	case len(found) > 1:
+		return nil, usagef("name a request: %s", shortList(idsOf(found), 8))
+	}
+	return api.GetAccessRequest(ctx, client.GetAccessRequestInput{RequestID: found[0].RequestID})
 }
 
 // sameHash refuses a request that is not the one which a script has read.

@@ -198,6 +198,12 @@ func TestApprove(t *testing.T) {
 	if got := s.asked("ApproveRequest"); len(got) != 1 || !strings.Contains(got[0], strings.Repeat("ab", 32)) {
 		t.Errorf("got %q, want the hash that was shown", got)
 	}
+	if status, _, stderr := s.run("approve", "--yes"); status != statusUsage || !strings.Contains(stderr, "name the request, or give its --hash") {
+		t.Errorf("got status %d: %s", status, stderr)
+	}
+	if status, _, stderr := s.run("deny", "--hash", strings.Repeat("ab", 32)); status != statusUsage || !strings.Contains(stderr, "give --yes") {
+		t.Errorf("got status %d: %s", status, stderr)
+	}
 	if status, _, stderr := s.run("deny", "oi-000000abc001", "--yes", "--comment", "no"); status != statusDone || !strings.Contains(stderr, "was denied by bob: no") {
 		t.Errorf("got status %d: %s", status, stderr)
 	}

@@ -243,9 +243,14 @@ func ownActive(ctx context.Context, api *client.API, states ...string) (*client.
 	case len(found) == 0:
 		return nil, &statusError{status: statusRefused, err: errors.New("you hold no access that was asked for")}
 	}
+	return nil, usagef("name a request: %s", shortList(idsOf(found), 8))
+}
+
+// idsOf names requests.
+func idsOf(found []client.AccessRequest) []string {
 	ids := make([]string, len(found))
 	for i, r := range found {
-		ids[i] = r.RequestID + " (" + r.Flow + ")"
+		ids[i] = r.RequestID + " (" + r.Person + ", " + r.Flow + ")"
 	}
-	return nil, usagef("name a request: %s", shortList(ids, 8))
+	return ids
 }

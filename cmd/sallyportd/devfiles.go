@@ -183,12 +183,19 @@ In another shell (AWS_ENDPOINT_URL needs aws-cli 1.29 or 2.13; with an older one
   sallyport --profile alice nodes
   sallyport --profile alice connect frontend-1
 
+  # carol has no access: she asks, bob decides, and the same command works
+  sallyport --profile carol request --duration 30m --reason 'the build is broken'
+  sallyport --profile bob approve
+  aws --profile carol-frontend ssm start-session --target %s
+  # or where she works: it asks, waits, and becomes the shell
+  sallyport --profile carol connect frontend-1
+
 %s  # what happened
   sallyport --profile admin sessions
   sallyport --profile alice play
   sallyport --profile admin audit
 
-`, m.PlainURL(), shellQuoteIfNeeded(env), sampleNodes[0].id, sampleNodes[1].id, sshTour(o, m))
+`, m.PlainURL(), shellQuoteIfNeeded(env), sampleNodes[0].id, sampleNodes[1].id, sampleNodes[0].id, sshTour(o, m))
 }
 
 func shellQuoteIfNeeded(s string) string {
