@@ -41,6 +41,12 @@ func TestCedarDecisions(t *testing.T) {
 	dev := flow.Node{ID: "mi-060ee0879f3ec4eb7", Tags: identity.Tags{"Env": "Dev"}}
 	both := flow.Node{ID: "i-0123456789abcdef0", Tags: identity.Tags{"Env": "Prod, Dev"}}
 	bare := flow.Node{ID: "i-0123456789abcdef1"}
+	b := newBench(t)
+	id := b.group("oncall").ID
+	b.group("dba")
+	carol := b.user("carol", identity.Tags{"costcenter": "42", "employeeNumber": "E-123", "Team": "web"}, "oncall")
+	b.user("bob", nil)
+	b.manual("All", `"approvers":["bob"]`)
 	for _, test := range []struct {
 		name       string
 		auto, deny string
@@ -79,15 +85,10 @@ func TestCedarDecisions(t *testing.T) {
 		{name: "no nodes named", auto: permit("", ""), want: no},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := newBench(t)
-			id := b.group("oncall").ID
-			b.group("dba")
-			carol := b.user("carol", identity.Tags{"costcenter": "42", "employeeNumber": "E-123", "Team": "web"}, "oncall")
-			b.user("bob", nil)
-			b.manual("All", `"approvers":["bob"]`)
 			for name, text := range map[string]string{document.AutoApproval: test.auto, document.DenyAccess: test.deny} {
 				if text != "" {
 					b.must(b.create(name, document.TypeAutoApproval, strings.ReplaceAll(text, "GROUPID", id)))
+					t.Cleanup(func() { b.must(b.store.DeleteDocument(context.Background(), name)) })
 				}
 			}
 			facts := flow.Facts{Person: carol, Nodes: test.nodes, Duration: time.Duration(max(1, test.hours)) * time.Hour}
