@@ -212,7 +212,7 @@ type session struct {
 func (a *Agent) newSession(start wire.StartSession, log *slog.Logger) *session {
 	s := &session{start: start, opts: a.cfg.Shell, rules: a.cfg.rules, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1)}
 	s.stream = newStream(start.SessionID, a.NodeID(), a.cfg.now)
-	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken)
+	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken, a.reattach(start))
 	s.beside = a.besideDataChannel(start.SessionID)
 	s.stream.deliver = s.deliver
 	s.stream.closed = func() { s.cancel(errClosed) }

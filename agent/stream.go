@@ -609,10 +609,10 @@ func (s *stream) finish(say bool) {
 
 // dataChannel returns the connect function of a session's stream. The token that came
 // with the session opens the first connection; every other one is asked for. It gives
-// up on a first connection after firstAttach, on a later one after cfg.Reattach.
-func (a *Agent) dataChannel(id, token string) func(ctx context.Context, first bool) (*websocket.Conn, error) {
+// up on a first connection after firstAttach, on a later one after reattach.
+func (a *Agent) dataChannel(id, token string, reattach time.Duration) func(ctx context.Context, first bool) (*websocket.Conn, error) {
 	return func(ctx context.Context, first bool) (*websocket.Conn, error) {
-		limit := a.cfg.Reattach
+		limit := reattach
 		if first {
 			limit = firstAttach
 		}
@@ -637,6 +637,16 @@ func (a *Agent) dataChannel(id, token string) func(ctx context.Context, first bo
 			}
 		}
 	}
+}
+
+// reattach is how long a session is kept whose data channel is lost. What the server has
+// given up by then, with all that it knew of whether it is still allowed, nobody could
+// end any more.
+func (a *Agent) reattach(start wire.StartSession) time.Duration {
+	if start.Reattach > 0 {
+		return min(a.cfg.Reattach, time.Duration(start.Reattach)*time.Second)
+	}
+	return a.cfg.Reattach
 }
 
 const (

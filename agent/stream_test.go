@@ -332,6 +332,27 @@ func TestNoProcessLeft(t *testing.T) {
 	}
 }
 
+// The server says after how long it has given a session up, and the agent keeps it no
+// longer than that, whether or not anybody is there to say so.
+func TestReattachNoLongerThanTheServer(t *testing.T) {
+	g := newGateway(t)
+	cfg := g.config()
+	cfg.Reattach = time.Hour
+	run(t, cfg)
+	c := g.control()
+	c.start(wire.StartSession{SessionID: "left", DataChannelToken: "given", Reattach: 1})
+	p := g.attach("left")
+	p.size(80, 24)
+	p.expect("$ ")
+	pid := shellPID(t, p)
+	g.mu.Lock()
+	g.denied = func(string) string { return "try again" }
+	g.mu.Unlock()
+	g.srv.CloseClientConnections()
+	p.conn.Abort()
+	gone(t, pid)
+}
+
 func closedMessage() []byte {
 	return wire.NewJSON(wire.TypeChannelClosed, time.Now(), wire.ChannelClosed{
 		MessageType: wire.TypeChannelClosed, SchemaVersion: 1, CreatedDate: "now",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sallyport.dev/audit"
 	"sallyport.dev/recording"
@@ -20,6 +21,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	}
 	s := newLive(g, *req.Session, *req.Start, req.Options)
 	s.task.DataChannelToken = g.newToken(roleAgent, s.row.ID)
+	s.task.Reattach = int(g.cfg.AgentGrace / time.Second)
 	s.offerBulk()
 	if err := s.openRecording(); err != nil {
 		return err

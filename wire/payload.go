@@ -143,6 +143,9 @@ type StartSession struct {
 	Bulk             *Bulk                      `json:"Bulk,omitempty"`
 	Forward          *ForwardRules              `json:"Forward,omitempty"`
 	Exec             *Exec                      `json:"Exec,omitempty"`
+	// Reattach is after how many seconds without its data channel the session is over for
+	// the server, so that the agent need not keep it any longer; 0 for not known.
+	Reattach int `json:"Reattach,omitempty"`
 }
 
 // TaskComplete reports the end of a session on the control channel
