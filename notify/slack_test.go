@@ -2,6 +2,7 @@ package notify_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -146,4 +147,31 @@ func TestSlackExchange(t *testing.T) {
 func str(v any) string {
 	s, _ := v.(string)
 	return s
+}
+
+// The shortcut opens the form, or says how to become known.
+func TestShortcut(t *testing.T) {
+	w := newWorld(t)
+	made := 0
+	shortcut := func(user string) map[string]any {
+		made++
+		in, by := who(slackTeam, user)
+		return map[string]any{"type": "shortcut", "callback_id": "sallyport_request", "trigger_id": fmt.Sprint("t.", made), "team": in, "user": by, "action_ts": "1.1"}
+	}
+	opened := func(part string) {
+		t.Helper()
+		w.slack.last("a view with "+part, "views.open", func(c slackCall) bool {
+			text, err := json.Marshal(c.body)
+			return err == nil && strings.Contains(string(text), part)
+		})
+	}
+	w.interact(shortcut("UCAROL"))
+	opened("sallyport chat link")
+	w.link("UCAROL", "carol")
+	w.interact(shortcut("UCAROL"))
+	opened("sallyport_flows")
+	status, body := w.callSlack("command", w.slack.command(slackTeam, "UCAROL", "whoami"))
+	if status != http.StatusOK || !strings.Contains(string(body), "You are carol") {
+		t.Errorf("got %d %s", status, body)
+	}
 }

@@ -123,6 +123,7 @@ func newWorld(t testing.TB, options ...option) *world {
 	t.Cleanup(func() { w.store.Close() })
 	w.audit, err = audit.New(t.Context(), w.store, "m1", time.Now, log)
 	w.must(err)
+	t.Cleanup(func() { w.audit.Close() })
 	w.people()
 	w.engine = grant.New(grant.Config{
 		Store: w.store, Directory: w.store, Nodes: w.store, Audit: w.audit, Realm: w.realm, Now: w.now, Logger: log,
