@@ -56,6 +56,7 @@ func (s *Service) visitor(w http.ResponseWriter, r *http.Request) (identity.Prin
 	case err == nil:
 		return p, true
 	case errors.Is(err, signin.ErrNotSignedIn):
+		page.Header(w.Header())
 		http.Redirect(w, r, s.config.Pages.SignInURL(r.URL.Path), http.StatusSeeOther)
 	default:
 		s.note(w, r, http.StatusForbidden, "You cannot be let in", "You are signed in no more, or your user is disabled.")
