@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,10 +21,21 @@ type cutting struct {
 	grant.Store
 	at    int // write that is the last, from 1; 0 for none
 	after bool
-	n     int
+
+	mu sync.Mutex
+	n  int
+}
+
+// gone reports whether the server has stopped.
+func (s *cutting) gone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at > 0 && s.n >= s.at
 }
 
 func (s *cutting) write(do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.n++
 	if s.at > 0 && (s.n > s.at || s.n == s.at && !s.after) {
 		return errCut
@@ -140,13 +152,14 @@ func liveThrough(t *testing.T, w *world, s *cutting, aws *outside) int {
 		func() (err error) { _, err = e.Revoke(ctx, w.as("alice"), r.ID, "enough", false); return err },
 	} {
 		err := step()
-		if s.at > 0 && s.n >= s.at {
-			return s.n // the server is gone
+		if s.gone() {
+			return 0
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	e.Close()
 	return s.n
 }
 
@@ -162,10 +175,12 @@ func (w *world) toldAll() {
 
 // outside is AWS, in memory.
 type outside struct {
+	mu    sync.Mutex
 	has   map[string]bool
 	fails int // so many calls fail
 }
 
+// failing is called with the mutex held.
 func (o *outside) failing() error {
 	if o.fails > 0 {
 		o.fails--
@@ -176,11 +191,15 @@ func (o *outside) failing() error {
 
 // Prepare implements grant.Giver.
 func (o *outside) Prepare(_ context.Context, t flow.Target, p flow.Person) (string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return t.Name + " for " + p.Name, o.failing()
 }
 
 // Give implements grant.Giver.
 func (o *outside) Give(_ context.Context, _ flow.Target, handle string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if err := o.failing(); err != nil {
 		return err
 	}
@@ -193,6 +212,8 @@ func (o *outside) Give(_ context.Context, _ flow.Target, handle string) error {
 
 // Take implements grant.Giver.
 func (o *outside) Take(_ context.Context, _ flow.Target, handle string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if err := o.failing(); err != nil {
 		return err
 	}
