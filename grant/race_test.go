@@ -3,6 +3,8 @@ package grant_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/pgtest"
+	"sallyport.dev/store"
 )
 
 // Two hundred approvals and denials of one request, at once and through two members:
@@ -17,21 +20,22 @@ import (
 func TestRace(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		for range 5 {
-			testRace(t, newWorld(t))
+			testRace(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db"))
 		}
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		server := pgtest.Start(t)
 		for range 5 {
-			testRace(t, newWorldAt(t, server.Database(t)))
+			testRace(t, server.Database(t))
 		}
 	})
 }
 
 const racers = 200
 
-func testRace(t *testing.T, w *world) {
+func testRace(t *testing.T, url string) {
 	t.Helper()
+	w := newWorldAt(t, url)
 	people := make([]grant.Actor, racers)
 	for i := range people {
 		name := fmt.Sprintf("racer%d", i)
@@ -43,7 +47,12 @@ func testRace(t *testing.T, w *world) {
 	}
 	w.put(strings.ReplaceAll(flows, "approvals = 2", "approvals = 3"))
 	r := w.ask("two")
-	members := []*grant.Engine{w.Engine, grant.New(w.set)}
+	second, err := store.Open(t.Context(), url, store.Options{Logger: slog.New(slog.DiscardHandler)})
+	w.must(err)
+	defer second.Close()
+	config := w.set
+	config.Store, config.Directory, config.Nodes = second, second, second
+	members := []*grant.Engine{w.Engine, grant.New(config)}
 	defer members[1].Close()
 	for _, m := range members {
 		w.must(m.Start(t.Context()))
