@@ -418,3 +418,26 @@ func TestGuessingCodes(t *testing.T) {
 		t.Errorf("the person, from where they always are: got %v", err)
 	}
 }
+
+// What was begun and never finished keeps nobody from a name, and no room, for long.
+func TestAbandonedDevices(t *testing.T) {
+	r := newRig(t)
+	alice, bob := r.user("alice"), r.user("bob")
+	for i := range factor.MaxDevices {
+		_, err := r.keeper.AddTOTP(t.Context(), bob, "alice"+strings.Repeat("x", i))
+		r.must(err)
+	}
+	_, err := r.keeper.AddTOTP(t.Context(), bob, "one-more")
+	wantErr(t, "too many", err, identity.ErrLimit)
+	_, err = r.keeper.AddTOTP(t.Context(), alice, "alice")
+	wantErr(t, "a name that was just taken", err, identity.ErrExists)
+	r.now = r.now.Add(61 * time.Minute)
+	seed, err := r.keeper.AddTOTP(t.Context(), alice, "alice")
+	r.must(err)
+	r.must(r.keeper.EnableTOTP(t.Context(), seed.Device, alice, home, r.code(seed)))
+	_, err = r.keeper.AddTOTP(t.Context(), bob, "one-more")
+	r.must(err)
+	r.now = r.now.Add(61 * time.Minute)
+	_, err = r.keeper.AddTOTP(t.Context(), bob, "alice")
+	wantErr(t, "a name that is in use", err, identity.ErrExists)
+}

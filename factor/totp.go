@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pquerna/otp"
@@ -51,12 +52,30 @@ func (k *Keeper) NewTOTP(ctx context.Context, user identity.User, name, path str
 	return Seed{d, secret, k.otpauth(secret, name)}, nil
 }
 
-// AddTOTP makes a device of one-time codes for a user who enrols it themselves. One of the
-// same name of theirs that was never enabled (they did not come to the end) is replaced.
+// abandonedAfter is how long somebody may take to enable a device that they add.
+const abandonedAfter = time.Hour
+
+// AddTOTP makes a device of one-time codes for a user who enrols it themselves. What was
+// never enabled makes room: theirs under the same name, and all that was abandoned, also
+// somebody else's that occupies the name.
 func (k *Keeper) AddTOTP(ctx context.Context, user identity.User, name string) (Seed, error) {
-	old, err := k.config.Store.DeviceByKey(ctx, Device{Kind: TOTP, Name: name}.key())
-	if err == nil && old.UserID == user.ID && old.Enabled.IsZero() {
-		if err := k.config.Store.DeleteDevice(ctx, old.ID); err != nil {
+	devices, err := k.config.Store.Devices(ctx, user.ID)
+	if err != nil {
+		return Seed{}, err
+	}
+	holder, err := k.config.Store.DeviceByKey(ctx, Device{Kind: TOTP, Name: name}.key())
+	if err == nil {
+		devices = append(devices, holder)
+	} else if !errors.Is(err, identity.ErrNotFound) {
+		return Seed{}, err
+	}
+	for _, d := range devices {
+		abandoned := k.config.Now().Sub(d.Created) > abandonedAfter
+		again := d.UserID == user.ID && strings.EqualFold(d.Name, name)
+		if d.Kind != TOTP || d.UserID == "" || !d.Enabled.IsZero() || !abandoned && !again {
+			continue
+		}
+		if err := k.config.Store.DeleteDevice(ctx, d.ID); err != nil && !errors.Is(err, identity.ErrNotFound) {
 			return Seed{}, err
 		}
 	}
