@@ -381,3 +381,31 @@ func (s *counting) OpenGrants(ctx context.Context, person string) ([]grant.Reque
 	s.grants.Add(1)
 	return s.Store.OpenGrants(ctx, person)
 }
+
+// Commands go to the nodes of a target that allows them, with its documents.
+func TestCommands(t *testing.T) {
+	g := newGuarded(t)
+	g.granted("forward")
+	g.granted("shell")
+	sends := func(document string, ids ...string) bool {
+		resources := []access.Resource{{ARN: realm.Document(document)}}
+		for _, id := range ids {
+			n, err := g.store.Node(t.Context(), id)
+			g.must(err)
+			resources = append(resources, access.Resource{ARN: realm.Node(id), Tags: n.Tags, Context: map[string][]string{
+				access.KeyNodeID: {id}, access.KeyNodeName: {n.AssignedName()},
+			}})
+		}
+		d, err := g.checker.Decide(t.Context(), access.Query{
+			Principal: g.as("carol").Principal, Action: "ssm:SendCommand", Resources: resources,
+			Context: map[string][]string{access.KeyDocumentName: {document}},
+		})
+		g.must(err)
+		return d.Allowed
+	}
+	g.want("a document of the target on its node", sends(port, back1), true)
+	g.want("another document", sends("AWS-RunShellScript", back1), false)
+	g.want("another node", sends(port, front1), false)
+	g.want("another node beside", sends(port, back1, front1), false)
+	g.want("where no commands are allowed", sends(shell, front1), false)
+}
