@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"crypto/x509"
 	"errors"
 	"net"
 	"regexp"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
 	"sallyport.dev/client"
@@ -104,6 +107,9 @@ func (p *program) hintForCode(err error) string {
 	case "TargetNotConnected":
 		return "sallyport nodes shows which nodes are connected"
 	case "AccessDeniedException", "AccessDenied":
+		if source := p.roleSource(api.ErrorMessage()); source != "" {
+			return "sallyport --profile " + shellQuote(source) + " request asks for the role, if there is a flow that gives it"
+		}
 		switch message := api.ErrorMessage(); {
 		case strings.HasSuffix(message, "because there is a second factor, which must be given first"):
 			return "give a code of it with --code"
@@ -115,6 +121,24 @@ func (p *program) hintForCode(err error) string {
 		}
 	}
 	return ""
+}
+
+// roleSource is the profile whose credentials were to take the role of the profile in
+// use; empty unless that was refused. With those one can ask for the role.
+func (p *program) roleSource(message string) string {
+	action := deniedAction.FindStringSubmatch(message)
+	profile := cmp.Or(p.flags.profile, p.getenv("AWS_PROFILE"))
+	if action == nil || action[1] != "sts:AssumeRole" || profile == "" {
+		return ""
+	}
+	c, err := config.LoadSharedConfigProfile(context.Background(), profile, func(o *config.LoadSharedConfigOptions) {
+		o.ConfigFiles = nonEmpty(p.getenv("AWS_CONFIG_FILE"))
+		o.CredentialsFiles = nonEmpty(p.getenv("AWS_SHARED_CREDENTIALS_FILE"))
+	})
+	if err != nil {
+		return ""
+	}
+	return c.SourceProfileName
 }
 
 // isDenied reports whether the service refused what was asked for.
