@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -461,4 +462,41 @@ func TestCertifiesEveryKind(t *testing.T) {
 	key, err := ssh.NewPublicKey(&private.PublicKey)
 	w.must(err)
 	w.accepted("ecdsa", w.certify(w.alice(), key), "alice", "alice")
+}
+
+// lapsing are ties that hold until told otherwise.
+type lapsing struct{ signIn, grant string }
+
+func (l *lapsing) SignIn(context.Context, string, string) (string, error) { return l.signIn, nil }
+func (l *lapsing) Granted(context.Context, string, identity.GrantedRole) (string, error) {
+	return l.grant, nil
+}
+
+// A certificate ends with the sign-in and the grants that its credentials came from, and
+// so do further credentials that it helped to get.
+func TestCertificateEndsWithItsTies(t *testing.T) {
+	for name, end := range map[string]func(*lapsing){
+		"the sign-in was ended": func(l *lapsing) { l.signIn = "the sign-in was ended" },
+		"the grant was revoked": func(l *lapsing) { l.grant = "the grant was revoked" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newSSHWorld(t)
+			ties := &lapsing{}
+			w.res.Tie(ties)
+			p := w.role()
+			p.SignIn, p.Granted = "si-1", []identity.GrantedRole{{Role: "Ops", Grants: []string{"oi-0123456789ab"}}}
+			cert := w.certify(p, newKey(t).PublicKey())
+			got, err := w.ssh.Principal(t.Context(), cert, "")
+			w.must(err)
+			if got.SignIn != p.SignIn || !slices.EqualFunc(got.Granted, p.Granted, func(a, b identity.GrantedRole) bool { return a.Role == b.Role }) {
+				t.Errorf("the certificate says the sign-in %q and %v", got.SignIn, got.Granted)
+			}
+			claims := got.Claims()
+			end(ties)
+			w.refused(name, cert, "", identity.ExpiredToken)
+			if _, err := w.res.Restore(t.Context(), claims); err != nil {
+				t.Errorf("what was begun with it has nobody behind it: %v", err)
+			}
+		})
+	}
 }
