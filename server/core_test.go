@@ -38,8 +38,11 @@ func TestEveryOperationIsAuthorised(t *testing.T) {
 		// Documents and flows say who may ask and decide; one's own token (TestSomebodyElsesToken).
 		"ssm:StartAccessRequest": true, "ssm:GetAccessToken": true, "ssm:GetOpsItem": true, "ssm:SendAutomationSignal": true,
 		"sallyport:GetSSHAuthorities": true, "sallyport:IssueSSHCertificate": true, // of one's own key
+		// One's own: roles, factors and password (TestStolenKey, TestStepUp, TestFirstFactorBesidePassword).
+		"sallyport:ListAssumableRoles": true,
+		"sallyport:AddFactor": true, "sallyport:EnableFactor": true, "sallyport:ChangePassword": true, "sallyport:StepUp": true,
 	}
-	h, _ := withAccess(t)
+	h, _ := withAccess(t, withKeeper, withSignIns)
 	nobody := h.user("nobody", nil)
 	for service, operations := range h.server.table.operations {
 		for name, o := range operations {

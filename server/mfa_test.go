@@ -14,6 +14,7 @@ import (
 	"sallyport.dev/factor"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/needs"
+	"sallyport.dev/signin"
 	"sallyport.dev/store"
 )
 
@@ -27,6 +28,18 @@ func withKeeper(c *Config) {
 		panic(err)
 	}
 	c.Factors = keeper
+}
+
+// withSignIns lets people sign in at a harness's server.
+func withSignIns(c *Config) {
+	service, err := signin.New(signin.Config{
+		URL: "https://sallyport.example", Realm: c.Realm, Store: c.Identities.(*store.Store), Identities: c.Identities,
+		Audit: c.Audit, Sealer: c.Sealer, Logger: c.Logger, Now: c.Now,
+	})
+	if err != nil {
+		panic(err)
+	}
+	c.SignIns = service
 }
 
 // device is a second factor of somebody in a test.
