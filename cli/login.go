@@ -124,9 +124,6 @@ func (p *program) loginOptions(ctx context.Context) (client.Options, error) {
 	if o.Endpoint == "" {
 		return o, usagef("which server? give its URL, or set AWS_ENDPOINT_URL")
 	}
-	if o.CABundle == "" {
-		o.CABundle = p.getenv("AWS_CA_BUNDLE")
-	}
 	if o.CABundle != "" {
 		abs, err := filepath.Abs(o.CABundle)
 		if err != nil {
@@ -220,7 +217,7 @@ func (p *program) connectBySignIn(ctx context.Context, file string, in *signedIn
 	o.Region, o.Credentials = in.Region, signInProvider{p, file}
 	api, err := client.Connect(ctx, o)
 	if err == nil {
-		p.connected = api
+		p.connected, p.signIn = api, in.SignIn
 	}
 	return api, err
 }

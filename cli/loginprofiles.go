@@ -32,7 +32,7 @@ func (p *program) writeProfiles(ctx context.Context, api *client.API, prefix, fi
 	if err != nil {
 		return nil, fmt.Errorf("finding the roles to write profiles for: %w", err)
 	}
-	self, err := os.Executable()
+	self, err := selfPath(p.name)
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}

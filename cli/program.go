@@ -37,6 +37,7 @@ type program struct {
 		json, debug                       bool
 	}
 	connected *client.API
+	signIn    string // id of the sign-in that connected uses, if it does
 }
 
 // statusError makes the program exit with a status; err, if any, is reported.

@@ -256,7 +256,7 @@ func (p *program) bySignIn(ctx context.Context, o client.Options) (client.Option
 	if err != nil {
 		return o, false
 	}
-	o.Credentials = signInProvider{p, file}
+	o.Credentials, p.signIn = signInProvider{p, file}, in.SignIn
 	o.Endpoint = in.Endpoint
 	if o.Region == "" && p.getenv("AWS_REGION") == "" {
 		o.Region = in.Region

@@ -128,6 +128,7 @@ func (p *program) certify(ctx context.Context, f sshCertFlags) (*issuedSSH, erro
 type sshNote struct {
 	Endpoint  string `json:"endpoint,omitempty"`
 	AccessKey string `json:"accessKey,omitempty"` // long-lived ones only
+	SignIn    string `json:"signIn,omitempty"`    // where sallyport login is used without a profile
 }
 
 func (p *program) certifyOwn(ctx context.Context, f sshCertFlags, files sshFiles) (*issuedSSH, error) {
@@ -135,7 +136,7 @@ func (p *program) certifyOwn(ctx context.Context, f sshCertFlags, files sshFiles
 	if err != nil {
 		return nil, err
 	}
-	now := sshNote{Endpoint: api.Endpoint()}
+	now := sshNote{Endpoint: api.Endpoint(), SignIn: p.signIn}
 	if id, err := api.AccessKeyID(ctx); err == nil && strings.HasPrefix(id, "AKIA") {
 		now.AccessKey = id
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -120,6 +121,9 @@ func NewSignInServer(ctx context.Context, o Options) (*SignInServer, error) {
 func OldSignInServer(o Options) (*SignInServer, error) {
 	if err := secure("the endpoint", o.Endpoint); err != nil {
 		return nil, err
+	}
+	if o.CABundle == "" {
+		o.CABundle = os.Getenv("AWS_CA_BUNDLE") // which the SDK adds by itself for calls that are signed
 	}
 	c, err := newHTTPClient(o.CABundle)
 	if err != nil {
