@@ -17,6 +17,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	configfiles "sallyport.dev/apply/files"
+	"sallyport.dev/internal/nested"
 )
 
 // World is what files say there is to be, but for flows, which package flow reads.
@@ -104,24 +105,31 @@ func Parse(files map[string][]byte) (*World, error) {
 		Users: map[string]*User{}, Groups: map[string]*Group{}, Roles: map[string]*Role{},
 		Policies: map[string]*Policy{}, Documents: map[string]*Document{},
 	}
+	b := &budget{left: maxEvaluated}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !strings.HasSuffix(name, configfiles.Suffix) {
 			continue
 		}
-		if err := w.read(name, files); err != nil {
+		if err := w.read(name, files, b); err != nil {
 			return nil, err
 		}
 	}
 	return w, w.check()
 }
 
-func (w *World) read(name string, files map[string][]byte) error {
+func (w *World) read(name string, files map[string][]byte, b *budget) error {
+	if err := nested.Check(name, files[name]); err != nil { // before the recursive parser
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	parsed, diags := hclsyntax.ParseConfig(files[name], name, hcl.InitialPos)
+	if !diags.HasErrors() {
+		diags = noLoops(parsed.Body)
+	}
 	if diags.HasErrors() {
 		return diags.Errs()[0]
 	}
 	var f file
-	if diags := gohcl.DecodeBody(parsed.Body, functions(path.Dir(name), files), &f); diags.HasErrors() {
+	if diags := gohcl.DecodeBody(parsed.Body, functions(path.Dir(name), files, b), &f); diags.HasErrors() {
 		return diags.Errs()[0]
 	}
 	err := firstError(
@@ -155,8 +163,34 @@ func put[T any](into map[string]*T, kind, file string, all []*T, name func(*T) s
 	return nil
 }
 
+// maxEvaluated bounds what the functions of all files return together, in bytes: a file may
+// be named often, and what is encoded again and again doubles each time.
+const maxEvaluated = 16 << 20
+
+// budget is what is left of it.
+type budget struct{ left int }
+
+func (b *budget) spend(text string) (cty.Value, error) {
+	if len(text) > b.left {
+		return cty.NilVal, fmt.Errorf("file and jsonencode make more than %d bytes of all files", maxEvaluated)
+	}
+	b.left -= len(text)
+	return cty.StringVal(text), nil
+}
+
+// noLoops refuses loops, whose variables could make a small file grow without end.
+func noLoops(body hcl.Body) hcl.Diagnostics {
+	return hclsyntax.VisitAll(body.(*hclsyntax.Body), func(n hclsyntax.Node) hcl.Diagnostics {
+		if _, loop := n.(*hclsyntax.ForExpr); !loop {
+			return nil
+		}
+		at := n.Range()
+		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No loops", Detail: "for is not supported here: write out what it would make.", Subject: &at}}
+	})
+}
+
 // functions are those of expressions: file(NAME) beside the file in dir, and jsonencode.
-func functions(dir string, files map[string][]byte) *hcl.EvalContext {
+func functions(dir string, files map[string][]byte, b *budget) *hcl.EvalContext {
 	read := function.New(&function.Spec{
 		Params: []function.Parameter{{Name: "name", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.String),
@@ -166,10 +200,21 @@ func functions(dir string, files map[string][]byte) *hcl.EvalContext {
 			if !ok {
 				return cty.NilVal, fmt.Errorf("there is no file %s among those that are applied", name)
 			}
-			return cty.StringVal(string(text)), nil
+			return b.spend(string(text))
 		},
 	})
-	return &hcl.EvalContext{Functions: map[string]function.Function{"file": read, "jsonencode": stdlib.JSONEncodeFunc}}
+	encode := function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowNull: true}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			text, err := stdlib.JSONEncode(args[0])
+			if err != nil {
+				return cty.NilVal, err
+			}
+			return b.spend(text.AsString())
+		},
+	})
+	return &hcl.EvalContext{Functions: map[string]function.Function{"file": read, "jsonencode": encode}}
 }
 
 // check finds what does not go together.

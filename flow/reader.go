@@ -8,6 +8,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"sallyport.dev/internal/nested"
 )
 
 const (
@@ -36,8 +38,8 @@ func readBody(p *problems, file string, source []byte) *hclsyntax.Body {
 		p.add(at, "the file has %d bytes; at most %d", len(source), maxFile)
 		return nil
 	}
-	if hclTooDeep(file, source) {
-		p.add(at, "%v", errTooDeep)
+	if err := nested.Check(file, source); err != nil { // before the recursive parser
+		p.add(at, "%v", err)
 		return nil
 	}
 	parsed, diags := hclsyntax.ParseConfig(source, file, hcl.InitialPos)
@@ -46,32 +48,6 @@ func readBody(p *problems, file string, source []byte) *hclsyntax.Body {
 		return nil
 	}
 	return parsed.Body.(*hclsyntax.Body)
-}
-
-// hclTooDeep looks at the tokens before the recursive parser does.
-func hclTooDeep(file string, source []byte) bool {
-	tokens, _ := hclsyntax.LexConfig(source, file, hcl.InitialPos)
-	depth, unary := 0, 0
-	for _, t := range tokens {
-		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen,
-			hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
-			depth++
-		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen,
-			hclsyntax.TokenTemplateSeqEnd, hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
-			depth--
-		}
-		switch t.Type {
-		case hclsyntax.TokenBang, hclsyntax.TokenMinus, hclsyntax.TokenQuestion:
-			unary++
-		case hclsyntax.TokenNewline:
-			unary = 0
-		}
-		if depth > maxNesting || unary > maxNesting {
-			return true
-		}
-	}
-	return false
 }
 
 func newReader(p *problems, b *hclsyntax.Block) *reader {
