@@ -181,7 +181,7 @@ func (r *replay) control(l *vectors.Line) {
 	}
 	eventually(r.t, "interactive_shell", func() bool { return r.agent.started() > 0 })
 	got := r.agent.starts[0]
-	got.DataChannelToken, got.Bulk = "", nil // what only our agent knows
+	got.DataChannelToken, got.Bulk, got.Reattach = "", nil, 0 // what only our agent knows
 	a, _ := json.Marshal(got)
 	b, _ := json.Marshal(start)
 	if !bytes.Equal(a, b) {
