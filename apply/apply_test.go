@@ -139,10 +139,11 @@ func TestHash(t *testing.T) {
 		}
 		return p.Hash
 	}
-	if plan("a") != plan("a") {
+	first, again, other := plan("a"), plan("a"), plan("b")
+	if first != again {
 		t.Error("two plans of the same have different hashes")
 	}
-	if plan("a") == plan("b") {
+	if first == other {
 		t.Error("plans of different things have one hash")
 	}
 }

@@ -54,7 +54,7 @@ var (
 	errNotAsked   = errors.New("nothing was asked for")
 	errLeftAsking = errors.New("you stopped waiting")
 	errSlowAnswer = errors.New("there was no answer for too long")
-	errAskCrowd   = errors.New("Too many of your sessions wait for access already.")
+	errAskCrowd   = errors.New("too many of your sessions wait for access already")
 )
 
 // helpedError is a refusal that flows would help against, in a session that has no
@@ -127,7 +127,7 @@ func (s *sessionChannel) askAccess(refusal error) error {
 	}
 	leave, ok := s.c.door.asking.enter(p.RootID())
 	if !ok {
-		s.say(errAskCrowd.Error())
+		s.say("Too many of your sessions wait for access already.")
 		return refusal
 	}
 	defer leave()

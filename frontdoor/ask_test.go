@@ -216,7 +216,7 @@ func TestHostileReason(t *testing.T) {
 	c.want(`control character U\+202E`)
 	c.typed("look\x1b]0;own\x07 at it \x9b2J\r")
 	c.want(`waiting for alice`)
-	if got := w.requests("carol")[0].Frozen.Reason; strings.ContainsAny(got, "\x1b\x07\x9b\u202e") {
+	if got := w.requests("carol")[0].Frozen.Reason; strings.ContainsAny(got, "\x1b\x07\u009b\u202e") {
 		t.Errorf("got %q", got)
 	}
 	if strings.Contains(c.text(), "\x1b]0") {

@@ -12,16 +12,6 @@ var _ notify.Store = (*Store)(nil)
 // leaseName is the only row of notify_lease.
 const leaseName = "notify"
 
-type notifyLease struct {
-	holder   string
-	until    time.Time
-	position int64
-}
-
-func scanLease(r row) (l notifyLease, err error) {
-	return l, r.Scan(&l.holder, stored{&l.until}, &l.position)
-}
-
 // HoldLease implements notify.Store.
 func (s *Store) HoldLease(ctx context.Context, holder string, now, until time.Time) (held bool, position int64, err error) {
 	err = s.write(ctx, "taking the lease of notifications", func(t tx) error {
