@@ -40,7 +40,7 @@ func TestEveryOperationIsAuthorised(t *testing.T) {
 		"sallyport:GetSSHAuthorities": true, "sallyport:IssueSSHCertificate": true, // of one's own key
 		// One's own: roles, factors and password (TestStolenKey, TestStepUp, TestFirstFactorBesidePassword).
 		"sallyport:ListAssumableRoles": true,
-		"sallyport:AddFactor": true, "sallyport:EnableFactor": true, "sallyport:ChangePassword": true, "sallyport:StepUp": true,
+		"sallyport:AddFactor":          true, "sallyport:EnableFactor": true, "sallyport:ChangePassword": true, "sallyport:StepUp": true,
 	}
 	h, _ := withAccess(t, withKeeper, withSignIns)
 	nobody := h.user("nobody", nil)

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	offeredNode = "i-060ee0879f3ec4eb7"
-	unofferedNode  = "i-05b7516a19f826be9"
+	offeredNode   = "i-060ee0879f3ec4eb7"
+	unofferedNode = "i-05b7516a19f826be9"
 )
 
 // listed are the nodes that somebody is shown, by id.
