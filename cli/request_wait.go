@@ -147,7 +147,9 @@ func (v *waitView) update(req *client.AccessRequest) {
 		v.p.say("%s", decisionText(d))
 	}
 	v.told = len(req.Decisions)
-	v.draw()
+	if req.State == statePending {
+		v.draw()
+	}
 }
 
 // waitLine is how a pending request stands, in a line.

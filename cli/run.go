@@ -154,11 +154,16 @@ const maxRunAsked = 3
 // one after the other.
 func (p *program) withAccessToRun(ctx context.Context, api *client.API, in *ssm.SendCommandInput, start func() error) error {
 	err := start()
+	var asked []string
 	for range maxRunAsked {
 		node := refusedNode(err)
-		if node == "" || !isDenied(err) {
+		if node == "" && len(in.InstanceIds) > 0 { // for the document, which policies bind to nodes' tags
+			node = in.InstanceIds[0]
+		}
+		if node == "" || !isDenied(err) || slices.Contains(asked, node) {
 			return err
 		}
+		asked = append(asked, node)
 		w := wanted{client.Node{NodeID: node}, aws.ToString(in.DocumentName), ""}
 		refusal, next := err, error(nil)
 		err = p.withAccess(ctx, api, p.asker(), w, func() error {

@@ -209,7 +209,7 @@ func askingText(out *client.ExplainAccessOutput) string {
 
 // standing is what a request does at this moment, in a line.
 func standing(r *client.AccessRequest) string {
-	line := outcome(r) + "; it asks for " + askedFor(r)
+	line := outcome(r) + "; " + askedFor(r)
 	if r.State == statePending && !r.PendingUntil.IsZero() {
 		line += ", until " + clock(r.PendingUntil.Time)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport.dev/access"
+	"sallyport.dev/document"
 	"sallyport.dev/flow"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
@@ -58,6 +59,39 @@ func (c *Call) mayStartOrAsk(ctx context.Context, n node.Node) (bool, error) {
 		return may, err
 	}
 	return c.mayAsk(ctx, n)
+}
+
+// sentDocument is a document that runs commands, as policies see it; nil for others.
+func (c *Call) sentDocument(ctx context.Context, name string) (*access.Resource, error) {
+	if name == "" {
+		return nil, nil
+	}
+	doc, err := c.documentResource(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	builtin, ok := document.Builtin(name)
+	if ok && builtin.Type == document.TypeCommand || slices.Contains(doc.Context[keyDocumentType], document.TypeCommand) {
+		return &doc, nil
+	}
+	return nil, nil
+}
+
+// wouldSend reports whether the caller could send a document to a node if they had more
+// policies. An error is no.
+func (c *Call) wouldSend(ctx context.Context, doc access.Resource, n node.Node, more []policy.Source) bool {
+	if _, name, ok := strings.Cut(doc.ARN, ":document/"); ok {
+		c.SetContext(access.KeyDocumentName, name)
+	}
+	q := access.Query{
+		Principal: c.Principal, Action: "ssm:SendCommand", Resources: []access.Resource{doc, c.Server.nodeResource(n)},
+		Context: c.Context, Origin: c.Origin, NoAudit: true,
+	}
+	d, err := c.Server.checker.DecideWith(ctx, q, more)
+	if err != nil {
+		c.Server.log.Error("deciding what a flow would help with", "principal", c.Principal.ARN, "error", err)
+	}
+	return err == nil && d.Allowed
 }
 
 const (
@@ -112,11 +146,11 @@ func (c *Call) explainHelps(ctx context.Context, engine *grant.Engine, in *expla
 		if err != nil || n.Registered.IsZero() {
 			return nil, err
 		}
-		document, err := c.Server.documentName(in.Document)
+		name, err := c.Server.documentName(in.Document)
 		if err != nil {
 			return nil, err
 		}
-		return engine.Helps(ctx, subject, n, document, in.RunAs, "cli")
+		return engine.Helps(ctx, subject, n, name, in.RunAs, "cli")
 	}
 	_, role, ok := strings.Cut(in.Resource, ":role/")
 	if !ok || !strings.EqualFold(in.Action, "sts:AssumeRole") {

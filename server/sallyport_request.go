@@ -69,8 +69,13 @@ func (p accessPolicies) Refuse(ctx context.Context, a grant.Actor, action, resou
 	}
 }
 
-// Would implements grant.Policies.
+// Would implements grant.Policies. A document that runs commands is not one for sessions:
+// the question is then whether it could be sent.
 func (p accessPolicies) Would(ctx context.Context, who identity.Principal, n node.Node, document, login string, more []policy.Source) (bool, error) {
+	c := &Call{Server: p.s, Principal: who, Origin: access.Origin{TLS: true, Time: p.s.config.Now()}}
+	if doc, err := c.sentDocument(ctx, document); err != nil || doc != nil {
+		return err == nil && c.wouldSend(ctx, *doc, n, more), err
+	}
 	start := p.s.startOf(n, document)
 	start.Login = orElse(login, access.DefaultLogin)
 	q := access.Query{Principal: who, Action: actionStartSession, Origin: access.Origin{TLS: true, Time: p.s.config.Now()}, NoAudit: true}
