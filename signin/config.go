@@ -99,6 +99,6 @@ const (
 	codeLife      = time.Minute      // of an authorisation code
 	beginLife     = 10 * time.Minute // of a visit to a provider
 	pollEvery     = 5 * time.Second
-	maxPairings   = 1000 // waiting, in all
+	maxPairings   = 10_000 // waiting, in all: a hundred networks at rateDevice
 	maxCredential = time.Hour
 )

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -227,7 +228,8 @@ func (s *Service) authorize(r *http.Request, by SignIn, p identity.Principal, a 
 		return "", err
 	}
 	s.tidy(r.Context())
-	return code, s.config.Store.CreatePairing(r.Context(), pairing, maxPairings)
+	// Device codes that strangers have asked for keep nobody out who is signed in.
+	return code, s.config.Store.CreatePairing(r.Context(), pairing, math.MaxInt)
 }
 
 // Redemption is what a program shows to become signed in.
@@ -271,10 +273,22 @@ func (s *Service) Redeem(r *http.Request, in Redemption) (SignIn, error) {
 		return SignIn{}, err
 	}
 	made, err = s.config.Store.Redeem(ctx, id, func(row Pairing) (SignIn, error) { return made, row.check(in, s.config.Now()) })
-	if errors.Is(err, identity.ErrExists) {
+	switch {
+	case errors.Is(err, identity.ErrExists):
 		return SignIn{}, fmt.Errorf("%w: the token is not new", ErrRefused)
+	case errors.Is(err, ErrReused):
+		return SignIn{}, errors.Join(err, s.raced(r, id))
 	}
 	return made, err
+}
+
+// raced ends the sign-in of a pairing that was redeemed twice at the same moment.
+func (s *Service) raced(r *http.Request, id string) error {
+	p, err := s.config.Store.Pairing(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return s.stolen(r, p)
 }
 
 // check tells whether a pairing may become a sign-in of who asks.

@@ -1,6 +1,8 @@
 package signin_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"sallyport.dev/client"
+	"sallyport.dev/identity"
 	"sallyport.dev/signin"
 )
 
@@ -189,6 +192,13 @@ func TestRedeemRace(t *testing.T) {
 	if made != 1 {
 		t.Errorf("%d were signed in, want 1", made)
 	}
+	live, err := w.List(t.Context(), signin.Filter{User: w.user("alice").ID, Live: true, Now: w.now()})
+	w.must(err)
+	for _, in := range live {
+		if in.Kind == signin.KindCLI {
+			t.Errorf("the sign-in %s lasts, though its code was stolen", in.ID)
+		}
+	}
 }
 
 // User codes cannot be tried, and not everybody's room taken.
@@ -216,6 +226,44 @@ func TestDeviceLimits(t *testing.T) {
 	}
 	if status, answer := w.program("/sign-in/device_authorization", url.Values{"client_id": {"else"}}); status == http.StatusOK {
 		t.Errorf("another program: got %v", answer)
+	}
+}
+
+// crowded is a store in which as many wait as there is room for, once it is full.
+type crowded struct {
+	signin.Store
+	full *bool
+}
+
+func (c crowded) CreatePairing(ctx context.Context, p signin.Pairing, limit int) error {
+	if *c.full && limit < 1<<20 {
+		return identity.ErrLimit
+	}
+	return c.Store.CreatePairing(ctx, p, limit)
+}
+
+// Who has a /64 of addresses is one place, and device codes that nobody confirms keep
+// nobody from signing in through their own browser.
+func TestDeviceCodesOfStrangers(t *testing.T) {
+	full := false
+	w := newWorld(t, func(c *signin.Config) { c.Store = crowded{c.Store, &full} })
+	given := 0
+	for i := range 30 {
+		r, err := http.NewRequest(http.MethodPost, w.URL(), nil)
+		w.must(err)
+		r.RemoteAddr = fmt.Sprintf("[2001:db8::%x]:1", i+1)
+		if _, err := w.StartDevice(r, "sallyport", "", ""); err == nil {
+			given++
+		}
+	}
+	if given != 10 {
+		t.Errorf("a /64 got %d device codes, want 10", given)
+	}
+	full = true
+	b := w.browser()
+	b.wantSignedIn("alice")
+	if at := b.letIn(authorizePath(), "confirm"); queryOf(at, "code") == "" {
+		t.Errorf("the answer to the program: got %q, want a code", at)
 	}
 }
 
@@ -366,6 +414,39 @@ func TestRefresh(t *testing.T) {
 	}
 	if got := w.records("sign-in:End"); len(got) != 1 || got[0].Details["sign_in"] != id {
 		t.Errorf("audit: got %+v", got)
+	}
+}
+
+// A thief who exchanges a token time and again does not make the owner's one that nobody
+// knows: it still tells that there are two.
+func TestThiefExchangesOften(t *testing.T) {
+	w := newWorld(t, nil)
+	b := w.browser()
+	b.wantSignedIn("alice")
+	r, err := http.NewRequest(http.MethodPost, w.URL(), nil)
+	w.must(err)
+	exchange := func(id string, from, to int) error {
+		for i := from; i < to; i++ {
+			if _, err := w.Refresh(r, fmt.Sprint(id, ".", i), hash(fmt.Sprint(i+1))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	id := w.signedInDevice(b, "0")
+	w.must(exchange(id, 0, 70))
+	if _, err := w.Refresh(r, id+".0", hash("owner")); !errors.Is(err, signin.ErrReused) {
+		t.Errorf("the owner's token: got %v, want it to be known for spent", err)
+	}
+	if because, err := w.SignIn(t.Context(), id, w.user("alice").ID); err != nil || !strings.Contains(because, "used twice") {
+		t.Errorf("credentials of it: got %q, %v", because, err)
+	}
+	id = w.signedInDevice(b, "1000")
+	if err := exchange(id, 1000, 2100); !errors.Is(err, signin.ErrRefused) {
+		t.Errorf("without end: got %v, want a refusal", err)
+	}
+	if because, err := w.SignIn(t.Context(), id, w.user("alice").ID); err != nil || !strings.Contains(because, "too often") {
+		t.Errorf("credentials afterwards: got %q, %v", because, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -23,8 +24,24 @@ const (
 
 func newRates(now func() time.Time) rates { return rates{now: now, count: map[string]int{}} }
 
-// allow counts one more of what from a place and reports whether it is within limit.
+// PlaceOf is what counts as one place of an address: of IPv6 the /64 that one machine has
+// for itself.
+func PlaceOf(address string) string {
+	addr, err := netip.ParseAddr(address)
+	if err != nil || addr.Is4() {
+		return address
+	}
+	prefix, err := addr.Prefix(64)
+	if err != nil {
+		return address
+	}
+	return prefix.String()
+}
+
+// allow counts one more of what from a place, an address or a person, and reports whether
+// it is within limit.
 func (l *rates) allow(what, place string, limit int) bool {
+	place = PlaceOf(place)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := l.now(); now.Sub(l.began) >= rateWindow || now.Before(l.began) {

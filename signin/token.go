@@ -12,9 +12,10 @@ import (
 	"sallyport.dev/identity"
 )
 
-// maxSpent bounds the tokens of a sign-in that are remembered as spent; each lasts about
-// an hour.
-const maxSpent = 64
+// maxSpent bounds the tokens of a sign-in that are remembered as spent: more than the
+// longest sign-in needs, as each lasts about an hour. None is ever forgotten, or a thief
+// would exchange theirs until nobody knows the owner's for a spent one.
+const maxSpent = 1024
 
 // NewToken returns the token of a sign-in whose secret's hash is kept; it names the
 // sign-in, so that one that was spent long ago is known for what it is.
@@ -28,9 +29,9 @@ func (s *Service) Refresh(r *http.Request, token, next string) (SignIn, error) {
 	if !ok || !hashed(next) || len(secret) > 128 {
 		return SignIn{}, ErrRefused
 	}
-	have, theft := Hash(secret), false
+	have, end := Hash(secret), ""
 	in, err := s.config.Store.UpdateSignIn(r.Context(), id, func(row *SignIn) error {
-		theft = false
+		end = ""
 		switch {
 		case row.Kind == KindBrowser:
 			return ErrRefused
@@ -39,7 +40,7 @@ func (s *Service) Refresh(r *http.Request, token, next string) (SignIn, error) {
 			if same(row.Secret, next) && same(row.Spent[len(row.Spent)-1], have) {
 				return row.holds(s.config.Now())
 			}
-			theft = true
+			end = "a token of it was used twice"
 			return ErrReused
 		default:
 			return ErrRefused
@@ -47,18 +48,19 @@ func (s *Service) Refresh(r *http.Request, token, next string) (SignIn, error) {
 		if err := row.holds(s.config.Now()); err != nil {
 			return err
 		}
-		row.Spent = append(row.Spent, row.Secret)
-		if len(row.Spent) > maxSpent {
-			row.Spent = row.Spent[len(row.Spent)-maxSpent:]
+		if len(row.Spent) >= maxSpent {
+			end = "its tokens were exchanged too often"
+			return ErrRefused
 		}
+		row.Spent = append(row.Spent, row.Secret)
 		row.Secret, row.Used = next, s.config.Now()
 		return nil
 	})
 	if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrExists) {
 		return SignIn{}, ErrRefused
 	}
-	if theft {
-		return SignIn{}, errors.Join(ErrReused, s.reused(r, id, "", "a token of it was used twice"))
+	if end != "" {
+		return SignIn{}, errors.Join(err, s.reused(r, id, "", end))
 	}
 	return in, err
 }

@@ -133,6 +133,7 @@ const (
 
 // allow counts a request from a place. Places beyond maxRated share one count.
 func (l *rates) allow(place string) bool {
+	place = signin.PlaceOf(place)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := l.now(); l.count == nil || now.Sub(l.began) >= rateWindow || now.Before(l.began) {
