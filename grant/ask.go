@@ -384,6 +384,54 @@ func appendWarnings(have, more []string) []string {
 
 // rules asks what decides by itself; judged is false where it could not be asked.
 func (v *view) rules(ctx context.Context) (verdict Verdict, judged bool) {
+	return v.rulesAbout(ctx, v.facts())
+}
+
+// rulesAgain asks about what was asked for, and about the same with who asked and the nodes
+// as they are by now: what either forbids is forbidden, and only both together permit.
+func (v *view) rulesAgain(ctx context.Context) (verdict Verdict, judged bool) {
+	verdict, judged = v.rules(ctx)
+	if verdict.Forbid != "" {
+		return verdict, judged
+	}
+	facts, err := v.factsNow(ctx)
+	if err != nil {
+		v.warn("rules", err)
+		return Verdict{}, false
+	}
+	now, judgedNow := v.rulesAbout(ctx, facts)
+	if now.Forbid != "" || now.Permit == "" {
+		verdict = now
+	}
+	return verdict, judged && judgedNow
+}
+
+// factsNow are the facts with what may have changed about people and nodes. What is not
+// there any more is as it was.
+func (v *view) factsNow(ctx context.Context) (flow.Facts, error) {
+	facts := v.facts()
+	who, because, err := v.e.byID(ctx, facts.Person.ID)
+	if err != nil {
+		return facts, err
+	}
+	if because == "" {
+		facts.Person = who
+	}
+	facts.Nodes = slices.Clone(facts.Nodes)
+	for i, was := range facts.Nodes {
+		n, err := v.e.config.Nodes.Node(ctx, was.ID)
+		if errors.Is(err, node.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return facts, err
+		}
+		facts.Nodes[i] = seen(n)
+	}
+	return facts, nil
+}
+
+func (v *view) rulesAbout(ctx context.Context, facts flow.Facts) (verdict Verdict, judged bool) {
 	if v.e.config.Rules == nil {
 		if v.r.Frozen.Flow.Cedar != "" {
 			v.warn("rules", errors.New("this server has no rules, but the flow has a Cedar policy"))
@@ -391,7 +439,7 @@ func (v *view) rules(ctx context.Context) (verdict Verdict, judged bool) {
 		}
 		return Verdict{}, true
 	}
-	verdict, err := v.e.config.Rules.Decide(ctx, &v.r.Frozen.Flow, v.facts())
+	verdict, err := v.e.config.Rules.Decide(ctx, &v.r.Frozen.Flow, facts)
 	if err != nil {
 		v.warn("rules", err)
 		return Verdict{Forbid: verdict.Forbid}, false

@@ -208,16 +208,30 @@ func (v *view) expiry(ctx context.Context, at time.Time) func(*Request) ([]Event
 			return []Event{r.forward(t.To, at, "code", "", orElse(t.Message, "nobody decided in time"))}, nil
 		}
 	}
-	if t.Kind == flow.Approve && !failed {
+	if t.Kind == flow.Approve && !failed && v.mayBeGiven(ctx) {
 		return func(r *Request) ([]Event, error) {
 			r.Decisions = append(r.Decisions, Decision{Stage: r.Stage, Approve: true, Rule: "code", Hash: r.Hash, At: at})
 			events := []Event{r.event(KindApproved, at, "rule code", "", t.Message)}
 			return append(events, r.grant(at, "rule code", "")...), nil
 		}
 	}
+	if t.Kind == flow.Approve {
+		t.Message = "" // it says why it was approved
+	}
 	return func(r *Request) ([]Event, error) {
 		return []Event{r.end(Expired, KindExpired, at, "time", "", orElse(t.Message, "nobody decided in time"))}, nil
 	}
+}
+
+// mayBeGiven reports whether nothing has come up since it was asked that prohibits giving it.
+func (v *view) mayBeGiven(ctx context.Context) bool {
+	because, err := v.mayStillAsk(ctx)
+	if err != nil {
+		v.warn("people", err)
+		return false
+	}
+	verdict, judged := v.rulesAgain(ctx)
+	return because == "" && judged && verdict.Forbid == ""
 }
 
 // tick does what the clocks say at a time. Of a grant whose time is up it is the end that

@@ -172,7 +172,11 @@ func (v *view) approval(ctx context.Context, a Actor, d Decision, rule string) (
 	if err != nil {
 		return nil, err
 	}
-	forbidden := v.forbidden(ctx)
+	verdict, judged := v.rulesAgain(ctx)
+	forbidden := verdict.Forbid // what cannot be asked prohibits nothing, as people decide
+	if !judged {
+		rule = "" // and lets code approve nothing
+	}
 	return func(r *Request) ([]Event, error) {
 		if because != "" {
 			return []Event{r.end(Denied, KindDenied, d.At, "policy", "", because)}, nil
@@ -188,13 +192,6 @@ func (v *view) approval(ctx context.Context, a Actor, d Decision, rule string) (
 		}
 		return append(events, r.advance(d.At, d.Principal, d.Channel)...), nil
 	}, nil
-}
-
-// forbidden names the rule that prohibits the request by now; what cannot be asked
-// prohibits nothing, as people decide.
-func (v *view) forbidden(ctx context.Context) string {
-	verdict, _ := v.rules(ctx)
-	return verdict.Forbid
 }
 
 func stateError(r Request) error {

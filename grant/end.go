@@ -201,7 +201,7 @@ func (r *Request) complete() bool {
 // rulesNow asks the rules again. What a rule approved must still be approved by one;
 // struck gets what is not.
 func (v *view) rulesNow(ctx context.Context, struck map[int]string) (forbidden string, err error) {
-	verdict, judged := v.rules(ctx)
+	verdict, judged := v.rulesAgain(ctx)
 	if verdict.Forbid != "" {
 		return verdict.Forbid, nil
 	}

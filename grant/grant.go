@@ -102,7 +102,7 @@ type Decision struct {
 	Factor    string // second factor that was shown: totp, webauthn; empty for none
 	SourceIP  string
 	At        time.Time
-	Of        *flow.People `json:",omitempty"` // among whom they decided, where those are not the stage's own people
+	Of        *flow.People `json:",omitempty"` // those to whom it was forwarded, where they decided among these
 	For       string       `json:",omitempty"` // name of who named them in their place
 	Struck    string       // why it does not count any more; empty while it does
 }

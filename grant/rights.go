@@ -99,7 +99,7 @@ type allotted struct {
 	own       flow.People  // of the stage, of its code, or whom it was forwarded to
 	fallback  *flow.People // who may decide, too
 	allowSelf bool
-	changed   bool // own are not the stage's
+	forwarded bool // own are whom it was forwarded to
 }
 
 // deciders are those who decide in a stage.
@@ -110,7 +110,7 @@ func (v *view) deciders(ctx context.Context, stage int, at time.Time) allotted {
 		a.fallback = &s.Fallback.Of
 	}
 	if stage == v.r.Stage && v.r.Of != nil {
-		a.own, a.changed = *v.r.Of, true
+		a.own, a.forwarded = *v.r.Of, true
 		return a
 	}
 	if v.code == nil {
@@ -124,7 +124,7 @@ func (v *view) deciders(ctx context.Context, stage int, at time.Time) allotted {
 	case err != nil:
 		v.warn("get_permissions", err)
 	case !p.Of.Empty():
-		a.own, a.allowSelf, a.changed = p.Of, p.AllowSelf, true
+		a.own, a.allowSelf = p.Of, p.AllowSelf
 	}
 	return a
 }
@@ -143,19 +143,19 @@ func (a allotted) has(ctx context.Context, v *view, who flow.Person, at time.Tim
 	return has
 }
 
-// delegator returns the name of somebody who may decide and named the person in their
-// place; empty if there is none.
-func (v *view) delegator(ctx context.Context, a allotted, stage int, who flow.Person, at time.Time) string {
+// delegators are the names of those who may decide and named the person in their place.
+func (v *view) delegators(ctx context.Context, a allotted, stage int, who flow.Person, at time.Time) []string {
+	var names []string
 	for _, d := range v.r.Delegates {
 		if d.Stage != stage || !strings.EqualFold(d.To, who.Name) {
 			continue
 		}
 		from, err := v.env(at).Person(ctx, d.From)
 		if err == nil && a.has(ctx, v, from, at) {
-			return from.Name
+			names = append(names, from.Name)
 		}
 	}
-	return ""
+	return names
 }
 
 // right is somebody's right to decide.
@@ -184,18 +184,68 @@ func (v *view) decides(ctx context.Context, p identity.Principal) (right, string
 		return right{}, because, nil
 	}
 	at := v.e.now()
-	a := v.deciders(ctx, v.r.Stage, at)
+	return v.entitled(ctx, p, who, v.deciders(ctx, v.r.Stage, at), at)
+}
+
+// entitled is the right of somebody, who acts as a principal, among those who decide in the
+// current stage.
+func (v *view) entitled(ctx context.Context, p identity.Principal, who flow.Person, a allotted, at time.Time) (right, string, error) {
 	r := right{who: who}
-	if a.changed {
+	if a.forwarded {
 		r.of = &a.own
 	}
-	if !a.has(ctx, v, who, at) {
-		if r.deputy = v.delegator(ctx, a, v.r.Stage, who, at); r.deputy == "" {
-			return r, "because " + who.Name + " is not among those who decide in " + v.stageName(), nil
+	voices := []string{who.Name}
+	deputy := !a.has(ctx, v, who, at)
+	if deputy {
+		voices = v.delegators(ctx, a, v.r.Stage, who, at)
+	}
+	if len(voices) == 0 {
+		return r, "because " + who.Name + " is not among those who decide in " + v.stageName(), nil
+	}
+	because, err := v.distinct(ctx, p, who, a.allowSelf)
+	if err != nil || because != "" {
+		return r, because, err
+	}
+	for _, name := range voices {
+		if because, err = v.voiced(ctx, name, at); err != nil || because == "" {
+			if deputy {
+				r.deputy = name
+			}
+			return r, "", err
 		}
 	}
-	because, err = v.distinct(ctx, p, who, a.allowSelf)
-	return r, because, err
+	return r, because, nil
+}
+
+// voiced says that somebody's voice was used: by themselves, under any of their names, or by
+// whom they named in their place. Everybody has one, however many deputies they name.
+func (v *view) voiced(ctx context.Context, name string, at time.Time) (because string, err error) {
+	whose := func(name string) string {
+		p, err := v.env(at).Person(ctx, name)
+		if err != nil {
+			return "" // is nobody any more
+		}
+		return p.ID
+	}
+	for _, d := range v.r.Decisions {
+		if d.Rule != "" || d.Struck != "" {
+			continue
+		}
+		one, other, by := whose(name), d.By.ID, ""
+		if d.For != "" {
+			other, by = whose(d.For), ", by "+d.By.Name
+		}
+		same := strings.EqualFold(name, orElse(d.For, d.By.Name))
+		if !same && one != "" && other != "" {
+			if same, err = v.e.linked(ctx, one, other); err != nil {
+				return "", err
+			}
+		}
+		if same {
+			return "because " + name + " has decided already" + by, nil
+		}
+	}
+	return "", nil
 }
 
 // waits says why nobody can decide; empty if the request waits for a decision.
@@ -285,8 +335,8 @@ func (e *Engine) Deciders(ctx context.Context, r Request, limit int) ([]flow.Per
 			break
 		}
 		known := slices.ContainsFunc(may, func(q flow.Person) bool { return q.ID == p.ID })
-		because, sameErr := v.distinct(ctx, identity.Principal{}, p, a.allowSelf)
-		if err = errors.Join(err, sameErr); !known && because == "" && sameErr == nil {
+		_, because, mayErr := v.entitled(ctx, identity.Principal{}, p, a, at)
+		if err = errors.Join(err, mayErr); !known && because == "" && mayErr == nil {
 			may = append(may, p)
 		}
 	}
@@ -316,7 +366,8 @@ func (v *view) strike(ctx context.Context) (map[int]string, error) {
 }
 
 // stillCounts says why an approval does not count any more. Who was on call is asked as
-// of the time of the approval: a shift that ended takes nothing back.
+// of the time of the approval: a shift that ended takes nothing back. Code that chooses who
+// decides chooses again, as it may know that somebody has left.
 func (v *view) stillCounts(ctx context.Context, d Decision) (string, error) {
 	who, because, err := v.e.byID(ctx, d.By.ID)
 	if err != nil || because != "" {
@@ -326,7 +377,8 @@ func (v *view) stillCounts(ctx context.Context, d Decision) (string, error) {
 	if d.Of != nil {
 		a.own = *d.Of
 	}
-	if !a.has(ctx, v, who, d.At) && (d.For == "" || v.delegator(ctx, a, d.Stage, who, d.At) == "") {
+	deputy := d.For != "" && slices.Contains(v.delegators(ctx, a, d.Stage, who, d.At), d.For)
+	if !deputy && !a.has(ctx, v, who, d.At) {
 		return "because " + who.Name + " is not among those who decide any more", nil
 	}
 	same, err := v.e.samePerson(ctx, v.r, who, "")
