@@ -10,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -20,6 +20,9 @@ import (
 const (
 	maxAccounts = 2000
 	maxFile     = 256 << 10 // bytes
+	// maxFileKeys bounds the keys of one file, so that nobody fills the report alone and
+	// hides the keys of others.
+	maxFileKeys = 100
 	// MaxKeys is how many keys are reported at most.
 	MaxKeys = 1000
 )
@@ -56,7 +59,7 @@ func Scan(p Places) (keys []Key, more bool, err error) {
 				continue
 			}
 			seen[path+"\x00"+a.login] = true
-			found, cut := readKeys(a.login, path)
+			found, cut := readKeys(a, path)
 			keys, more = append(keys, found...), more || cut
 			if len(keys) > MaxKeys {
 				return keys[:MaxKeys], true, nil
@@ -69,7 +72,10 @@ func Scan(p Places) (keys []Key, more bool, err error) {
 	return slices.Compact(keys), more, nil
 }
 
-type account struct{ login, home string }
+type account struct {
+	login, home string
+	uid         uint32
+}
 
 // readAccounts reads the accounts of a passwd file.
 func readAccounts(path string) (all []account, more bool, err error) {
@@ -84,10 +90,14 @@ func readAccounts(path string) (all []account, more bool, err error) {
 		if len(fields) < 7 || fields[0] == "" || !filepath.IsAbs(fields[5]) || fields[5] == "/" || fields[5] == "/nonexistent" {
 			continue
 		}
+		uid, err := strconv.ParseUint(fields[2], 10, 32)
+		if err != nil {
+			continue
+		}
 		if len(all) == maxAccounts {
 			return all, true, nil
 		}
-		all = append(all, account{fields[0], fields[5]})
+		all = append(all, account{fields[0], fields[5], uint32(uid)})
 	}
 	return all, false, lines.Err()
 }
@@ -96,7 +106,7 @@ func readAccounts(path string) (all []account, more bool, err error) {
 // others. Sections of Match count, too: they let in as well.
 func filePatterns(config string) []string {
 	patterns := []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
-	text, _, err := readFile(config)
+	text, _, err := readFile(config, 0)
 	if err != nil {
 		return patterns
 	}
@@ -130,17 +140,15 @@ func (a account) expand(pattern string) string {
 // errOdd marks a file that sshd would not read.
 var errOdd = errors.New("not a regular file")
 
-// readFile reads a regular file, as much as there may be of it. The file may be a user's:
-// opening it waits for nobody, and it is only read if it is one.
-func readFile(path string) (text []byte, cut bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// readFile reads a regular file, as much as there may be of it. The file may be a user's,
+// uid: a link of theirs leads no further than they could read themselves, and what is no
+// file is not opened, as opening some devices does things.
+func readFile(path string, uid uint32) (text []byte, cut bool, err error) {
+	f, err := open(path, uid)
 	if err != nil {
 		return nil, false, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, false, errors.Join(err, errOdd)
-	}
 	text, err = io.ReadAll(io.LimitReader(f, maxFile+1))
 	if len(text) > maxFile {
 		text, cut = text[:maxFile], true
@@ -149,8 +157,8 @@ func readFile(path string) (text []byte, cut bool, err error) {
 }
 
 // readKeys reads the keys of a file.
-func readKeys(login, path string) (keys []Key, cut bool) {
-	text, cut, err := readFile(path)
+func readKeys(a account, path string) (keys []Key, cut bool) {
+	text, cut, err := readFile(path, a.uid)
 	if err != nil {
 		return nil, false
 	}
@@ -159,8 +167,11 @@ func readKeys(login, path string) (keys []Key, cut bool) {
 		if err != nil {
 			continue // not a key, nor for sshd
 		}
+		if len(keys) == maxFileKeys {
+			return keys, true
+		}
 		keys = append(keys, Key{
-			Login: login, File: path, Fingerprint: ssh.FingerprintSHA256(key), Type: key.Type(), Comment: comment,
+			Login: a.login, File: path, Fingerprint: ssh.FingerprintSHA256(key), Type: key.Type(), Comment: comment,
 			Authority: slices.Contains(options, "cert-authority"),
 		})
 	}
