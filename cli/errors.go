@@ -112,8 +112,11 @@ func (p *program) hintForCode(err error) string {
 		}
 		switch message := api.ErrorMessage(); {
 		case strings.HasSuffix(message, "because there is a second factor, which must be given first"):
+			if strings.Contains(message, "sallyport:LinkChat") {
+				return "sallyport login --mfa" // it has no --code
+			}
 			return "give a code of it with --code"
-		case strings.HasSuffix(message, "so that the person must sign in first"):
+		case strings.HasSuffix(message, "the person must sign in first"), strings.HasSuffix(message, "the person must sign in again first"):
 			return "sallyport login"
 		}
 		if why := whyCommand(api.ErrorMessage()); why != "" && p.endpoint() != "" {

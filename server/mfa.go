@@ -107,7 +107,8 @@ func (c *Call) deviceOf(ctx context.Context, serial string) (identity.User, fact
 
 // mayChangeFactors refuses to change the caller's own factors or password to whom a
 // stolen key would be enough: where there is a second factor, one must have been given a
-// short while ago; where there is a password, the person must have signed in.
+// short while ago; where there is a password, or an account at a provider, the person must
+// have signed in a short while ago. Only who has nothing but keys does with one.
 func (c *Call) mayChangeFactors(ctx context.Context, user identity.User) error {
 	if fresh(c.Principal, c.Origin.Time) {
 		return nil
@@ -120,14 +121,33 @@ func (c *Call) mayChangeFactors(ctx context.Context, user identity.User) error {
 	if len(devices) > 0 {
 		return c.refuseFactor(ctx, user, "because there is a second factor, which must be given first")
 	}
+	if c.Principal.SignIn != "" && c.Server.config.SignIns != nil {
+		return c.signedInLately(ctx, user)
+	}
 	_, err = keeper.Password(ctx, user.ID)
-	if errors.Is(err, identity.ErrNotFound) || err == nil && c.Principal.SignIn != "" {
+	switch {
+	case err == nil:
+		return c.refuseFactor(ctx, user, "because there is a password, so that the person must sign in first")
+	case !errors.Is(err, identity.ErrNotFound):
+		return err
+	case c.Server.config.SignIns == nil:
 		return nil
 	}
-	if err != nil {
+	accounts, err := c.Server.config.SignIns.Accounts(ctx, user.ID)
+	if err == nil && len(accounts) > 0 {
+		return c.refuseFactor(ctx, user, "because there is an account at a provider, so that the person must sign in first")
+	}
+	return err
+}
+
+// signedInLately refuses whose sign-in is so old that its token may be in other hands, as
+// the pages do.
+func (c *Call) signedInLately(ctx context.Context, user identity.User) error {
+	in, err := c.Server.config.SignIns.Get(ctx, c.Principal.SignIn)
+	if err != nil || c.Origin.Time.Sub(in.Created) <= mfaFresh {
 		return err
 	}
-	return c.refuseFactor(ctx, user, "because there is a password, so that the person must sign in first")
+	return c.refuseFactor(ctx, user, "because the sign-in is not new: the person must sign in again first")
 }
 
 func (c *Call) refuseFactor(ctx context.Context, user identity.User, because string) error {

@@ -92,6 +92,12 @@ func linkChat(ctx context.Context, c *Call, in *linkChatInput) (*chatAccount, er
 	if err != nil {
 		return nil, err
 	}
+	// The link outlasts whatever was stolen to make it, as a factor does.
+	if c.Server.config.Factors != nil {
+		if err := c.mayChangeFactors(ctx, user); err != nil {
+			return nil, err
+		}
+	}
 	code, err := notify.CodeInfo(ctx, store, in.Code, c.Origin.Time)
 	if err != nil {
 		return nil, chatError(err)

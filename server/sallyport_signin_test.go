@@ -25,6 +25,7 @@ func newSignInHarness(t *testing.T) *signInHarness {
 	t.Helper()
 	h := &signInHarness{}
 	h.harness = newHarness(t, func(c *Config) {
+		withKeeper(c)
 		var err error
 		h.service, err = signin.New(signin.Config{
 			URL: "http://127.0.0.1:1", Realm: c.Realm, Store: c.Identities.(signin.Store), Identities: c.Identities, Audit: c.Audit,
@@ -254,4 +255,40 @@ func TestNoSignIns(t *testing.T) {
 	if got := h.query(c, "sts", "GetCallerIdentity"); got.code() != "ExpiredToken" {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
+}
+
+// Who has stolen a key, the token of an old sign-in or the credentials of a role enrols no
+// first factor, sets no password and links no chat account of the person's: all that would
+// outlast what was stolen.
+func TestStolenBesideSignIn(t *testing.T) {
+	h := newSignInHarness(t)
+	key := h.user("alice", nil, assumeAll)
+	h.role("deploy", trustEverybody)
+	u, err := h.store.User(t.Context(), "alice")
+	h.must(err)
+	h.must(h.service.Link(t.Context(), "corp", "1", u.ID, "test"))
+	const code = "ABCD-EFGH-IJKL-MNOP"
+	h.chatCode("U1", code)
+	refused := func(c identity.Credentials, because string) {
+		t.Helper()
+		h.refused(c, "AddFactor", map[string]string{}, because)
+		h.refused(c, "LinkChat", codeInput{code, "U1"}, because)
+	}
+	refused(key, "because there is an account at a provider, so that the person must sign in first")
+	_, in := h.signIn("alice")
+	role := h.query(in, "sts", "AssumeRole", "RoleArn", "arn:aws:iam::111111111111:role/deploy", "RoleSessionName", "alice").credentials()
+	const mayNot = "is not authorized to perform: sallyport:"
+	h.refused(role, "AddFactor", map[string]string{}, mayNot)
+	h.refused(role, "RemovePassword", map[string]string{}, mayNot)
+	h.refused(role, "ChangePassword", map[string]string{"OldPassword": "x", "NewPassword": "a password of the thief's"}, mayNot)
+	h.advance(16 * time.Minute)
+	refused(in, "because the sign-in is not new: the person must sign in again first")
+	_, in = h.signIn("alice")
+	d := h.enrol(in)
+	role = h.query(in, "sts", "AssumeRole", "RoleArn", "arn:aws:iam::111111111111:role/deploy", "RoleSessionName", "alice").credentials()
+	h.refused(role, "RemoveFactor", map[string]string{"FactorId": d.id}, mayNot)
+	refused(in, "because there is a second factor, which must be given first")
+	h.chatCode("U1", code)
+	strong := h.query(key, "sts", "GetSessionToken", h.mfa(d)...).credentials()
+	h.call(strong, "LinkChat", codeInput{code, "U1"}, nil)
 }
