@@ -2,6 +2,8 @@ package grant_test
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -212,5 +214,33 @@ func TestApprovedAtExpiry(t *testing.T) {
 				t.Errorf("got %s: %s", got.State, got.Because)
 			}
 		})
+	}
+}
+
+// Who waits many times over leaves room for others.
+func TestWaitsOfOne(t *testing.T) {
+	w := newWorld(t)
+	r := w.ask("role")
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	refused := make(chan error, 100)
+	for range 100 {
+		waiting.Go(func() {
+			if _, err := w.WaitFor(ctx, w.ids["carol"], r.ID, r.Revision); err != nil {
+				refused <- err
+			}
+		})
+	}
+	for range 36 { // those beyond the bound
+		if err := <-refused; !errors.Is(err, grant.ErrBusy) {
+			t.Errorf("got %v", err)
+		}
+	}
+	short, done := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer done()
+	if _, err := w.WaitFor(short, w.ids["bob"], r.ID, r.Revision); err != nil {
+		t.Errorf("another: got %v", err)
 	}
 }

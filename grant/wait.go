@@ -9,8 +9,12 @@ import (
 
 // Waiting for what becomes of a request.
 
-// maxWaiters bounds who waits at one member at a time.
-const maxWaiters = 512
+// Bounds on who waits at one member at a time: in all, and of one person, so that nobody
+// takes all the places.
+const (
+	maxWaiters      = 512
+	maxWaitersOfOne = 64
+)
 
 // ErrBusy is returned where too many wait already.
 var ErrBusy = errors.New("too many wait for requests at a time")
@@ -19,25 +23,33 @@ var ErrBusy = errors.New("too many wait for requests at a time")
 type waits struct {
 	mu      sync.Mutex
 	n       int
-	changed chan struct{} // closed at the next change
-	closed  bool          // nobody waits any more
+	of      map[string]int // by person
+	changed chan struct{}  // closed at the next change
+	closed  bool           // nobody waits any more
 }
 
 // enter counts one who waits.
-func (w *waits) enter() bool {
+func (w *waits) enter(person string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || w.n >= maxWaiters {
+	if w.closed || w.n >= maxWaiters || person != "" && w.of[person] >= maxWaitersOfOne {
 		return false
 	}
+	if w.of == nil {
+		w.of = map[string]int{}
+	}
 	w.n++
+	w.of[person]++
 	return true
 }
 
-func (w *waits) leave() {
+func (w *waits) leave(person string) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.n--
-	w.mu.Unlock()
+	if w.of[person]--; w.of[person] == 0 {
+		delete(w.of, person)
+	}
 }
 
 // close lets everybody go.
@@ -90,14 +102,19 @@ func (e *Engine) Requests(ctx context.Context, f Filter) ([]Request, error) {
 // Wait returns a request once its revision is above after, or as it is when the context
 // ends. It returns ErrBusy where too many wait.
 func (e *Engine) Wait(ctx context.Context, id string, after int64) (Request, error) {
+	return e.WaitFor(ctx, "", id, after)
+}
+
+// WaitFor is Wait for somebody, by their unique id, who does not wait too often at a time.
+func (e *Engine) WaitFor(ctx context.Context, person, id string, after int64) (Request, error) {
 	r, err := e.config.Store.Request(ctx, id)
 	if err != nil || r.Revision > after {
 		return r, err
 	}
-	if !e.waits.enter() {
+	if !e.waits.enter(person) {
 		return r, ErrBusy
 	}
-	defer e.waits.leave()
+	defer e.waits.leave(person)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {

@@ -86,7 +86,7 @@ func (p accessPolicies) Would(ctx context.Context, who identity.Principal, n nod
 // actor is the caller as the engine knows them. Channels that the server must vouch for
 // are not the caller's to name.
 func (c *Call) actor(channel string) grant.Actor {
-	if channel != "web" && channel != "api" {
+	if channel != "api" {
 		channel = "cli"
 	}
 	return grant.Actor{
@@ -154,14 +154,14 @@ func listFlows(ctx context.Context, c *Call, in *listFlowsInput) (*listFlowsOutp
 // addHelps adds the flows that would let the caller onto a node. Of a node that does not
 // exist nothing more is said than of one that no flow has.
 func (c *Call) addHelps(ctx context.Context, engine *grant.Engine, in *listFlowsInput, out *listFlowsOutput) error {
+	document, err := c.Server.documentName(in.Document) // whose mistakes tell of no node
+	if err != nil {
+		return err
+	}
 	n, err := c.Server.config.Nodes.Node(ctx, in.NodeID)
 	if errors.Is(err, node.ErrNotFound) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	document, err := c.Server.documentName(in.Document)
 	if err != nil {
 		return err
 	}
@@ -345,7 +345,7 @@ func getAccessRequest(ctx context.Context, c *Call, in *getAccessRequestInput) (
 	if in.Wait > 0 {
 		wait, cancel := context.WithTimeout(ctx, time.Duration(in.Wait)*time.Second)
 		defer cancel()
-		if r, err = engine.Wait(wait, r.ID, in.After); err != nil {
+		if r, err = engine.WaitFor(wait, c.Principal.RootID(), r.ID, in.After); err != nil {
 			return nil, err
 		}
 	}

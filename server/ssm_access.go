@@ -45,13 +45,8 @@ func (c *Call) engine() (*grant.Engine, error) {
 	return c.Server.config.Access, nil
 }
 
-// actor is who takes a step of a request by this call.
-func (c *Call) apiActor() grant.Actor {
-	return grant.Actor{
-		Principal: c.Principal, Channel: "api", SourceIP: c.Origin.SourceIP,
-		UserAgent: c.Origin.UserAgent, RequestID: c.Origin.RequestID,
-	}
-}
+// apiActor is who takes a step of a request by this call.
+func (c *Call) apiActor() grant.Actor { return c.actor("api") }
 
 // startAccessRequest asks for access to nodes: one request for all of them, under the
 // approval document that is theirs. The nodes are those that the targets select now;
