@@ -54,7 +54,6 @@ var (
 	errNotAsked   = errors.New("nothing was asked for")
 	errLeftAsking = errors.New("you stopped waiting")
 	errSlowAnswer = errors.New("there was no answer for too long")
-	errAskCrowd   = errors.New("too many of your sessions wait for access already")
 )
 
 // helpedError is a refusal that flows would help against, in a session that has no
