@@ -57,6 +57,24 @@ func (c *Call) couldStart(j *access.Judge, who identity.Principal, in StartInput
 	return j.Start(q, p.start(c.Server)).Allowed
 }
 
+// disownLogin makes a login that only a role's or a session's tag names one of others, which
+// takes sallyport:RunAs, where only a grant allows the session: that was given to the person,
+// whatever role they are in, and a role's login is for what the role may do.
+func (c *Call) disownLogin(ctx context.Context, p *plan) error {
+	if len(p.grants) == 0 || !p.login.own || c.Principal.Kind != identity.KindRole {
+		return nil
+	}
+	if inputs := p.resolved.Inputs; inputs.RunAsEnabled && inputs.RunAsDefaultUser == p.login.name {
+		return nil // it is the document's
+	}
+	user, err := c.Server.config.Identities.UserByID(ctx, c.Principal.RootID())
+	if err != nil {
+		return err
+	}
+	p.login.own = slices.Contains(grantedLogins(c.Server.resolver.UserPrincipal(user)), p.login.name)
+	return nil
+}
+
 // loginsOf are the logins of the grants that fit a node and a document, each once.
 func loginsOf(requests []grant.Request, n node.Node, document string) (logins []string) {
 	for _, r := range requests {

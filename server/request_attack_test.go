@@ -19,7 +19,7 @@ func TestClaimedChannel(t *testing.T) {
 func TestListFlowsTellsOfNoNode(t *testing.T) {
 	a := newAsking(t)
 	ask := func(node string) answer {
-		return a.json(a.eve, "Sallyport.ListFlows", listFlowsInput{NodeID: node, Document: "no document!"})
+		return a.json(a.eve, "Sallyport.ListFlows", listFlowsInput{NodeID: node, Document: "arn:aws:ssm:us-east-1:222222222222:document/x"})
 	}
 	if there, none := ask("i-05b7516a19f826be9"), ask("i-00000000000000000"); there.code() != none.code() || there.message() != none.message() {
 		t.Errorf("got %s for a node that there is, %s for none", there.body, none.body)
@@ -36,5 +36,42 @@ func TestSignalByPlainHTTP(t *testing.T) {
 	d.must(err)
 	if a := d.signal(d.bob, r, "Approve"); a.code() != "AccessDeniedException" {
 		t.Errorf("got %d %s", a.status, a.body)
+	}
+}
+
+// A grant gives a node, a role a login: the two do not mix.
+func TestLoginOfARoleOnGrantedNodes(t *testing.T) {
+	const front = "i-060ee0879f3ec4eb7"
+	a := newAsking(t)
+	ctx := context.Background()
+	a.role("DBA", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::111111111111:user/carol"}}]}`)
+	a.must(a.store.UpdateRole(ctx, "DBA", func(r *identity.Role) error {
+		r.Tags = identity.Tags{runAsTag: "postgres"}
+		return nil
+	}))
+	a.must(a.store.UpdateUser(ctx, "carol", func(u *identity.User) error {
+		u.Tags = identity.Tags{runAsTag: "carol"}
+		return nil
+	}))
+	r := a.call(a.carol, "RequestAccess", requestAccessInput{Flow: "front", Targets: []string{"nodes"}, Reason: "ticket"})
+	a.call(a.bob, "ApproveRequest", decideInput{RequestID: r.RequestID, Hash: r.Hash})
+	dba := a.query(a.carol, "sts", "AssumeRole", "RoleArn", testRealm.IAM("role", "/", "DBA"), "RoleSessionName", "carol").credentials()
+	for _, c := range []struct {
+		who         identity.Credentials
+		login, want string
+	}{
+		{a.carol, "carol", "TargetNotConnected"},
+		{a.carol, "postgres", "AccessDeniedException"},
+		{dba, "carol", "AccessDeniedException"}, // in the role that login is not theirs
+		{dba, "postgres", "AccessDeniedException"},
+		{dba, "", "TargetNotConnected"},
+	} {
+		in := map[string]any{"Target": front}
+		if c.login != "" {
+			in["RunAs"] = c.login
+		}
+		if got := a.json(c.who, "AmazonSSM.StartSession", in); got.code() != c.want && !(c.want == "TargetNotConnected" && got.code() == "InternalServerError") {
+			t.Errorf("%s as %q: got %d %s", c.who.AccessKeyID, c.login, got.status, got.body)
+		}
 	}
 }

@@ -181,6 +181,9 @@ func (c *Call) checkStart(ctx context.Context, in StartInput) (p *plan, known bo
 	if wrong != nil {
 		return nil, known, wrong
 	}
+	if err := c.disownLogin(ctx, p); err != nil {
+		return nil, known, err
+	}
 	return p, known, c.checkMore(ctx, in, p)
 }
 
