@@ -19,6 +19,8 @@ import (
 
 	starlarkjson "go.starlark.net/lib/json"
 	"go.starlark.net/starlark"
+
+	"sallyport.dev/internal/publicnet"
 )
 
 const (
@@ -164,36 +166,6 @@ func (w *web) transport() *http.Transport {
 	}
 }
 
-// reserved are the networks that netip does not know to be out of bounds: shared and
-// special IPv4, and the IPv6 that carries IPv4 within, so that no private address can hide
-// in it.
-var reserved = func() []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range []string{
-		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15",
-		"198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-		"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16",
-		"3fff::/20", "5f00::/16", "fec0::/10",
-	} {
-		out = append(out, netip.MustParsePrefix(s))
-	}
-	return out
-}()
-
-// public reports whether an address is one of the public net.
-func public(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	if !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
-		return false
-	}
-	for _, p := range reserved {
-		if p.Contains(a) {
-			return false
-		}
-	}
-	return true
-}
-
 // http_get(url, query={}, headers={})
 func sdkGet(t *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	f := Fetch{Method: http.MethodGet}
@@ -276,7 +248,7 @@ func (r *run) fetch(f Fetch) (Fetched, error) {
 	if stub, ok := r.env.(Fetcher); ok {
 		return stub.Fetch(r.ctx, f)
 	}
-	w := web{rules: r.code.HTTP, public: public}
+	w := web{rules: r.code.HTTP, public: publicnet.Has}
 	return w.do(r.ctx, f)
 }
 

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"slices"
 	"syscall"
+
+	"sallyport.dev/internal/publicnet"
 )
 
 // apiClient asks the APIs of services, whose URLs the server's configuration has. They
@@ -62,7 +64,7 @@ func (s *Sources) dialPublic(ctx context.Context, network, address string) (net.
 	if !s.listed(address) {
 		d.Control = func(_, address string, _ syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)
-			if err != nil || !public(ap.Addr()) {
+			if err != nil || !publicnet.Has(ap.Addr()) {
 				return errors.New("its address is private; the server's configuration does not list the host")
 			}
 			return nil
@@ -77,18 +79,6 @@ func (s *Sources) listed(address string) bool {
 	}
 	host, _, err := net.SplitHostPort(address)
 	return err == nil && (slices.Contains(s.config.Calendars.Hosts, address) || slices.Contains(s.config.Calendars.Hosts, host))
-}
-
-// special are networks that no calendar is in, beside those that netip knows.
-var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"),
-}
-
-func public(a netip.Addr) bool {
-	a = a.Unmap()
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // fetch reads an answer of at most so many bytes. Its errors do not name the URL, which
