@@ -54,9 +54,14 @@ func (e *Engine) Offered(ctx context.Context, p identity.Principal, channel stri
 }
 
 // MayRevoke reports whether a person decides on such requests, so that they may take one
-// back, whoever approved it.
+// back, whoever approved it. Of one that is over code is not asked whom it would choose:
+// listings ask about all there ever were, and code may ask others.
 func (e *Engine) MayRevoke(ctx context.Context, p identity.Principal, r Request) (bool, error) {
-	err := e.look(ctx, r).mayRevoke(ctx, Actor{Principal: p}, false)
+	v := e.look(ctx, r)
+	if r.State.Over() {
+		v.code = nil
+	}
+	err := v.mayRevoke(ctx, Actor{Principal: p}, false)
 	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 		return false, nil
 	}

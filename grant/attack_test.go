@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,4 +244,45 @@ func TestWaitsOfOne(t *testing.T) {
 	if _, err := w.WaitFor(short, w.ids["bob"], r.ID, r.Revision); err != nil {
 		t.Errorf("another: got %v", err)
 	}
+}
+
+// Listings ask of every request whether it is somebody's; that runs no code for those that
+// are over.
+func TestNoCodeForWhatIsOver(t *testing.T) {
+	duty := &counted{}
+	w := newWorld(t, func(config *grant.Config) { config.OnCall = duty })
+	w.put(`
+schedule "ops" {
+  source = "rota"
+  rota {
+    start = "2026-01-01T00:00:00Z"
+    shift = "24h"
+    users = ["eve"]
+  }
+}
+`+codeFlow, "def get_permissions(event):\n  return permission(people(users = on_call('ops')))\n")
+	r := w.ask("coded")
+	may := func() (may bool, asked int32) {
+		before := duty.n.Load()
+		may, err := w.MayRevoke(t.Context(), w.as("eve").Principal, w.read(r.ID))
+		w.must(err)
+		return may, duty.n.Load() - before
+	}
+	if may, asked := may(); !may || asked == 0 {
+		t.Errorf("while it waits: got %v, asked %d times", may, asked)
+	}
+	_, err := w.Cancel(t.Context(), w.as("carol"), r.ID)
+	w.must(err)
+	if may, asked := may(); may || asked != 0 {
+		t.Errorf("when it is over: got %v, asked %d times", may, asked)
+	}
+}
+
+// counted has eve on duty, and counts who asks.
+type counted struct{ n atomic.Int32 }
+
+// OnCall implements grant.OnCall.
+func (c *counted) OnCall(context.Context, *flow.Schedule, time.Time) ([]string, error) {
+	c.n.Add(1)
+	return []string{"eve"}, nil
 }
