@@ -161,6 +161,9 @@ func (s *Service) CheckForm(r *http.Request) error {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
 		return fmt.Errorf("%w: it comes from another site", ErrBadForm)
 	}
+	if !s.rates.allow("form", s.sourceIP(r), rateForms) {
+		return fmt.Errorf("%w: there are too many at once", ErrBadForm)
+	}
 	if err := r.ParseForm(); err != nil {
 		return fmt.Errorf("%w: it cannot be read", ErrBadForm)
 	}
@@ -288,7 +291,7 @@ func (s *Service) Fail(r *http.Request, method, who, reason string) error {
 }
 
 func (s *Service) fail(r *http.Request, method, who, reason string) error {
-	err := s.record(r, audit.Record{
+	err := s.Refused(r, audit.Record{
 		Action: "sign-in:Begin", Decision: "Refused", Reason: cut(reason, 512),
 		Details: details("method", method, "who", cut(who, 128)),
 	})

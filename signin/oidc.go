@@ -14,6 +14,7 @@ const (
 	rateDevice = 10  // device codes
 	rateCodes  = 20  // user codes typed, per address and per person
 	rateTokens = 240 // redemptions and refreshes
+	rateForms  = 600 // forms that people send
 )
 
 // serveWith sends the browser to a provider.

@@ -457,3 +457,27 @@ func TestPageHeaders(t *testing.T) {
 		}
 	}
 }
+
+// A stranger cannot fill the audit log: of many refusals a number is kept.
+func TestManyRefusals(t *testing.T) {
+	w := newWorld(t, nil)
+	b := w.browser()
+	for range 100 {
+		b.get("/sign-in/callback/corp?code=x&state=y")
+	}
+	told := w.records("sign-in:Begin")
+	if len(told) != 30 {
+		t.Errorf("got %d records of 100 refusals, want 30", len(told))
+	}
+	w.pass(time.Minute)
+	b.get("/sign-in/callback/corp?code=x&state=y")
+	repeated := 0
+	for _, r := range w.records("sign-in:Begin") {
+		if r.Details["repeated"] == "70" && r.Decision == "Refused" && r.SourceIP == "127.0.0.1" {
+			repeated++
+		}
+	}
+	if repeated != 1 {
+		t.Errorf("got %d records of the 70 others, want 1", repeated)
+	}
+}

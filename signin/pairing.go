@@ -341,6 +341,9 @@ func (s *Service) stolen(r *http.Request, p Pairing) error {
 }
 
 func (s *Service) reused(r *http.Request, id, user, because string) error {
+	if in, err := s.config.Store.SignIn(r.Context(), id); err == nil && !in.Ended.IsZero() {
+		return nil // and it was recorded
+	}
 	err := s.end(r.Context(), id, because)
 	return errors.Join(err, s.record(r, audit.Record{
 		Action: "sign-in:End", Reason: because, Details: details("sign_in", id, "user_id", user),

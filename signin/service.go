@@ -80,6 +80,7 @@ type Service struct {
 	clients   Clients
 	ties      *tied
 	rates     rates
+	refusals  refusals
 	polls     polls
 	tidied    atomic.Int64 // when tidy last ran, in microseconds
 }
@@ -119,7 +120,7 @@ func New(c Config) (*Service, error) {
 		issuer:   identity.NewIssuer(c.Sealer),
 		resolver: identity.NewResolver(c.Realm, c.Identities, nil, c.Now),
 		ties:     newTied(c.Store, c.Now),
-		rates:    newRates(c.Now), polls: newPolls(),
+		rates:    newRates(c.Now), refusals: newRefusals(c.Now), polls: newPolls(),
 	}
 	if err := s.addProviders(c.Providers); err != nil {
 		return nil, fmt.Errorf("sign_in: %w", err)
@@ -222,6 +223,18 @@ func (s *Service) record(r *http.Request, rec audit.Record) error {
 	rec.Event, rec.SourceIP, rec.UserAgent = audit.EventSignIn, s.sourceIP(r), agentOf(r)
 	_, err := s.config.Audit.Append(context.WithoutCancel(r.Context()), rec)
 	return err
+}
+
+// Refused records a refusal of whom perhaps nobody knows. Many from one place become one
+// record.
+func (s *Service) Refused(r *http.Request, rec audit.Record) error {
+	rec.Event, rec.SourceIP, rec.UserAgent = audit.EventSignIn, s.sourceIP(r), agentOf(r)
+	for _, due := range s.refusals.note(rec) {
+		if _, err := s.config.Audit.Append(context.WithoutCancel(r.Context()), due); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxAgent bounds what is kept of a User-Agent header, in bytes.

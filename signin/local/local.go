@@ -36,6 +36,7 @@ type SignIns interface {
 	Complete(w http.ResponseWriter, r *http.Request, user identity.User, by signin.Proof, next string) error
 	Strengthen(r *http.Request, factor string) error
 	Fail(r *http.Request, method, who, reason string) error
+	Refused(r *http.Request, rec audit.Record) error
 	SourceIP(r *http.Request) string
 }
 
@@ -142,7 +143,9 @@ func clip(text string) string {
 
 // refused records a factor that was not taken.
 func (m *Method) refused(r *http.Request, user identity.User, kind factor.Kind, err error) error {
-	return m.record(r, user, audit.Record{
+	name := m.config.Realm.IAM("user", user.Path, user.Name)
+	return m.config.SignIns.Refused(r, audit.Record{
+		Principal: name, Resources: []string{name},
 		Action: "sign-in:SecondFactor", Decision: "Refused", Reason: "second factor: " + err.Error(),
 		Details: map[string]string{"factor": string(kind)},
 	})

@@ -209,3 +209,31 @@ func TestFactorsPage(t *testing.T) {
 	b.SendForm(`value="remove"`)
 	wantPage(t, "removed", b, 200, "has no second factor yet")
 }
+
+// Who sends passwords without end makes neither the audit log nor the work grow with it.
+func TestFloodOfPasswords(t *testing.T) {
+	w := signintest.Start(t)
+	b := w.Browser()
+	b.Open(w.URL + "/sign-in/local")
+	turned := 0
+	for range 700 {
+		b.Send("user", "nobody", "password", "wrong")
+		if b.Status == 400 {
+			turned++
+			b.Open(w.URL + "/sign-in/local")
+		}
+	}
+	if turned != 100 {
+		t.Errorf("of 700 forms in a minute %d were turned away, want 100", turned)
+	}
+	records := 0
+	for r, err := range audit.All(t.Context(), w.Member.Store, audit.Filter{Event: audit.EventSignIn}) {
+		w.Must(err)
+		if r.Decision == "Refused" {
+			records++
+		}
+	}
+	if records != 30 {
+		t.Errorf("got %d records, want 30", records)
+	}
+}
