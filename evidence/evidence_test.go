@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,15 +42,25 @@ func export(t *testing.T) Export {
 	r := asked(at)
 	sum := sha256.Sum256(text(t, r.Frozen))
 	r.Hash = hex.EncodeToString(sum[:])
-	r.Decisions = []grant.Decision{{Approve: true, By: flow.Person{Name: "bob"}, Hash: r.Hash}}
+	const carol, bob = "arn:aws:iam::111111111111:user/carol", "arn:aws:iam::111111111111:user/bob"
+	r.Decisions = []grant.Decision{{Approve: true, By: flow.Person{Name: "bob"}, Principal: bob, Hash: r.Hash, At: at}}
 	return Export{
 		Made: at, By: "arn:aws:iam::111111111111:user/admin", Request: text(t, r),
 		Events: []json.RawMessage{
-			text(t, grant.Event{Seq: 1, Request: r.ID, Kind: grant.KindRequested, Hash: r.Hash}),
-			text(t, grant.Event{Seq: 2, Request: r.ID, Kind: grant.KindApproved, Hash: r.Hash}),
+			text(t, grant.Event{Seq: 1, Request: r.ID, Kind: grant.KindRequested, Actor: carol, Hash: r.Hash, At: at}),
+			text(t, grant.Event{Seq: 2, Request: r.ID, Kind: grant.KindApproved, Actor: bob, Hash: r.Hash, At: at}),
 		},
 		Session: []Session{{ID: "carol-1", Started: at, Ended: at.Add(time.Minute), Granted: true}},
-		Audit:   chain(t, audit.Record{Event: audit.EventRequest, Time: at}, audit.Record{Event: audit.EventSessionEnd, Session: "carol-1", Time: at}),
+		Audit: chain(t, recordOf(r, "1", "requested", carol), recordOf(r, "2", "approved", bob),
+			audit.Record{Event: audit.EventSessionEnd, Session: "carol-1", Time: at}),
+	}
+}
+
+// recordOf is the audit record of a step.
+func recordOf(r grant.Request, seq, kind, by string) audit.Record {
+	return audit.Record{
+		Event: audit.EventRequest, Time: r.Frozen.Created, Principal: by, Action: "request:" + kind,
+		Details: map[string]string{"request": r.ID, "event": seq},
 	}
 }
 
@@ -130,9 +141,12 @@ func TestVerify(t *testing.T) {
 		{"a decision on something else", changeRequest(t, func(r *grant.Request) { r.Decisions[0].Hash = "0" }), "decision 1 is on hash 0"},
 		{"a step of another request", changeStep(t, func(ev *grant.Event) { ev.Request = "oi-000000000000" }), "step 2 (approved) is of another request"},
 		{"steps out of order", changeStep(t, func(ev *grant.Event) { ev.Seq = 1 }), "out of order"},
+		{"another approver", changeRequest(t, func(r *grant.Request) { r.Decisions[0].Principal = "arn:aws:iam::111111111111:user/eve" }), "the approval of arn:aws:iam::111111111111:user/eve, is no step"},
+		{"another step", changeStep(t, func(ev *grant.Event) { ev.Actor = "arn:aws:iam::111111111111:user/eve" }), "is request:approved by arn:aws:iam::111111111111:user/bob in the audit log"},
+		{"a step that nobody recorded", func(e *Export) { e.Audit = slices.Concat(e.Audit[:1], e.Audit[2:]) }, "step 2 (approved) has no audit record"},
 		{"a changed record", func(e *Export) { e.Audit[1].Reason = "x" }, "audit record m/2 does not have its hash"},
 		{"a record put between", func(e *Export) { e.Audit[1].Prev = audit.NoPrev; rehash(t, &e.Audit[1]) }, "audit record m/2 does not continue the one before"},
-		{"a session that nobody recorded", func(e *Export) { e.Audit = e.Audit[:1] }, "session carol-1 has no audit record"},
+		{"a session that nobody recorded", func(e *Export) { e.Audit = e.Audit[:2] }, "session carol-1 has no audit record"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := export(t)

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
@@ -20,9 +22,9 @@ import (
 var ErrKey = errors.New("the evidence is not signed by a trusted key")
 
 // Verify checks the signature of a file by one of the trusted keys, and that what it says
-// fits together: the request is the one that was hashed, every decision is on that hash,
-// every audit record is whole and those that follow each other are chained, every step has
-// its record. It returns what the file says and everything that is wrong with it.
+// fits together: the request is the one that was hashed, every decision is on that hash and
+// every approval that counts was a step, every audit record is whole and those that follow each
+// other are chained, every step has its record. It returns what the file says and everything that is wrong with it.
 func Verify(f File, trusted []ssh.PublicKey) (Export, []string, error) {
 	var e Export
 	sig, err := sshsig.Unarmor([]byte(f.Signature))
@@ -45,7 +47,7 @@ func Verify(f File, trusted []ssh.PublicKey) (Export, []string, error) {
 	if err != nil {
 		return e, nil, err
 	}
-	return e, slices.Concat(wrongRequest(r), wrongEvents(r, e.Events), wrongRecords(e.Audit), wrongSessions(e)), nil
+	return e, slices.Concat(wrongRequest(r), wrongEvents(r, e), wrongRecords(e.Audit), wrongSessions(e)), nil
 }
 
 // Asked reads the request.
@@ -61,7 +63,21 @@ func (e Export) Asked() (Request, error) {
 type Request struct {
 	ID, State, Hash string
 	Frozen          json.RawMessage
-	Decisions       []struct{ Hash string }
+	Decisions       []Decision
+}
+
+// Decision is what is read of one.
+type Decision struct {
+	Hash, Principal, Rule, Struck string
+	Approve                       bool
+	At                            time.Time
+}
+
+// step is what is read of a step.
+type step struct {
+	Seq                        int64
+	Request, Kind, Hash, Actor string
+	At                         time.Time
 }
 
 // Person is the name of who asked.
@@ -97,14 +113,14 @@ func wrongRequest(r Request) (wrong []string) {
 	return wrong
 }
 
-// wrongEvents finds steps of another request, and out of order.
-func wrongEvents(r Request, events []json.RawMessage) (wrong []string) {
+// wrongEvents finds steps of another request, out of order, or that the audit log does not
+// have so, and approvals that were none.
+func wrongEvents(r Request, e Export) (wrong []string) {
+	var steps []step
+	recorded := recordsOf(r, e.Audit)
 	last := int64(0)
-	for i, text := range events {
-		var ev struct {
-			Seq                 int64
-			Request, Kind, Hash string
-		}
+	for i, text := range e.Events {
+		var ev step
 		if err := json.Unmarshal(text, &ev); err != nil {
 			wrong = append(wrong, fmt.Sprintf("step %d cannot be read", i+1))
 			continue
@@ -115,7 +131,37 @@ func wrongEvents(r Request, events []json.RawMessage) (wrong []string) {
 		if ev.Seq <= last {
 			wrong = append(wrong, fmt.Sprintf("step %d (%s) is out of order", ev.Seq, ev.Kind))
 		}
-		last = ev.Seq
+		if record, ok := recorded[strconv.FormatInt(ev.Seq, 10)]; !ok {
+			wrong = append(wrong, fmt.Sprintf("step %d (%s) has no audit record", ev.Seq, ev.Kind))
+		} else if record.Action != "request:"+ev.Kind || record.Principal != ev.Actor {
+			wrong = append(wrong, fmt.Sprintf("step %d (%s by %s) is %s by %s in the audit log", ev.Seq, ev.Kind, ev.Actor, record.Action, record.Principal))
+		}
+		steps, last = append(steps, ev), ev.Seq
+	}
+	return append(wrong, wrongApprovals(r, steps)...)
+}
+
+// recordsOf are the audit records of a request's steps, by the step's number.
+func recordsOf(r Request, all []audit.Record) map[string]audit.Record {
+	recorded := map[string]audit.Record{}
+	for _, record := range all {
+		if record.Event == audit.EventRequest && record.Details["request"] == r.ID {
+			recorded[record.Details["event"]] = record
+		}
+	}
+	return recorded
+}
+
+// wrongApprovals finds approvals of people that count and are no step. Those of requests that
+// were denied do not: code may deny what somebody has just approved.
+func wrongApprovals(r Request, steps []step) (wrong []string) {
+	for i, d := range r.Decisions {
+		if !d.Approve || d.Rule != "" || d.Struck != "" || r.State == "Denied" {
+			continue
+		}
+		if !slices.ContainsFunc(steps, func(s step) bool { return s.Kind == "approved" && s.Actor == d.Principal && s.At.Equal(d.At) }) {
+			wrong = append(wrong, fmt.Sprintf("decision %d, the approval of %s, is no step", i+1, d.Principal))
+		}
 	}
 	return wrong
 }
