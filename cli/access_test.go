@@ -18,6 +18,7 @@ import (
 	"github.com/creack/pty"
 
 	"sallyport.dev/client"
+	"sallyport.dev/internal/readalong"
 )
 
 // accessServer answers for one flow and the requests under it, as the server does.
@@ -312,15 +313,12 @@ func (s *accessServer) run(args ...string) (status int, stdout, stderr string) {
 
 // screen is a command on a terminal.
 type screen struct {
+	readalong.Text
 	t        *testing.T
 	terminal *os.File
 	status   chan int
 	stdout   *bytes.Buffer
 	drained  chan struct{}
-
-	mu    sync.Mutex
-	shown strings.Builder
-	seen  int
 }
 
 // onTerminal runs a command on a terminal of its own.
@@ -354,36 +352,11 @@ func (s *accessServer) onTerminal(args ...string) *screen {
 	return c
 }
 
-// Write implements io.Writer, for what is shown.
-func (c *screen) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown.Write(b)
-}
-
-func (c *screen) text() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown.String()
-}
-
 // want waits until something is shown behind what was wanted before.
 func (c *screen) want(pattern string) {
 	c.t.Helper()
-	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		c.mu.Lock()
-		at := re.FindStringIndex(c.shown.String()[c.seen:])
-		if at != nil {
-			c.seen += at[1]
-		}
-		c.mu.Unlock()
-		if at != nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.t.Fatalf("never showed %q; it showed %q", pattern, c.text())
-		}
+	if err := c.Await(regexp.MustCompile(pattern), 10*time.Second); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
@@ -395,9 +368,9 @@ func (c *screen) ends(want int) {
 	select {
 	case got := <-c.status:
 		if got != want {
-			c.t.Errorf("got status %d, want %d; it showed %q", got, want, c.text())
+			c.t.Errorf("got status %d, want %d; it showed %q", got, want, c.String())
 		}
 	case <-time.After(10 * time.Second):
-		c.t.Fatalf("the command does not end; it showed %q", c.text())
+		c.t.Fatalf("the command does not end; it showed %q", c.String())
 	}
 }

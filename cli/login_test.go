@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport.dev/client"
+	"sallyport.dev/internal/readalong"
 )
 
 // signInServer is a server at which one signs in, as far as the command line can tell.
@@ -420,11 +421,15 @@ func TestLoginMixUp(t *testing.T) {
 	s, p := newSignInServer(t), newPerson(t)
 	prog, _ := newTestProgram(t)
 	prog.flags.endpoint, prog.flags.region, prog.getenv = "", "", os.Getenv
-	opened := &opener{}
+	opened := &readalong.Text{}
 	prog.stderr = opened
 	status := make(chan int, 1)
 	go func() { status <- prog.run(t.Context(), []string{"login", "--no-browser", s.URL}) }()
-	page, err := url.Parse(opened.address(t))
+	address := regexp.MustCompile(`http://\S+/sign-in/authorize\S+\s`)
+	if err := opened.Await(address, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	page, err := url.Parse(strings.TrimSpace(address.FindString(opened.String())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,36 +448,6 @@ func TestLoginMixUp(t *testing.T) {
 			t.Errorf("signed in: %v", files)
 		}
 	}
-}
-
-// opener is a standard error that finds the address to open.
-type opener struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *opener) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *opener) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-func (o *opener) address(t *testing.T) string {
-	t.Helper()
-	re := regexp.MustCompile(`(http://\S+/sign-in/authorize\S+)`)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if m := re.FindString(o.String()); m != "" {
-			return m
-		}
-	}
-	t.Fatalf("no address in %q", o.String())
-	return ""
 }
 
 // Profiles and keys that somebody gives go before a sign-in.

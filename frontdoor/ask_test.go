@@ -4,7 +4,6 @@ import (
 	"io"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/readalong"
 	"sallyport.dev/sallyporttest"
 )
 
@@ -71,45 +71,18 @@ func (w *world) approve(r grant.Request) {
 
 // conversation is a session with a terminal.
 type conversation struct {
+	readalong.Text
 	w       *world
 	client  *ssh.Client
 	session *ssh.Session
 	keys    io.WriteCloser
-
-	mu    sync.Mutex
-	shown strings.Builder
-	seen  int
-}
-
-func (c *conversation) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown.Write(p)
-}
-
-func (c *conversation) text() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown.String()
 }
 
 // want waits until something is shown behind what was wanted before.
 func (c *conversation) want(pattern string) {
 	c.w.t.Helper()
-	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c.mu.Lock()
-		at := re.FindStringIndex(c.shown.String()[c.seen:])
-		if at != nil {
-			c.seen += at[1]
-		}
-		c.mu.Unlock()
-		if at != nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.w.t.Fatalf("never showed %q; it showed %q", pattern, c.text())
-		}
+	if err := c.Await(regexp.MustCompile(pattern), 20*time.Second); err != nil {
+		c.w.t.Fatal(err)
 	}
 }
 
@@ -171,8 +144,8 @@ func TestAskingBecomesTheShell(t *testing.T) {
 	c.want(`is approved and holds until`)
 	c.typed("echo in-$((6*7))\r")
 	c.want(`in-42`)
-	if strings.Contains(c.text(), "not for the shell") {
-		t.Errorf("got %q, want nothing of what was typed while waiting", c.text())
+	if strings.Contains(c.String(), "not for the shell") {
+		t.Errorf("got %q, want nothing of what was typed while waiting", c.String())
 	}
 	c.typed("exit\r")
 	if err := waitSession(c.session); err != nil {
@@ -198,8 +171,8 @@ func TestAskedForByAnother(t *testing.T) {
 	m.want(`nothing was asked for`)
 	b := w.talk(w.client("backend-1", carol))
 	b.want(`carol is not authorized to perform: ssm:StartSession on node backend-1`)
-	if err := waitSession(b.session); err == nil || strings.Contains(b.text(), "You may ask") {
-		t.Errorf("got %v, %q; want the node refused without a question", err, b.text())
+	if err := waitSession(b.session); err == nil || strings.Contains(b.String(), "You may ask") {
+		t.Errorf("got %v, %q; want the node refused without a question", err, b.String())
 	}
 }
 
@@ -219,8 +192,8 @@ func TestHostileReason(t *testing.T) {
 	if got := w.requests("carol")[0].Frozen.Reason; strings.ContainsAny(got, "\x1b\x07\u009b\u202e") {
 		t.Errorf("got %q", got)
 	}
-	if strings.Contains(c.text(), "\x1b]0") {
-		t.Errorf("got %q, want nothing echoed that acts on terminals", c.text())
+	if strings.Contains(c.String(), "\x1b]0") {
+		t.Errorf("got %q, want nothing echoed that acts on terminals", c.String())
 	}
 }
 

@@ -1,39 +1,20 @@
 package sallyporttest_test
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"io"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/readalong"
 	"sallyport.dev/member"
 	"sallyport.dev/sallyporttest"
 )
-
-// written is what a channel has written so far.
-type written struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (w *written) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.Write(p)
-}
-
-func (w *written) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.String()
-}
 
 // Channels of the SSH front door end with the grant: the shell is warned first, the key
 // asks for more in it, too, and a forward within the same connection closes.
@@ -65,7 +46,7 @@ func TestGrantEndsSSHChannels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &written{}
+	out := &readalong.Text{}
 	shell.Stdout, shell.Stderr = out, out
 	in, err := shell.StdinPipe()
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/internal/readalong"
 	"sallyport.dev/internal/seal"
 	"sallyport.dev/node"
 	"sallyport.dev/store"
@@ -35,7 +36,7 @@ type harness struct {
 	http   *httptest.Server
 	store  *store.Store
 	key    *seal.Key
-	logs   *lockedBuffer
+	logs   *readalong.Text
 
 	mu  sync.Mutex
 	now time.Time
@@ -46,7 +47,7 @@ var testRealm = arn.Realm{Account: "111111111111", Region: "us-east-1"}
 func newHarness(t testing.TB, changes ...func(*Config)) *harness {
 	t.Helper()
 	ctx := context.Background()
-	h := &harness{t: t, now: time.Now().Truncate(time.Second), logs: &lockedBuffer{}}
+	h := &harness{t: t, now: time.Now().Truncate(time.Second), logs: &readalong.Text{}}
 	logger := slog.New(slog.NewTextHandler(h.logs, nil))
 	var err error
 	if h.store, err = store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "state.db"), store.Options{Logger: logger}); err != nil {
@@ -303,23 +304,6 @@ func (h *harness) audited(event string) []audit.Record {
 	records, err := h.store.Audit(context.Background(), audit.Filter{Event: event})
 	h.must(err)
 	return records
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 const allowAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`

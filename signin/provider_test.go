@@ -1,7 +1,6 @@
 package signin_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +23,7 @@ import (
 	chromium "sallyport.dev/internal/browser"
 	"sallyport.dev/internal/idp"
 	"sallyport.dev/internal/needs"
+	"sallyport.dev/internal/readalong"
 	"sallyport.dev/member"
 	"sallyport.dev/sallyporttest"
 )
@@ -160,25 +159,11 @@ func (l *laptop) aws(profile string, args ...string) (string, error) {
 
 // running is a program that goes on, with what it has written.
 type running struct {
+	readalong.Text
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	done  chan struct{}
 	err   error // once done
-
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (r *running) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.out.Write(p)
-}
-
-func (r *running) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.out.String()
 }
 
 func (l *laptop) start(name string, args ...string) *running {

@@ -13,7 +13,7 @@ import (
 
 	"sallyport.dev/client"
 	"sallyport.dev/internal/needs"
-	"sallyport.dev/internal/signintest"
+	"sallyport.dev/internal/readalong"
 	"sallyport.dev/wire"
 )
 
@@ -212,7 +212,7 @@ func (h *home) login(t *testing.T) {
 	defer cancel()
 	cmd := h.cmd(ctx, "--profile", "ops", "sso", "login", "--no-browser")
 	cmd.Env = append(cmd.Env, "PYTHONUNBUFFERED=1")
-	var out signintest.Log
+	var out readalong.Text
 	cmd.Stdout, cmd.Stderr = &out, &out
 	h.w.Must(cmd.Start())
 	for !userCode.MatchString(out.String()) && ctx.Err() == nil {

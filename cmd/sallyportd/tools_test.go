@@ -14,11 +14,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport.dev/internal/readalong"
 )
 
 // cmdStatus runs "status N COMMAND [ARG]..." and wants the exit status N.
@@ -130,7 +131,7 @@ func cmdTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 100, Rows: 30})
 	ts.Check(err)
 	defer screen.Close()
-	shown := &shownText{}
+	shown := &readalong.Text{}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -145,7 +146,7 @@ func cmdTerminal(ts *testscript.TestScript, neg bool, args []string) {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch verb {
 		case "want":
-			shown.await(ts, regexp.MustCompile(rest))
+			ts.Check(shown.Await(regexp.MustCompile(rest), devPatience))
 		case "type":
 			text, err := strconv.Unquote(rest)
 			ts.Check(err)
@@ -170,42 +171,5 @@ func cmdTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	<-read
 	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != status {
 		ts.Fatalf("exit status: got %s, want %s; it showed %q", got, status, shown.String())
-	}
-}
-
-// shownText is what a terminal was sent.
-type shownText struct {
-	mu   sync.Mutex
-	b    strings.Builder
-	seen int // up to where it was waited for
-}
-
-// Write implements io.Writer.
-func (s *shownText) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *shownText) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func (s *shownText) await(ts *testscript.TestScript, want *regexp.Regexp) {
-	for deadline := time.Now().Add(devPatience); ; time.Sleep(10 * time.Millisecond) {
-		s.mu.Lock()
-		at := want.FindStringIndex(s.b.String()[s.seen:])
-		if at != nil {
-			s.seen += at[1]
-		}
-		s.mu.Unlock()
-		if at != nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("never showed %q; it showed %q", want, s.String())
-		}
 	}
 }

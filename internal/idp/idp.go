@@ -15,14 +15,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sallyport.dev/internal/needs"
+	"sallyport.dev/internal/readalong"
 )
 
 //go:embed package.json
@@ -99,7 +98,7 @@ func freePort(t testing.TB) string {
 // run starts the provider and waits until it is ready.
 func run(t testing.TB, cmd *exec.Cmd) {
 	t.Helper()
-	var log lockedBuffer
+	var log readalong.Text
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -211,21 +210,4 @@ func lock(t testing.TB, path string) (unlock func()) {
 		t.Fatal(err)
 	}
 	return func() { f.Close() }
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -2,7 +2,6 @@
 package signintest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"html"
@@ -22,6 +21,7 @@ import (
 
 	"sallyport.dev/factor"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/readalong"
 	"sallyport.dev/member"
 )
 
@@ -34,31 +34,11 @@ type World struct {
 	Member *member.Member
 	Keeper *factor.Keeper // cheap, on the member's store
 	URL    string
-	Logs   *Log
+	Logs   *readalong.Text
 
 	mu     sync.Mutex
 	ahead  time.Duration
 	Secret string // of alice's one-time codes; empty while there are none
-}
-
-// Log is what the member logged.
-type Log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// String returns all of it.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Now is the clock of the world.
@@ -97,7 +77,7 @@ const (
 func Start(t *testing.T, changes ...func(*member.Config)) *World {
 	t.Helper()
 	port := freePort(t)
-	w := &World{t: t, URL: "http://localhost:" + port, Logs: &Log{}}
+	w := &World{t: t, URL: "http://localhost:" + port, Logs: &readalong.Text{}}
 	cfg := member.Config{
 		Account: Account, Region: "us-east-1", Member: "m1", DataDir: t.TempDir(), ListenPlain: "localhost:" + port,
 		SignIn: &member.SignIn{URL: w.URL, Local: &member.Local{}},
