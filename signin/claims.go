@@ -188,8 +188,9 @@ var secondFactors = map[string]string{
 }
 
 // factor is the second factor that the provider saw, if its word is taken for it, and
-// when. Without the time it counts for nothing: nobody knows how old it is.
-func (p *Provider) factor(c claims) (string, time.Time) {
+// when. Without the time it counts for nothing: nobody knows how old it is. A time to come
+// is now, or the factor would be new until then.
+func (p *Provider) factor(c claims, now time.Time) (string, time.Time) {
 	seconds, ok := c["auth_time"].(float64)
 	if !p.TrustFactors || !ok {
 		return "", time.Time{}
@@ -207,5 +208,8 @@ func (p *Provider) factor(c claims) (string, time.Time) {
 	if factor == "" {
 		return "", time.Time{}
 	}
-	return factor, time.Unix(int64(seconds), 0).UTC()
+	if at := time.Unix(int64(seconds), 0); at.Before(now) {
+		return factor, at.UTC()
+	}
+	return factor, now.UTC()
 }

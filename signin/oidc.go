@@ -107,7 +107,7 @@ func (s *Service) cameBack(w http.ResponseWriter, r *http.Request, p *provider, 
 		return err
 	}
 	by := Proof{Method: "oidc " + p.Name}
-	by.Factor, by.FactorAt = p.factor(c)
+	by.Factor, by.FactorAt = p.factor(c, s.config.Now())
 	return s.Complete(w, r, user, by, b.Next)
 }
 

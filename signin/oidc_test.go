@@ -167,6 +167,17 @@ func TestProviderFactor(t *testing.T) {
 	}
 }
 
+// A factor that a provider says to have seen next year is not new until then.
+func TestProviderFactorToCome(t *testing.T) {
+	w := newWorld(t, func(config *signin.Config) { config.Providers[0].TrustFactors = true })
+	w.idp.become(map[string]any{"sub": "1", "preferred_username": "alice", "amr": []string{"otp"}, "auth_time": time.Now().Add(9000 * time.Hour).Unix()})
+	in, err := w.Get(t.Context(), w.browser().wantSignedIn("alice"))
+	w.must(err)
+	if in.Factor != "totp" || in.FactorAt.After(w.now()) {
+		t.Errorf("got %q at %v, want it to be now at the latest", in.Factor, in.FactorAt)
+	}
+}
+
 // Two people do not become one because they are called the same, whatever the case.
 func TestIdentityConfusion(t *testing.T) {
 	w := newWorld(t, nil)

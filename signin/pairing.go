@@ -62,6 +62,9 @@ func (s *Service) StartDevice(r *http.Request, client, computer, challenge strin
 	if !ok {
 		return Device{}, &RefusedError{"there is no such program"}
 	}
+	if challenge != "" && !hashed(challenge) {
+		return Device{}, &RefusedError{"the challenge is none of S256 (PKCE)"} // it is kept
+	}
 	if !s.rates.allow("device", s.sourceIP(r), rateDevice) {
 		return Device{}, ErrTooMany
 	}

@@ -224,6 +224,11 @@ func TestDeviceLimits(t *testing.T) {
 	if begun != 10 {
 		t.Errorf("of 15 device codes %d were given, want 10", begun)
 	}
+	w.pass(time.Minute)
+	long := url.Values{"client_id": {"sallyport"}, "code_challenge": {strings.Repeat("x", 10_000)}}
+	if status, answer := w.program("/sign-in/device_authorization", long); status == http.StatusOK {
+		t.Errorf("a challenge of ten thousand characters is kept: got %v", answer)
+	}
 	if status, answer := w.program("/sign-in/device_authorization", url.Values{"client_id": {"else"}}); status == http.StatusOK {
 		t.Errorf("another program: got %v", answer)
 	}
