@@ -374,7 +374,8 @@ func (r *round) person(ctx context.Context, s *kept) (identity.Principal, *sessi
 			return p, nil, err
 		}
 		if because != "" {
-			cause, err := r.ended(ctx, g.Grants)
+			// Another grant may have kept the role since it was assumed.
+			cause, err := r.ended(ctx, append(slices.Clone(s.carried), g.Grants...))
 			if cause == nil {
 				cause = session.AccessEnded("", shown(because))
 			}
@@ -484,11 +485,13 @@ func (r *round) grants(ctx context.Context, s *kept, p identity.Principal) (held
 	return held, err
 }
 
-// ended is the cause of a session that hung on grants; nil where none of them has ended.
-func (r *round) ended(ctx context.Context, ids []string) (*session.Cause, error) {
+// ended is the cause of a session that hung on grants, the end of the one that held
+// longest; nil where none of them has ended.
+func (r *round) ended(ctx context.Context, ids []string) (cause *session.Cause, err error) {
 	if r.server.access == nil {
 		return nil, nil
 	}
+	var last time.Time
 	for _, id := range ids {
 		req, err := r.server.access.Request(ctx, id)
 		if errors.Is(err, grant.ErrNotFound) {
@@ -497,11 +500,19 @@ func (r *round) ended(ctx context.Context, ids []string) (*session.Cause, error)
 		if err != nil {
 			return nil, err
 		}
-		if cause := endedBy(req, r.now); cause != nil {
-			return cause, nil
+		if c := endedBy(req, r.now); c != nil && (cause == nil || last.Before(endOf(req))) {
+			cause, last = c, endOf(req)
 		}
 	}
-	return nil, nil
+	return cause, nil
+}
+
+// endOf is when a grant ended, or is to end.
+func endOf(r grant.Request) time.Time {
+	if !r.EndedAt.IsZero() {
+		return r.EndedAt
+	}
+	return r.EndsAt
 }
 
 // considered is a session that is being decided on.

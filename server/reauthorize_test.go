@@ -371,6 +371,24 @@ func TestDeadlineOfRole(t *testing.T) {
 	}
 }
 
+// The grant that is named at the end is the one that gave the role last, not the one that
+// the role was assumed with.
+func TestCauseOfRole(t *testing.T) {
+	e := newEnforced(t)
+	k, f, id := e.keeping(inGrantedRole(e))
+	e.held.give(secondGrant, e.person("carol"), 2*time.Hour, mayRoles, flow.Target{Name: "ops", Kind: flow.TargetRole, Role: "Ops"})
+	e.held.change(firstGrant, func(r *grant.Request) { r.State, r.EndedAt, r.EndedBy = grant.Released, e.clock(), "user/carol" })
+	e.must(k.look(t.Context()))
+	if cause := f.ended[id]; cause != nil {
+		t.Fatalf("got the cause %v while another grant gives the role", cause)
+	}
+	e.advance(2 * time.Hour)
+	e.must(k.look(t.Context()))
+	if cause := f.ended[id]; cause == nil || cause.Grant != secondGrant {
+		t.Errorf("got the cause %v, want the end of %s", cause, secondGrant)
+	}
+}
+
 // While nothing can be read sessions go on for a while, and then end: nobody could take
 // them away any more.
 func TestBlindKeeper(t *testing.T) {

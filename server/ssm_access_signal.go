@@ -25,8 +25,8 @@ func executionID(r grant.Request) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + r.ID[len("oi-"):]
 }
 
-// seenRequest returns a request to who asked for it, who may decide on it now, and whom
-// a policy lets see it.
+// seenRequest returns a request to those who see it as sallyport:GetAccessRequest, and to
+// whom a policy lets see it.
 func (c *Call) seenRequest(ctx context.Context, engine *grant.Engine, id string) (grant.Request, error) {
 	resource := c.opsItem(id)
 	r, err := engine.Request(ctx, id)
@@ -39,16 +39,14 @@ func (c *Call) seenRequest(ctx context.Context, engine *grant.Engine, id string)
 	if err != nil {
 		return r, err
 	}
-	because := ""
-	if r.Frozen.Person.ID != c.Principal.RootID() {
-		if because, err = engine.MayDecide(ctx, c.Principal, r); err != nil {
-			return r, err
-		}
+	visible, err := c.visible(ctx, engine, r)
+	switch {
+	case err != nil:
+		return r, err
+	case visible:
+		return r, c.CheckOwn(ctx, resource)
 	}
-	if because != "" {
-		return r, c.Check(ctx, resource)
-	}
-	return r, c.CheckOwn(ctx, resource)
+	return r, c.Check(ctx, resource)
 }
 
 type getOpsItemInput struct {

@@ -225,6 +225,10 @@ func TestAccessStatuses(t *testing.T) {
 			if a := d.signal(d.bob, r, "Reject"); a.code() != "" {
 				t.Fatal(a.body)
 			}
+			// Who has decided may look at what they did.
+			if a := d.json(d.bob, "AmazonSSM.GetOpsItem", map[string]any{"OpsItemId": id}); a.code() != "" {
+				t.Error(a.body)
+			}
 		},
 		"Revoked": func(id string) {
 			d.approve(id)
