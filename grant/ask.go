@@ -68,7 +68,10 @@ func (e *Engine) Ask(ctx context.Context, a Actor, in Ask) (Request, error) {
 	if err := e.config.Store.CreateRequest(ctx, v.r, events); err != nil {
 		return Request{}, err
 	}
-	return v.r, e.changed(ctx, v.r, events)
+	if err := e.changed(ctx, v.r, events); err != nil {
+		return Request{}, err
+	}
+	return e.beginAtOnce(ctx, a, v.r), nil
 }
 
 func first(list []string) string {
@@ -464,7 +467,7 @@ func (v *view) approvedBy(events []Event, rule string, a Actor) ([]Event, error)
 		Stage: v.r.Stage, Approve: true, Rule: rule, Hash: v.r.Hash, Channel: a.Channel, At: v.e.now(),
 	})
 	events = append(events, v.event(KindApproved, "rule "+rule, a.Channel, ""))
-	events = append(events, v.r.grant(v.e.now(), "rule "+rule, a.Channel)...)
+	events = append(events, v.r.grant(v.e.now(), "rule "+rule, a.Channel, v.useBy())...)
 	return events, v.done()
 }
 

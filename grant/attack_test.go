@@ -286,3 +286,43 @@ func (c *counted) OnCall(context.Context, *flow.Schedule, time.Time) ([]string, 
 	c.n.Add(1)
 	return []string{"eve"}, nil
 }
+
+// Code that has a say before a grant begins has it where that is the approval, too.
+func TestCodeBeforeTheBeginning(t *testing.T) {
+	for _, c := range []struct {
+		name, answer string
+		want         grant.State
+	}{
+		{"nothing", "None", grant.Active},
+		{"denies", "deny('not at night')", grant.Denied},
+		{"refuses", "ignore('not at night')", grant.Approved},
+		{"fails", "fail('broken')", grant.Approved},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.put(codeFlow, "def on_activate(event):\n  return "+c.answer+"\n")
+			r := w.approve(w.ask("coded"), w.as("alice"))
+			if r.State != c.want || w.holds("carol") != (c.want == grant.Active) {
+				t.Errorf("got %s: %s", r.State, r.Because)
+			}
+			w.advance(61 * time.Minute)
+			w.tick()
+			if r := w.read(r.ID); c.want == grant.Approved && r.State != grant.Lapsed {
+				t.Errorf("never used: got %s", r.State)
+			}
+		})
+	}
+	for name, how := range map[string]string{
+		"approved by code":   "def on_request(event):\n  return approve()\n",
+		"approved at expiry": "def on_expire(event):\n  return approve()\n",
+	} {
+		w := newWorld(t)
+		w.put(codeFlow, how+"def on_activate(event):\n  return deny('not at night')\n")
+		r := w.ask("coded")
+		w.advance(61 * time.Minute)
+		w.tick()
+		if r = w.read(r.ID); r.State != grant.Denied || r.Because != "not at night" {
+			t.Errorf("%s: got %s: %s", name, r.State, r.Because)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport.dev/flow"
+	"sallyport.dev/identity"
 )
 
 // The clocks: one loop per member, which does what is due. Every step is compared and
@@ -150,7 +151,8 @@ func (e *Engine) due(ctx context.Context, r Request) error {
 	if r.State == Approved && r.Extends() != "" {
 		return e.settleExtension(ctx, r)
 	}
-	_, err := e.step(ctx, r.ID, func(v *view) (func(*Request) ([]Event, error), error) {
+	waited := r.State == Pending
+	done, err := e.step(ctx, r.ID, func(v *view) (func(*Request) ([]Event, error), error) {
 		at := e.now()
 		if v.r.State == Pending && !at.Before(v.r.expiresAt()) {
 			return v.expiry(ctx, at), nil
@@ -165,6 +167,9 @@ func (e *Engine) due(ctx context.Context, r Request) error {
 	})
 	if err != nil && !errors.Is(err, errNothingDue) {
 		return err
+	}
+	if err == nil && waited {
+		e.beginAtOnce(ctx, Actor{Principal: identity.Principal{ARN: "rule code"}}, done)
 	}
 	// Others' clocks do not wait for AWS. Where there is too much of it at a time the
 	// next round is early enough.
@@ -209,10 +214,11 @@ func (v *view) expiry(ctx context.Context, at time.Time) func(*Request) ([]Event
 		}
 	}
 	if t.Kind == flow.Approve && !failed && v.mayBeGiven(ctx) {
+		useBy := v.useBy()
 		return func(r *Request) ([]Event, error) {
 			r.Decisions = append(r.Decisions, Decision{Stage: r.Stage, Approve: true, Rule: "code", Hash: r.Hash, At: at})
 			events := []Event{r.event(KindApproved, at, "rule code", "", t.Message)}
-			return append(events, r.grant(at, "rule code", "")...), nil
+			return append(events, r.grant(at, "rule code", "", useBy)...), nil
 		}
 	}
 	if t.Kind == flow.Approve {

@@ -78,6 +78,9 @@ func (e *Engine) Decide(ctx context.Context, a Actor, id, hash string, approve b
 		e.settleExtensions(ctx, r)
 		return e.config.Store.Request(ctx, id)
 	}
+	if err == nil {
+		return e.beginAtOnce(ctx, a, r), nil
+	}
 	return r, e.refused(ctx, a, action, e.RequestARN(id), details, err)
 }
 
@@ -173,6 +176,7 @@ func (v *view) approval(ctx context.Context, a Actor, d Decision, rule string) (
 		return nil, err
 	}
 	verdict, judged := v.rulesAgain(ctx)
+	useBy := v.useBy()
 	forbidden := verdict.Forbid // what cannot be asked prohibits nothing, as people decide
 	if !judged {
 		rule = "" // and lets code approve nothing
@@ -190,7 +194,7 @@ func (v *view) approval(ctx context.Context, a Actor, d Decision, rule string) (
 		if rule != "" {
 			r.Decisions = append(r.Decisions, Decision{Stage: r.Stage, Approve: true, Rule: rule, Hash: r.Hash, At: d.At})
 		}
-		return append(events, r.advance(d.At, d.Principal, d.Channel)...), nil
+		return append(events, r.advance(d.At, d.Principal, d.Channel, useBy)...), nil
 	}, nil
 }
 

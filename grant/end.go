@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"sallyport.dev/flow"
 )
@@ -136,6 +137,39 @@ func (e *Engine) Activate(ctx context.Context, a Actor, id string) (Request, err
 		err = fmt.Errorf("%w: %s", ErrState, orElse(r.Because, "its approvals do not count any more, it waits again"))
 	}
 	return r, e.refused(ctx, a, ActionActivate, e.RequestARN(id), details, err)
+}
+
+// useBy is how long what is approved waits for its first use; 0 begins it with the approval.
+// Where code has a say before, it waits for that: see beginAtOnce.
+func (v *view) useBy() time.Duration {
+	f := &v.r.Frozen.Flow
+	switch {
+	case f.Clocks.ActivateBy > 0 && f.BreakGlass == nil:
+		return f.Clocks.ActivateBy
+	case v.code != nil && v.code.Defines("on_"+flow.HookActivate):
+		return pendingClock(f.Clocks)
+	}
+	return 0
+}
+
+// beginAtOnce begins a grant that only waits for its flow's code. Where that is against it,
+// or fails, it waits for its first use, before which code is asked again.
+func (e *Engine) beginAtOnce(ctx context.Context, a Actor, r Request) Request {
+	f := &r.Frozen.Flow
+	if r.State != Approved || r.Extends() != "" || f.Clocks.ActivateBy > 0 && f.BreakGlass == nil {
+		return r
+	}
+	begun, err := e.step(ctx, r.ID, func(v *view) (func(*Request) ([]Event, error), error) {
+		return v.activation(ctx, a)
+	})
+	if err == nil {
+		return begun
+	}
+	e.config.Logger.Warn("a grant was not begun", "request", r.ID, "error", err)
+	if now, readErr := e.config.Store.Request(ctx, r.ID); readErr == nil {
+		r = now
+	}
+	return r
 }
 
 // activation judges a request once more before its grant begins: who asked must still be

@@ -51,8 +51,9 @@ func (r *Request) ruled() bool {
 	return false
 }
 
-// advance goes to the first stage that lacks approvals. With none left it grants.
-func (r *Request) advance(at time.Time, actor, channel string) []Event {
+// advance goes to the first stage that lacks approvals. With none left it grants, for a first
+// use within useBy.
+func (r *Request) advance(at time.Time, actor, channel string, useBy time.Duration) []Event {
 	for i := range max(1, len(r.Frozen.Flow.Stages)) {
 		if r.ruled() || r.approvals(i) >= max(1, r.stage(i).Approvals) {
 			continue
@@ -63,7 +64,7 @@ func (r *Request) advance(at time.Time, actor, channel string) []Event {
 		r.enter(i, at)
 		return []Event{r.event(KindStage, at, actor, channel, "")}
 	}
-	return r.grant(at, actor, channel)
+	return r.grant(at, actor, channel, useBy)
 }
 
 // enter begins a stage.
@@ -71,16 +72,16 @@ func (r *Request) enter(stage int, at time.Time) {
 	r.Stage, r.StageSince, r.Of, r.Fallen, r.Reminded = stage, at, nil, false, time.Time{}
 }
 
-// grant gives what was asked for: at once, or on its first use.
-func (r *Request) grant(at time.Time, actor, channel string) []Event {
+// grant gives what was asked for: at once, or on its first use within useBy.
+func (r *Request) grant(at time.Time, actor, channel string, useBy time.Duration) []Event {
 	r.ApprovedAt = at
 	r.State = Approved
 	events := []Event{r.event(KindGranted, at, actor, channel, "")}
 	if r.Extends() != "" {
 		return events // what it makes longer is changed next, see applyExtension
 	}
-	if by := r.Frozen.Flow.Clocks.ActivateBy; by > 0 && r.Frozen.Flow.BreakGlass == nil {
-		r.ActivateBy = at.Add(by)
+	if useBy > 0 {
+		r.ActivateBy = at.Add(useBy)
 		return events
 	}
 	return append(events, r.begin(at, actor, channel))
