@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	"sallyport.dev/internal/tags"
 )
@@ -116,26 +114,4 @@ func glob(pattern, s string) bool {
 		i++
 	}
 	return i == len(p)
-}
-
-// String says who is meant: users ann, groups dev leads, tags Team=payments, on call primary.
-func (p People) String() string {
-	if p.Everyone {
-		return "everyone"
-	}
-	var parts []string
-	add := func(what string, names []string) {
-		if len(names) > 0 {
-			parts = append(parts, what+" "+strings.Join(names, " "))
-		}
-	}
-	add("users", p.Users)
-	add("groups", p.Groups)
-	var pairs []string
-	for _, key := range slices.Sorted(maps.Keys(p.Tags)) {
-		pairs = append(pairs, key+"="+strings.Join(p.Tags[key], "|"))
-	}
-	add("tags", pairs)
-	add("on call", p.OnCall)
-	return strings.Join(parts, ", ")
 }

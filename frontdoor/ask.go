@@ -263,7 +263,10 @@ func (a *asking) choose(helps []grant.Help) (grant.Help, error) {
 
 // helpWords say what a flow gives.
 func helpWords(h grant.Help) string {
-	words := targetWords(h.Target)
+	words := "this node"
+	if h.Target.Kind != flow.TargetNodes {
+		words = h.Target.Gives()
+	}
 	if label := cmp.Or(h.Target.Label, h.Offer.Flow.Label); label != "" {
 		words = label + ", " + words
 	}
@@ -271,18 +274,6 @@ func helpWords(h grant.Help) string {
 		words += ", break-glass: announced, and reviewed afterwards"
 	}
 	return words
-}
-
-func targetWords(t flow.Target) string {
-	switch t.Kind {
-	case flow.TargetRole:
-		return "role " + t.Role
-	case flow.TargetGroup:
-		return "group " + t.Group
-	case flow.TargetNodes:
-		return "this node"
-	}
-	return string(t.Kind)
 }
 
 // field asks for a field's values.

@@ -187,52 +187,12 @@ func nodeWords(n flow.Node) string {
 	return line(n.Name, maxName) + " (" + line(n.ID, maxName) + ")"
 }
 
-// targetWords says what a target gives.
+// targetWords says what a target gives, behind its label.
 func targetWords(t flow.Target) string {
-	var gives string
-	switch t.Kind {
-	case flow.TargetNodes:
-		gives = nodesWords(t.Nodes)
-	case flow.TargetRole:
-		gives = "role " + t.Role
-	case flow.TargetGroup:
-		gives = "membership of group " + t.Group
-	case flow.TargetPermissionSet:
-		if p := t.PermissionSet; p != nil {
-			gives = "permission set " + p.PermissionSetARN + " in AWS account " + p.Account
-		}
-	case flow.TargetAWSGroup:
-		if g := t.AWSGroup; g != nil {
-			gives = "membership of AWS group " + g.Group
-		}
-	}
 	if t.Label != "" {
-		return t.Label + ": " + gives
+		return t.Label + ": " + t.Gives()
 	}
-	return gives
-}
-
-func nodesWords(n *flow.Nodes) string {
-	if n == nil {
-		return "nodes"
-	}
-	var by []string
-	by = append(by, n.IDs...)
-	by = append(by, n.Names...)
-	for _, key := range slices.Sorted(maps.Keys(n.Tags)) {
-		by = append(by, key+"="+strings.Join(n.Tags[key], ","))
-	}
-	s := "nodes " + strings.Join(by, " ")
-	if n.Login != "" {
-		s += " as " + n.Login
-	}
-	if len(n.Documents) > 0 {
-		s += " with " + strings.Join(n.Documents, ", ")
-	}
-	if n.Commands {
-		s += ", and commands"
-	}
-	return s
+	return t.Gives()
 }
 
 func messageDecision(d grant.Decision) MessageDecision {
@@ -252,7 +212,7 @@ func messageStage(r grant.Request, people []flow.Person) *MessageStage {
 	if r.Of != nil {
 		of = *r.Of
 	}
-	m.Deciders = line(peopleWords(of), 300)
+	m.Deciders = line(of.String(), 300)
 	m.Missing = m.Approvals
 	for _, d := range r.Decisions {
 		if d.Approve && d.Stage == r.Stage && d.Struck == "" {
@@ -265,30 +225,6 @@ func messageStage(r grant.Request, people []flow.Person) *MessageStage {
 	}
 	m.People = lines(names)
 	return m
-}
-
-// peopleWords says who people are: "group backend, user bob".
-func peopleWords(p flow.People) string {
-	if p.Everyone {
-		return "everyone"
-	}
-	var parts []string
-	add := func(one, several string, names []string) {
-		switch len(names) {
-		case 0:
-		case 1:
-			parts = append(parts, one+" "+names[0])
-		default:
-			parts = append(parts, several+" "+strings.Join(names, ", "))
-		}
-	}
-	add("group", "groups", p.Groups)
-	add("user", "users", p.Users)
-	for _, key := range slices.Sorted(maps.Keys(p.Tags)) {
-		parts = append(parts, "those with "+key+"="+strings.Join(p.Tags[key], ","))
-	}
-	add("on call by", "on call by", p.OnCall)
-	return strings.Join(parts, "; ")
 }
 
 // clock fills in how long something still lasts.

@@ -146,7 +146,7 @@ func showTargets(targets []flow.Target) []accessTarget {
 }
 
 func showTarget(t flow.Target) accessTarget {
-	return accessTarget{Name: t.Name, Label: t.Label, Kind: string(t.Kind), Gives: grant.TargetWords(t)}
+	return accessTarget{Name: t.Name, Label: t.Label, Kind: string(t.Kind), Gives: t.Gives()}
 }
 
 // decidersShown is how many people are named who may decide.
@@ -224,15 +224,15 @@ func (out *accessRequest) addDecisions(r grant.Request) {
 // deciderWords says who decides in a stage.
 func deciderWords(r grant.Request, stage int) string {
 	if stage == r.Stage && r.Of != nil {
-		return grant.PeopleWords(*r.Of)
+		return r.Of.String()
 	}
 	if stage >= len(r.Frozen.Flow.Stages) {
 		return "nobody"
 	}
 	s := r.Frozen.Flow.Stages[stage]
-	words := grant.PeopleWords(s.Of)
+	words := s.Of.String()
 	if stage == r.Stage && r.Fallen && s.Fallback != nil {
-		words += " or " + grant.PeopleWords(s.Fallback.Of)
+		words += " or " + s.Fallback.Of.String()
 	}
 	return words
 }
