@@ -21,11 +21,20 @@ type key struct {
 	cred virtualwebauthn.Credential
 }
 
+// wholeKey is the length of a public key as a security key tells it.
+const wholeKey = 77
+
+// newKey makes a key whose coordinates do not start with a zero: virtualwebauthn leaves
+// such zeros out, which no security key does, and which is refused.
 func newKey() *key {
+	cred := virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	for len(cred.Key.AttestationData()) != wholeKey {
+		cred = virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	}
 	return &key{
 		site: virtualwebauthn.RelyingParty{ID: "sallyport.example", Name: "Sallyport", Origin: "https://sallyport.example"},
 		auth: virtualwebauthn.NewAuthenticator(),
-		cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2),
+		cred: cred,
 	}
 }
 
