@@ -234,22 +234,20 @@ func TestServiceBounds(t *testing.T) {
 		t.Errorf("the redirect was followed, with %q", r.Header.Get("Authorization"))
 	}))
 	defer elsewhere.Close()
-	release := make(chan struct{})
-	defer close(release)
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
 		problem string
 	}{
 		"redirects":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, "redirects"},
 		"endless":    {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, maxAnswer+1)) }, "more than 1048576 bytes"},
-		"slow":       {func(w http.ResponseWriter, r *http.Request) { <-release }, "deadline"},
+		"slow":       {func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "deadline"},
 		"no JSON":    {func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") }, "reading the answer"},
 		"forbidden":  {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }, "403"},
 		"other JSON": {func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "{}") }, "has no data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(test.handler)
-			t.Cleanup(server.CloseClientConnections)
+			defer server.Close()
 			s := New(Config{Directory: people(), Opsgenie: &Service{URL: server.URL, TokenFile: token(t)}, Now: func() time.Time { return noon }, Timeout: 300 * time.Millisecond})
 			_, err := s.OnCall(t.Context(), &flow.Schedule{Source: Opsgenie, Settings: map[string]string{"schedule": "x"}}, noon)
 			check(t, nil, nil, err, test.problem)
