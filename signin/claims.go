@@ -45,11 +45,17 @@ func (c claims) text(name string) string {
 	return s
 }
 
+// claimEmail is the claim of an address. People write it themselves at some providers, and
+// it is worth something only where the provider says that it is theirs.
+const claimEmail = "email"
+
+func (c claims) emailVerified() bool { return c["email_verified"] == true }
+
 // values are a claim's texts: one, or a list of them. A claim of another kind is an
-// error, and so are too many.
+// error, and so are too many. An address that the provider has not verified is none.
 func (c claims) values(name string) ([]string, error) {
 	v, ok := c.value(name)
-	if !ok || v == nil {
+	if !ok || v == nil || name == claimEmail && !c.emailVerified() {
 		return nil, nil
 	}
 	list, ok := v.([]any)
@@ -79,12 +85,12 @@ func (p *Provider) satisfied(c claims) bool {
 	if p.GroupsClaim != "" {
 		names = append(names, p.GroupsClaim)
 	}
-	if p.UserClaim == "email" {
-		names = append(names, "email_verified")
-	}
 	names = append(names, mapKeys(p.Require)...)
 	for _, claim := range p.Tags {
 		names = append(names, claim)
+	}
+	if slices.Contains(names, claimEmail) {
+		names = append(names, "email_verified")
 	}
 	return !slices.ContainsFunc(names, func(name string) bool {
 		_, ok := c.value(name)
@@ -114,7 +120,7 @@ func (p *Provider) userName(c claims) (string, error) {
 		return "", fmt.Errorf("the provider gives no %s", p.UserClaim)
 	case !userName.MatchString(name):
 		return "", fmt.Errorf("the provider's %s is no name of a user: letters, digits and _+=,.@-, 64 at most", p.UserClaim)
-	case p.UserClaim == "email" && c["email_verified"] != true:
+	case p.UserClaim == claimEmail && !c.emailVerified():
 		return "", errors.New("the provider has not verified the e-mail address")
 	}
 	return name, nil

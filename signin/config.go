@@ -29,8 +29,9 @@ type Provider struct {
 	Groups      []string
 	GroupPrefix string
 	GroupNames  map[string]string
-	Tags        map[string]string   // keys of tags to claims
-	Require     map[string][]string // claims to values, of which a person must have one
+	// Tags are keys of tags to claims; the claim email counts only where verified.
+	Tags    map[string]string
+	Require map[string][]string // claims to values, of which a person must have one
 	// TrustFactors takes the provider's word (amr) for a second factor.
 	TrustFactors bool
 	// CAFile holds PEM certificates to trust besides the system's; optional.

@@ -121,6 +121,24 @@ func TestUnverifiedEmail(t *testing.T) {
 	b.wantSignedIn("alice@example.com")
 }
 
+// An address that anybody can write makes nobody the one who is on call, who gets mail, or
+// who is let in.
+func TestUnverifiedEmailElsewhere(t *testing.T) {
+	w := newWorld(t, func(c *signin.Config) { c.Providers[0].Tags["Email"] = "email" })
+	b := w.browser()
+	for verified, want := range map[any]string{false: "", "true": "", true: "boss@example.com"} {
+		w.idp.become(map[string]any{"sub": "1", "preferred_username": "alice", "email": "boss@example.com", "email_verified": verified})
+		b.wantSignedIn("alice")
+		if got := w.user("alice").Tags["Email"]; got != want {
+			t.Errorf("verified %v: got the tag %q, want %q", verified, got, want)
+		}
+	}
+	w = newWorld(t, func(c *signin.Config) { c.Providers[0].Require = map[string][]string{"email": {"boss@example.com"}} })
+	b = w.browser()
+	w.idp.become(map[string]any{"sub": "1", "preferred_username": "alice", "email": "boss@example.com"})
+	b.wantRefused(b.signIn(), "does not let you in")
+}
+
 // What the provider gives at its user-info endpoint only counts as well.
 func TestUserInfo(t *testing.T) {
 	w := newWorld(t, nil)
