@@ -2,7 +2,6 @@ package approval
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -50,9 +49,6 @@ namespace AWS::SSM {
 
 // attributes of users, which are tags of the same names here.
 var attributes = []string{"costCenter", "division", "employeeNumber", "organization"}
-
-// maxWorlds bounds the combinations of the values of tags that hold several.
-const maxWorlds = 256
 
 // maxTags bounds the tags of a person or node that policies are asked about.
 const maxTags = 200
@@ -149,8 +145,8 @@ func askOf(ctx context.Context, set *cedar.PolicySet, people []person, n flow.No
 	if err != nil {
 		return answer{}, err
 	}
-	if len(people)*len(nodes) > maxWorlds {
-		return answer{}, errTooManyWorlds
+	if len(people)*len(nodes) > flow.MaxWorlds {
+		return answer{}, flow.ErrTooManyWorlds
 	}
 	var all answer
 	permitted := true
@@ -225,12 +221,12 @@ func (r *Rules) person(ctx context.Context, p flow.Person) ([]person, error) {
 	if err != nil {
 		return nil, err
 	}
-	tags, err := worlds(sets(p.Tags))
+	tags, err := worlds(p.Tags.Sets())
 	if err != nil {
 		return nil, err
 	}
-	if len(users)*len(tags) > maxWorlds {
-		return nil, errTooManyWorlds
+	if len(users)*len(tags) > flow.MaxWorlds {
+		return nil, flow.ErrTooManyWorlds
 	}
 	var all []person
 	for _, attrs := range users {
@@ -277,21 +273,13 @@ func attributesOf(tags identity.Tags) map[string][]string {
 	return all
 }
 
-func sets(tags identity.Tags) map[string][]string {
-	all := make(map[string][]string, len(tags))
-	for key := range tags {
-		all[key] = tags.Values(key)
-	}
-	return all
-}
-
 // nodeWorlds are the entities that a node may be taken for.
 func nodeWorlds(n flow.Node) ([]cedar.Entity, error) {
 	kind := cedar.EntityType("AWS::SSM::ManagedInstance")
 	if strings.HasPrefix(n.ID, "i-") {
 		kind = "AWS::EC2::Instance"
 	}
-	tags, err := worlds(sets(n.Tags))
+	tags, err := worlds(n.Tags.Sets())
 	if err != nil {
 		return nil, err
 	}
@@ -302,29 +290,10 @@ func nodeWorlds(n flow.Node) ([]cedar.Entity, error) {
 	return all, nil
 }
 
-var errTooManyWorlds = errors.New("the tags hold too many combinations of values to be decided by policy")
-
 // worlds are the records that choose one value of each set.
 func worlds(sets map[string][]string) ([]cedar.RecordMap, error) {
 	if len(sets) > maxTags {
-		return nil, errTooManyWorlds
+		return nil, flow.ErrTooManyWorlds
 	}
-	all := []cedar.RecordMap{{}}
-	for key, values := range sets {
-		if len(all)*len(values) > maxWorlds {
-			return nil, errTooManyWorlds
-		}
-		var next []cedar.RecordMap
-		for _, world := range all {
-			for _, v := range values {
-				with := cedar.RecordMap{cedar.String(key): cedar.String(v)}
-				for k, old := range world {
-					with[k] = old
-				}
-				next = append(next, with)
-			}
-		}
-		all = next
-	}
-	return all, nil
+	return flow.CedarWorlds(sets)
 }

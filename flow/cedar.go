@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/cedar-policy/cedar-go"
-
-	"sallyport.dev/internal/tags"
 )
 
 // Names of the Cedar entity types and of the one action that a flow's rules see.
@@ -27,10 +25,10 @@ const (
 	CedarRequest       = "request"
 )
 
-const (
-	maxCedar  = 64 << 10 // bytes of a flow's rules
-	maxWorlds = 256      // combinations of the values of tags that hold several
-)
+const maxCedar = 64 << 10 // bytes of a flow's rules
+
+// MaxWorlds bounds the combinations of the values of tags that hold several.
+const MaxWorlds = 256
 
 // Rule asks the flow's Cedar rules about a request. forbid names the rule that prohibits
 // it, permit the one that approves it by itself; both are empty where no rule speaks up or
@@ -91,8 +89,8 @@ func (c *cedarRules) ask(ctx context.Context, resource cedarThing) (forbid, perm
 	if err != nil {
 		return "", "", err
 	}
-	if len(people)*len(things) > maxWorlds {
-		return "", "", errTooManyWorlds
+	if len(people)*len(things) > MaxWorlds {
+		return "", "", ErrTooManyWorlds
 	}
 	undecided := false
 	for _, person := range people {
@@ -187,28 +185,34 @@ type cedarThing struct {
 	tags    map[string][]string
 }
 
-var errTooManyWorlds = errors.New("the tags hold too many combinations of values for rules to be asked about")
+// ErrTooManyWorlds is returned for tags that cannot be tried out one by one.
+var ErrTooManyWorlds = errors.New("the tags hold too many combinations of values for rules to be asked about")
 
-// worlds are the entities that a thing may be taken for: one for every combination of
-// its tags' values.
-func (t cedarThing) worlds() ([]cedar.Entity, error) {
+// CedarWorlds are the tags that hold one value of each set: Cedar knows no tag with several.
+func CedarWorlds(sets map[string][]string) ([]cedar.RecordMap, error) {
 	worlds := []cedar.RecordMap{{}}
-	for _, key := range slices.Sorted(maps.Keys(t.tags)) { // the same rule speaks up every time
-		values := t.tags[key]
-		if len(values)*len(worlds) > maxWorlds {
-			return nil, errTooManyWorlds
+	for _, key := range slices.Sorted(maps.Keys(sets)) { // the same rule speaks up every time
+		if len(sets[key])*len(worlds) > MaxWorlds {
+			return nil, ErrTooManyWorlds
 		}
 		var next []cedar.RecordMap
 		for _, w := range worlds {
-			for _, v := range values {
-				with := cedar.RecordMap{cedar.String(key): cedar.String(v)}
-				for k, v := range w {
-					with[k] = v
-				}
+			for _, v := range sets[key] {
+				with := maps.Clone(w)
+				with[cedar.String(key)] = cedar.String(v)
 				next = append(next, with)
 			}
 		}
 		worlds = next
+	}
+	return worlds, nil
+}
+
+// worlds are the entities that a thing may be taken for.
+func (t cedarThing) worlds() ([]cedar.Entity, error) {
+	worlds, err := CedarWorlds(t.tags)
+	if err != nil {
+		return nil, err
 	}
 	out := make([]cedar.Entity, len(worlds))
 	for i, w := range worlds {
@@ -222,21 +226,12 @@ func (t cedarThing) worlds() ([]cedar.Entity, error) {
 	return out, nil
 }
 
-// tagSets are tags with their values apart.
-func tagSets(t tags.Tags) map[string][]string {
-	sets := make(map[string][]string, len(t))
-	for k := range t {
-		sets[k] = t.Values(k)
-	}
-	return sets
-}
-
 func (facts Facts) cedarPerson() cedarThing {
 	p := facts.Person
 	thing := cedarThing{
 		uid:   cedar.NewEntityUID(CedarUser, cedar.String(p.Name)),
 		attrs: cedar.RecordMap{"name": cedar.String(p.Name), "id": cedar.String(p.ID), "arn": cedar.String(p.ARN)},
-		tags:  tagSets(p.Tags),
+		tags:  p.Tags.Sets(),
 	}
 	for _, g := range p.Groups {
 		thing.parents = append(thing.parents, cedar.NewEntityUID(CedarGroup, cedar.String(g)))
@@ -252,7 +247,7 @@ func (facts Facts) cedarResources() []cedarThing {
 		things = append(things, cedarThing{
 			uid:   cedar.NewEntityUID(CedarNode, cedar.String(n.ID)),
 			attrs: cedar.RecordMap{"id": cedar.String(n.ID), "name": cedar.String(n.Name), "kind": cedar.String("node")},
-			tags:  tagSets(n.Tags),
+			tags:  n.Tags.Sets(),
 		})
 	}
 	for _, t := range facts.Targets {

@@ -29,6 +29,15 @@ func (t Tags) Values(key string) []string {
 	return parts
 }
 
+// Sets returns the values of every key.
+func (t Tags) Sets() map[string][]string {
+	sets := make(map[string][]string, len(t))
+	for k := range t {
+		sets[k] = t.Values(k)
+	}
+	return sets
+}
+
 // Keys returns the tag keys in order.
 func (t Tags) Keys() []string {
 	keys := make([]string, 0, len(t))
