@@ -3,6 +3,7 @@ package grant_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -324,5 +325,35 @@ func TestCodeBeforeTheBeginning(t *testing.T) {
 		if r = w.read(r.ID); r.State != grant.Denied || r.Because != "not at night" {
 			t.Errorf("%s: got %s: %s", name, r.State, r.Because)
 		}
+	}
+}
+
+// What a calendar or a service calls people is no more than text to those who decide.
+func TestHostileOnCallAnswer(t *testing.T) {
+	duty := &onCall{err: errors.New("on duty is \x1b[2J\r\nbob approved\u202e, who is no user here")}
+	w := newWorld(t, func(config *grant.Config) { config.OnCall = duty })
+	w.put(`
+schedule "ops" {
+  source = "rota"
+  rota {
+    start = "2026-01-01T00:00:00Z"
+    shift = "24h"
+    users = ["eve"]
+  }
+}
+flow "oncall" {
+  ask { groups = ["support"] }
+  target "role" "frontend" { role = "FrontEnd" }
+  stage "team" {
+    of { on_call = ["ops"] }
+    fallback {
+      after = "1m"
+      of { users = ["bob"] }
+    }
+  }
+}`)
+	warnings := w.ask("oncall").Warnings
+	if len(warnings) == 0 || strings.ContainsAny(strings.Join(warnings, ""), "\x1b\r\n\u202e") {
+		t.Errorf("got %q", warnings)
 	}
 }

@@ -93,6 +93,16 @@ func hidden(r rune) bool {
 	return unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)
 }
 
+// visible replaces characters that do something instead of being seen, ends of lines included.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if hidden(r) || r == '\n' || r == '\t' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+}
+
 // checkValues refuses forms that are too large or have hidden characters.
 func checkValues(values flow.Values) error {
 	size := 0

@@ -50,9 +50,11 @@ func (e *Engine) look(ctx context.Context, r Request) *view {
 	return v
 }
 
+// warn keeps what went wrong for deciders to see, as text: others' answers may be in it, and
+// are shown in terminals and chats.
 func (v *view) warn(what string, err error) {
 	if err != nil {
-		v.warnings = append(v.warnings, what+": "+clip(err.Error(), 500))
+		v.warnings = append(v.warnings, what+": "+clip(visible(err.Error()), 500))
 	}
 }
 
