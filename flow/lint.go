@@ -49,6 +49,7 @@ func (f *Flow) lint() []string {
 	}
 	for _, t := range f.Targets {
 		warn(f.BreakGlass == nil && t.Nodes != nil && slices.Contains(t.Nodes.Names, "*") && len(t.Nodes.Tags) == 0, "target %s: is every node that has a name", t.Name)
+		warn(t.Nodes != nil && t.Nodes.Commands && t.Nodes.Login != "", "target %s: its login is that of sessions; commands run as the agent's own user, root as a rule", t.Name)
 	}
 	return append(out, f.lintCode()...)
 }
