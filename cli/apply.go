@@ -97,7 +97,7 @@ func (p *program) showPlan(plan *client.ConfigurationPlan) error {
 // mayApply asks whether to go on. What takes something away is not done on --yes alone.
 func (p *program) mayApply(plan *client.ConfigurationPlan, flags applyFlags) error {
 	if flags.yes && !flags.delete && takesAway(plan.Steps) > 0 {
-		return &statusError{status: statusRefused, err: fmt.Errorf("%s; --yes does what takes nothing away, --yes --delete the rest too; nothing was done", planSummary(plan.Steps))}
+		return &statusError{status: statusRefused, err: fmt.Errorf("nothing was done: --yes alone takes nothing away, --yes --delete does (%s)", strings.TrimSuffix(planSummary(plan.Steps), "."))}
 	}
 	return p.confirm(flags.yes, planSummary(plan.Steps)+" Go on?", "nothing was done")
 }
@@ -140,11 +140,20 @@ func (p *program) writeSteps(steps []client.ConfigurationStep) {
 	}
 }
 
+// takesAway counts what is there no more afterwards, with the flows and schedules that
+// the files have no more.
 func takesAway(steps []client.ConfigurationStep) int {
 	n := 0
 	for _, s := range steps {
-		if s.Verb == "delete" || s.Verb == "disable" {
+		switch {
+		case s.Verb == "delete" || s.Verb == "disable":
 			n++
+		case s.Kind == "files":
+			for _, line := range s.Lines {
+				if strings.HasPrefix(line, "- ") {
+					n++
+				}
+			}
 		}
 	}
 	return n
@@ -154,14 +163,11 @@ func planSummary(steps []client.ConfigurationStep) string {
 	if len(steps) == 0 {
 		return "Nothing to do."
 	}
-	made := 0
+	verbs := map[string]int{}
 	for _, s := range steps {
-		if s.Verb == "create" {
-			made++
-		}
+		verbs[s.Verb]++
 	}
-	away := takesAway(steps)
-	return fmt.Sprintf("%d to make, %d to change, %d to take away.", made, len(steps)-made-away, away)
+	return fmt.Sprintf("%d to make, %d to change, %d to take away.", verbs["create"], verbs["change"], takesAway(steps))
 }
 
 // readConfiguration reads the configuration files of folders, or files, by their paths
