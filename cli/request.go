@@ -190,7 +190,10 @@ func (p *program) chooseFlow(ctx context.Context, api *client.API, args []string
 		return flowNamed(out.Flows, args[0])
 	case len(out.Flows) == 0:
 		return client.AccessFlow{}, &statusError{status: statusRefused, err: errors.New("there is no flow that you may ask")}
-	case len(out.Flows) == 1 && !p.mayAsk():
+	case len(out.Flows) == 1:
+		if only := out.Flows[0]; p.mayAsk() {
+			p.say("%s (flow %s)", client.CleanLine(flowWords(only)), client.CleanLine(only.Name))
+		}
 		return out.Flows[0], nil
 	case !p.mayAsk():
 		return client.AccessFlow{}, usagef("name a flow: %s", flowNames(out.Flows))

@@ -70,6 +70,7 @@ func requestText(req *client.AccessRequest) string {
 	fmt.Fprintf(&f.b, "%s  %s\n", client.CleanLine(id), client.CleanLine(req.State))
 	f.add("who", strings.TrimSpace(req.Person+" ("+req.Principal+")"))
 	f.add("flow", withLabel(req.Flow, req.Label))
+	f.add("more time", strings.Join(req.Values[valueExtends], ", "))
 	for _, t := range req.Targets {
 		f.add("gives", withLabel(t.Gives, t.Label))
 	}
@@ -79,7 +80,7 @@ func requestText(req *client.AccessRequest) string {
 	f.add("for", lengthText(time.Duration(req.Seconds)*time.Second))
 	f.add("reason", req.Reason)
 	for _, name := range slices.Sorted(maps.Keys(req.Values)) {
-		if name != fieldReason && name != fieldDuration {
+		if name != fieldReason && name != fieldDuration && name != valueExtends {
 			f.add("field", name+" = "+strings.Join(req.Values[name], ", "))
 		}
 	}

@@ -90,8 +90,7 @@ func TestRequestDryRun(t *testing.T) {
 func TestRequestAsks(t *testing.T) {
 	s := newAccessServer(t, nodesFlow)
 	c := s.onTerminal("request")
-	c.want(`Which access\?`)
-	c.typed("\r")
+	c.want(`\(flow database\)`)
 	c.want(`For what\?`)
 	c.typed("logs\r")
 	c.want(`Reason:`)
@@ -121,12 +120,26 @@ func TestRequestAsks(t *testing.T) {
 	}
 }
 
+// Among several flows a person chooses.
+func TestRequestChooses(t *testing.T) {
+	s := newAccessServer(t, nodesFlow, frontendFlow)
+	c := s.onTerminal("request", "--reason", "the build is broken", "--duration", "30m")
+	c.want(`Which access\?`)
+	c.typed("front\r")
+	c.want(`waits for`)
+	c.ends(statusDone)
+}
+
+// Whoever decides sees which grant a request for more time is for.
+func TestMoreTimeShown(t *testing.T) {
+	req := &client.AccessRequest{Values: map[string][]string{valueExtends: {"oi-6604da26d35b"}}}
+	wantText(t, "more time", requestText(req), `(?m)^  more time   oi-6604da26d35b$`)
+}
+
 // Whoever leaves the questions has asked for nothing.
 func TestRequestLeft(t *testing.T) {
 	s := newAccessServer(t, frontendFlow)
 	c := s.onTerminal("request")
-	c.want(`Which access\?`)
-	c.typed("\r")
 	c.want(`Reason:`)
 	c.typed("\x04")
 	c.want(`nothing was asked for`)
