@@ -9,7 +9,7 @@ import (
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 
-	"sallyport.dev/internal/needs"
+	"sallyport.dev/internal/browser"
 	"sallyport.dev/internal/signintest"
 )
 
@@ -23,19 +23,10 @@ type chromium struct {
 
 func newChromium(t *testing.T, w *signintest.World) *chromium {
 	t.Helper()
-	path := needs.Program(t, "chromium")
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
-	limited, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	alloc, stop := chromedp.NewExecAllocator(limited, options...)
-	t.Cleanup(stop)
-	ctx, stopContext := chromedp.NewContext(alloc)
-	t.Cleanup(stopContext)
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits for the browser to be gone
-	c := &chromium{t: t, w: w, ctx: ctx}
-	_, err := chromedp.Call(ctx, webauthn.Enable, webauthn.EnableParams{})
+	c := &chromium{t: t, w: w, ctx: browser.New(t)}
+	_, err := chromedp.Call(c.ctx, webauthn.Enable, webauthn.EnableParams{})
 	w.Must(err)
-	made, err := chromedp.Call(ctx, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
+	made, err := chromedp.Call(c.ctx, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
 		Options: &webauthn.VirtualAuthenticatorOptions{
 			Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportUsb,
 			HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
