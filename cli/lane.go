@@ -180,8 +180,12 @@ func endOf(e client.End, err error) error {
 	return &endedError{"the session has ended"}
 }
 
-// terminatedBy is how a server words that somebody ended a session on purpose.
-const terminatedBy = "Session terminated by "
+// How a server words that somebody ended a session on purpose, and that the access that
+// the session was opened on is over.
+const (
+	terminatedBy = "Session terminated by "
+	accessEnded  = "Your access ended: "
+)
 
 // again are the codes of refusals that pass: those of a server or a node that is away or
 // busy, and of credentials that may be renewed.
@@ -202,7 +206,7 @@ func final(err error) bool {
 	case errors.As(err, &api):
 		return !slices.Contains(again, api.ErrorCode())
 	case errors.As(err, &ended):
-		return strings.HasPrefix(ended.words, terminatedBy)
+		return strings.HasPrefix(ended.words, terminatedBy) || strings.HasPrefix(ended.words, accessEnded)
 	case errors.Is(err, client.ErrNoRegion), noCredentials(err):
 		return true
 	}

@@ -157,6 +157,7 @@ func TestLaneStops(t *testing.T) {
 		"not connected":         {next: []any{refusal("TargetNotConnected")}, want: "TargetNotConnected"},
 		"refused later":         {next: []any{newFakePort(), refusal("AccessDeniedException")}, end: client.ErrLost, want: "AccessDeniedException"},
 		"terminated by someone": {next: []any{newFakePort(), newFakePort()}, end: &endedError{"Session terminated by bob."}, want: "terminated by bob"},
+		"a grant that is over":  {next: []any{newFakePort(), newFakePort()}, end: &endedError{"Your access ended: grant oi-1 is over, its time was up."}, want: "is over, its time was up"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -246,6 +247,7 @@ func TestFinal(t *testing.T) {
 		{client.ErrLost, false},
 		{&net.OpError{Op: "dial", Err: errors.New("refused")}, false},
 		{&endedError{"Session terminated by bob."}, true},
+		{&endedError{"Your access ended: the user was disabled."}, true},
 		{&endedError{"The session was idle for 20 minutes."}, false},
 	} {
 		if got := final(test.err); got != test.want {
