@@ -170,7 +170,7 @@ func (c *Checker) decide(ctx context.Context, q Query, more ...policy.Source) (D
 }
 
 // evaluate decides by a set of policies: the first resource that refuses does.
-func (c *Checker) evaluate(set *policy.Set, q Query) (d Decision) {
+func (c *Checker) evaluate(set ruling, q Query) (d Decision) {
 	for one := range q.combinations() {
 		for _, r := range q.Resources {
 			if d = decision(r.ARN, set.Evaluate(c.request(one, r))); !d.Allowed {
@@ -322,6 +322,12 @@ func (c *Checker) explainOne(ctx context.Context, q Query) (Explanation, error) 
 		e.Resources = append(e.Resources, ResourceExplanation{r.ARN, x})
 		if e.Allowed {
 			e.Decision = decision(r.ARN, x.Decision)
+		}
+	}
+	if e.Allowed {
+		// What only a grant allows is looked at again for who is behind a role.
+		if e.Decision, err = c.decide(ctx, q); err != nil {
+			return Explanation{}, err
 		}
 	}
 	if !e.Allowed {

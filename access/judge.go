@@ -3,7 +3,6 @@ package access
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"sallyport.dev/identity"
@@ -14,8 +13,8 @@ import (
 // live, and about times that are still to come. It records nothing and activates nothing.
 type Judge struct {
 	checker *Checker
-	sources []policy.Source
-	set     *policy.Set // of sources
+	sources sources
+	set     ruling // of sources
 }
 
 // Moment says which grants count to a Judge.
@@ -34,19 +33,15 @@ type LaterGrants interface {
 
 // Judge reads the policies of a principal.
 func (c *Checker) Judge(ctx context.Context, p identity.Principal, m Moment) (*Judge, error) {
-	e, err := c.compiled(ctx, p)
-	if err != nil {
-		return nil, err
-	}
 	grants, err := c.grantsOf(ctx, p, m)
 	if err != nil {
 		return nil, err
 	}
-	if len(grants) == 0 {
-		return &Judge{c, e.sources, e.set}, nil
+	s, err := c.sourcesOf(ctx, p, grants, nil)
+	if err != nil {
+		return nil, err
 	}
-	all := slices.Concat(e.sources, grants)
-	return &Judge{c, all, policy.NewSet(all)}, nil
+	return &Judge{c, s, s.rule(nil)}, nil
 }
 
 func (c *Checker) grantsOf(ctx context.Context, p identity.Principal, m Moment) ([]policy.Source, error) {
@@ -87,7 +82,7 @@ func (j *Judge) Start(q Query, s Start) (d Decision) {
 
 // Assume decides as CheckAssume does, on a role and its trust policy.
 func (j *Judge) Assume(q Query, trust *policy.Document) Decision {
-	set := policy.NewSet(slices.Concat(j.sources, j.checker.owned("trust policy of the role")))
+	set := j.sources.rule(j.checker.owned("trust policy of the role"))
 	for one := range q.combinations() {
 		t := j.checker.evaluateTrust(one, trust)
 		if !t.Allowed() {

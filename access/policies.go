@@ -83,19 +83,16 @@ func (c *cache) parse(text string) (*policy.Document, error) {
 }
 
 // policies returns the compiled policies of a principal, with grants and more.
-func (c *Checker) policies(ctx context.Context, p identity.Principal, more []policy.Source) (*policy.Set, error) {
-	e, err := c.compiled(ctx, p)
-	if err != nil {
-		return nil, err
-	}
+func (c *Checker) policies(ctx context.Context, p identity.Principal, more []policy.Source) (ruling, error) {
 	grants, err := c.grants(ctx, p)
 	if err != nil {
-		return nil, err
+		return ruling{}, err
 	}
-	if len(grants)+len(more) == 0 {
-		return e.set, nil
+	s, err := c.sourcesOf(ctx, p, grants, more)
+	if err != nil {
+		return ruling{}, err
 	}
-	return policy.NewSet(slices.Concat(e.sources, grants, more)), nil
+	return s.rule(more), nil
 }
 
 // Sources returns the policies that apply to a principal, grants included.

@@ -102,7 +102,7 @@ func (c *Checker) PossibleStart(ctx context.Context, q Query, node Resource) (bo
 }
 
 // possible reports whether some session could start on a node under a set of policies.
-func (c *Checker) possible(set *policy.Set, q Query, node Resource) bool {
+func (c *Checker) possible(set ruling, q Query, node Resource) bool {
 	node = known(node)
 	req := c.request(with(q, "true", node), node)
 	return set.Possible(req, keyRemoteHost, keyRemotePort, keyRemoteAddress, keyRemoteSocket, keyRunAsUser, KeyDocumentName)
@@ -138,7 +138,7 @@ func (c *Checker) refusal(ctx context.Context, q Query, s Start) (because string
 
 // unresolved says why a set of policies lets nobody go where s leads by its name alone;
 // empty if it does.
-func (s Start) unresolved(set *policy.Set) (because string) {
+func (s Start) unresolved(set ruling) (because string) {
 	if s.Because != "" || s.Remote == nil || !s.Remote.named() || !set.Uses(keyRemoteAddress) {
 		return s.Because
 	}

@@ -75,3 +75,41 @@ func TestLoginOfARoleOnGrantedNodes(t *testing.T) {
 		}
 	}
 }
+
+// What a policy or a boundary keeps from a person a role does not bring back: the grant is the
+// person's.
+func TestGrantInARole(t *testing.T) {
+	const front = "i-060ee0879f3ec4eb7"
+	for _, c := range []struct {
+		name   string
+		narrow func(a *asking)
+		want   string // "" for a session that would start
+	}{
+		{"nothing", func(*asking) {}, ""},
+		{"a deny", func(a *asking) {
+			a.inline(identity.Owner{Kind: identity.OwnerUser, Name: "carol"},
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"ssm:StartSession","Resource":"*"}]}`)
+		}, "AccessDeniedException"},
+		{"a boundary", func(a *asking) {
+			a.must(a.store.UpdateUser(context.Background(), "carol", func(u *identity.User) error {
+				u.Boundary = testRealm.IAM("policy", "/", "none")
+				return nil
+			}))
+		}, "AccessDeniedException"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newAsking(t)
+			a.role("Ops", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::111111111111:user/carol"}}]}`)
+			r := a.call(a.carol, "RequestAccess", requestAccessInput{Flow: "front", Targets: []string{"nodes"}, Reason: "ticket"})
+			a.call(a.bob, "ApproveRequest", decideInput{RequestID: r.RequestID, Hash: r.Hash})
+			ops := a.query(a.carol, "sts", "AssumeRole", "RoleArn", testRealm.IAM("role", "/", "Ops"), "RoleSessionName", "carol").credentials()
+			c.narrow(a)
+			for who, cred := range map[string]identity.Credentials{"carol": a.carol, "in a role": ops} {
+				got := a.json(cred, "AmazonSSM.StartSession", map[string]any{"Target": front})
+				if code := got.code(); code != c.want && !(c.want == "" && (code == "TargetNotConnected" || code == "InternalServerError")) {
+					t.Errorf("%s: got %d %s", who, got.status, got.body)
+				}
+			}
+		})
+	}
+}
