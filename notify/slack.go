@@ -54,7 +54,7 @@ type slackApp struct {
 	socket    bool
 	hooks     string // what response_urls begin with
 	channel   string
-	reading   chan struct{} // room for calls whose bodies are read
+	reading   readers       // room for calls whose bodies are read
 	answering chan struct{} // room for envelopes that are answered
 
 	mu   sync.Mutex
@@ -77,7 +77,7 @@ func newSlackApp(s *Service, c Slack) (*slackApp, error) {
 	a := &slackApp{
 		Service: s, socket: c.AppToken != "", channel: c.Channel, hooks: slackHooks,
 		http: &http.Client{Transport: bounded{http.DefaultTransport}, Timeout: slackTime, CheckRedirect: noRedirect},
-		team: slackTeam{id: c.Team}, reading: make(chan struct{}, maxReading), answering: make(chan struct{}, maxReading),
+		team: slackTeam{id: c.Team}, reading: readers{of: map[string]int{}}, answering: make(chan struct{}, maxReading),
 	}
 	if c.SigningSecret != "" {
 		a.signing = []byte(c.SigningSecret)

@@ -13,11 +13,13 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slack-go/slack"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/signin"
 )
 
 const (
@@ -28,10 +30,11 @@ const (
 	// maxCallAge is how old a call may be, or how far ahead its clock: Slack's own advice.
 	maxCallAge = 5 * time.Minute
 	// maxReading bounds the calls whose bodies are read at a time, and readTime how long one
-	// may take: Slack gives up after three seconds anyway, so that whoever sends slowly
-	// keeps Slack out no longer.
-	maxReading = 64
-	readTime   = 3 * time.Second
+	// may take: Slack gives up after three seconds anyway. Of one place there may be
+	// maxReadingOf, so that a stranger who sends slowly does not keep Slack out.
+	maxReading   = 64
+	maxReadingOf = 16
+	readTime     = 3 * time.Second
 )
 
 // Why calls are refused.
@@ -75,12 +78,11 @@ func (a *slackApp) receive(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	if err := a.checkHead(r); err != nil {
 		return nil, err
 	}
-	select {
-	case a.reading <- struct{}{}:
-		defer func() { <-a.reading }()
-	default:
+	leave, ok := a.reading.enter(signin.PlaceOf(a.config.SourceIP(r)))
+	if !ok {
 		return nil, errors.New("too many calls at a time")
 	}
+	defer leave()
 	// Not every ResponseWriter has deadlines; those of net/http do.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(readTime))
@@ -90,6 +92,32 @@ func (a *slackApp) receive(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	}
 	_ = control.SetReadDeadline(time.Time{})
 	return body, nil
+}
+
+// readers count the calls that are read at a time, in all and by place.
+type readers struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int
+}
+
+// enter reports whether there is room; then leave must be called.
+func (r *readers) enter(place string) (leave func(), ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all >= maxReading || r.of[place] >= maxReadingOf {
+		return nil, false
+	}
+	r.all++
+	r.of[place]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.all--
+		if r.of[place]--; r.of[place] == 0 {
+			delete(r.of, place)
+		}
+	}, true
 }
 
 // checkHead refuses what is not signed, or not lately, before anything is read.
