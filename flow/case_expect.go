@@ -168,7 +168,7 @@ func (p *play) notifications(ctx context.Context) []string {
 	return out
 }
 
-// String says whom a notification tells: slack #prod, people groups leads, for 10m.
+// String says whom a notification tells: slack #prod, group leads, for 10m.
 func (n Notification) String() string {
 	var parts []string
 	add := func(what string, names []string) {
@@ -180,7 +180,7 @@ func (n Notification) String() string {
 	add("email", n.Email)
 	add("webhook", n.Webhook)
 	if !n.People.Empty() {
-		parts = append(parts, "people "+n.People.String())
+		parts = append(parts, n.People.String())
 	}
 	if n.Timeout > 0 {
 		parts = append(parts, "for "+FormatDuration(n.Timeout))

@@ -23,7 +23,7 @@ test "others ask who is on call" {
   expect {
     outcome       = "pending"
     deciders      = ["ann"]
-    notifications = ["slack #production, people on call primary, for 10m", "people groups engineering-leads"]
+    notifications = ["slack #production, on call for primary, for 10m", "group engineering-leads"]
   }
   approve "ann" {}
   expect { outcome = "approved" }
