@@ -41,6 +41,9 @@ const (
 	maxAskNodes = 50
 	// maxPending bounds the requests of one person that wait at a time.
 	maxPending = 20
+	// maxHourly bounds how often one person may ask: each request is a row, events and
+	// audit records for good.
+	maxHourly = 200
 )
 
 // Ask makes a request. Errors are *flow.FieldError, *RefusedError, or of the store.
@@ -310,11 +313,19 @@ func pendingClock(c flow.Clocks) time.Duration {
 	return c.Pending
 }
 
-// notTooMany bounds what one person may have waiting.
+// notTooMany bounds what one person may have waiting, and how often they may ask.
 func (e *Engine) notTooMany(ctx context.Context, r Request) error {
-	waiting, err := e.config.Store.Requests(ctx, Filter{Person: r.Frozen.Person.ID, States: []State{Pending}, Limit: maxPending})
-	if err == nil && len(waiting) >= maxPending {
-		err = &RefusedError{fmt.Sprintf("because %s has %d requests waiting already; cancel some first", r.Frozen.Person.Name, maxPending), true}
+	person := r.Frozen.Person
+	waiting, err := e.config.Store.Requests(ctx, Filter{Person: person.ID, States: []State{Pending}, Limit: maxPending})
+	if err != nil {
+		return err
+	}
+	if len(waiting) >= maxPending {
+		return &RefusedError{fmt.Sprintf("because %s has %d requests waiting already; cancel some first", person.Name, maxPending), true}
+	}
+	lately, err := e.config.Store.Requests(ctx, Filter{Person: person.ID, Limit: maxHourly})
+	if err == nil && len(lately) == maxHourly && r.Frozen.Created.Sub(lately[maxHourly-1].Frozen.Created) < time.Hour {
+		err = &RefusedError{fmt.Sprintf("because %s has asked %d times within the hour", person.Name, maxHourly), true}
 	}
 	return err
 }

@@ -56,7 +56,7 @@ func (e *Engine) policies(r Request) ([]policy.Source, error) {
 			statements = append(statements, e.nodeStatements(t.Nodes, r.Frozen.Nodes)...)
 		case flow.TargetRole:
 			statements = append(statements, statement{
-				Effect: "Allow", Action: []string{"sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"},
+				Effect: "Allow", Action: []string{"sts:AssumeRole", "sts:SetSourceIdentity"},
 				Resource: e.roleARNs(t.Role),
 			})
 		}
