@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,29 +12,6 @@ import (
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/needs"
 )
-
-// awsCLIs finds the AWS command line interfaces of this machine.
-func awsCLIs(t *testing.T) []string {
-	t.Helper()
-	var found []string
-	seen := map[string]bool{} // /bin and /usr/bin may be one
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		path := filepath.Join(dir, "aws")
-		real, err := filepath.EvalSymlinks(path)
-		if err == nil && executable(real) && !seen[real] {
-			found, seen[real] = append(found, path), true
-		}
-	}
-	if len(found) == 0 {
-		needs.Missing(t, "aws is not installed")
-	}
-	return found
-}
-
-func executable(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode()&0o111 != 0 && !info.IsDir()
-}
 
 // runAWS runs an AWS CLI with credentials.
 func (h *harness) runAWS(cli string, c identity.Credentials, args ...string) (string, error) {
@@ -61,7 +37,7 @@ func TestAWSCommandLine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the aws command several times")
 	}
-	for _, cli := range awsCLIs(t) {
+	for _, cli := range needs.AWS(t) {
 		t.Run(strings.ReplaceAll(strings.Trim(cli, "/"), "/", "_"), func(t *testing.T) {
 			h := newHarness(t)
 			alice := h.user("alice", nil, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}}`)

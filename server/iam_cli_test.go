@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/needs"
 )
 
 // shell runs a script with an aws function that is the given command line interface,
@@ -83,7 +84,7 @@ func TestSetUpWithIAMCommandsAlone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the aws command some thirty times")
 	}
-	cli := awsCLIs(t)[0]
+	cli := needs.Program(t, "aws")
 	h := newHarness(t)
 	h.node(frontend1, identity.Tags{"Name": "frontend-1", "Team": "payments", "Environment": "Development"})
 	h.node(frontend2, identity.Tags{"Name": "frontend-2", "Team": "payments", "Environment": "Production"})
@@ -168,7 +169,7 @@ func TestSSHKeysOfAGroup(t *testing.T) {
 	}
 	h := newHarness(t)
 	admin := h.user("admin", nil, allowAll)
-	cli := awsCLIs(t)[0]
+	cli := needs.Program(t, "aws")
 	var want []string
 	ctx := context.Background()
 	h.must(h.store.CreateGroup(ctx, identity.Group{Name: "ops", ID: identity.NewGroupID(), Path: "/", Created: h.clock()}))
@@ -213,49 +214,48 @@ func TestCommandLineUnderstandsAnswers(t *testing.T) {
 	h := newHarness(t)
 	h.node(frontend1, identity.Tags{"Name": "frontend-1", "Team": "payments"})
 	admin := h.user("admin", nil, allowAll)
-	for _, cli := range awsCLIs(t)[:1] {
-		for _, test := range []struct{ script, want string }{
-			{`aws iam create-role --role-name Ops --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:root"},"Action":"sts:AssumeRole"}]}' --query Role.AssumeRolePolicyDocument.Version --output text`, "2012-10-17"},
-			{`aws iam get-role --role-name Ops --query 'Role.[Arn,MaxSessionDuration]' --output text`, "arn:aws:iam::111111111111:role/Ops\t3600"},
-			{`aws iam create-policy --policy-name P --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:*","Resource":"*"}]}' --query Policy.DefaultVersionId --output text`, "v1"},
-			{`aws iam create-policy-version --policy-arn arn:aws:iam::111111111111:policy/P --set-as-default --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:*","Resource":"*"}]}' --query PolicyVersion.VersionId --output text`, "v2"},
-			{`aws iam get-policy-version --policy-arn arn:aws:iam::111111111111:policy/P --version-id v2 --query 'PolicyVersion.Document.Statement[0].Action' --output text`, "ec2:*"},
-			{`aws iam attach-role-policy --role-name Ops --policy-arn arn:aws:iam::111111111111:policy/P; aws iam list-entities-for-policy --policy-arn arn:aws:iam::111111111111:policy/P --query 'PolicyRoles[].RoleName' --output text`, "Ops"},
-			{`aws iam list-attached-role-policies --role-name Ops --query 'AttachedPolicies[].PolicyName' --output text`, "P"},
-			{`aws iam list-users --query 'Users[].UserName' --output text`, "admin"},
-			{`aws iam get-user --query User.UserName --output text`, "admin"},
-			{`aws iam list-groups --query 'length(Groups)' --output text`, "0"},
-			{`aws iam list-access-keys --query 'AccessKeyMetadata[].Status' --output text`, "Active"},
-			{`aws iam list-account-aliases --query 'length(AccountAliases)' --output text`, "0"},
-			{`aws iam get-account-summary --query SummaryMap.Roles --output text`, "1"},
-			{`aws iam get-account-authorization-details --query '[length(UserDetailList),RoleDetailList[0].AttachedManagedPolicies[0].PolicyName,UserDetailList[0].UserPolicyList[0].PolicyDocument.Version]' --output text`, "1\tP\t2012-10-17"},
-			{`aws iam simulate-principal-policy --policy-source-arn arn:aws:iam::111111111111:role/Ops --action-names ec2:DescribeInstances ssm:StartSession --query 'EvaluationResults[].[EvalDecision,MatchedStatements[0].SourcePolicyId]' --output text`, "allowed\tP\nimplicitDeny\tNone"},
-			{`aws iam simulate-custom-policy --policy-input-list '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"ssm:resourceTag/Team":"payments"}}}]}' --action-names ssm:StartSession --query 'EvaluationResults[].[EvalDecision,MissingContextValues[0]]' --output text`, "implicitDeny\tssm:resourceTag/Team"},
-			{`aws iam simulate-custom-policy --policy-input-list '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"ssm:resourceTag/Team":"payments"}}}]}' --action-names ssm:StartSession --context-entries ContextKeyName=ssm:resourceTag/Team,ContextKeyValues=payments,ContextKeyType=string --query 'EvaluationResults[].EvalDecision' --output text`, "allowed"},
-			{`aws ec2 describe-instances --filters Name=tag:Name,Values='front*' --query 'Reservations[].Instances[].[InstanceId,State.Name,Tags[?Key==` + "`Team`" + `].Value|[0]]' --output text`, frontend1 + "\tstopped\tpayments"},
-			{`aws ec2 describe-tags --filters Name=key,Values=Team --query 'Tags[].Value' --output text`, "payments"},
-			{`aws ec2 describe-regions --query 'Regions[].RegionName' --output text`, "us-east-1"},
-			{`aws ssm describe-instance-information --filters Key=tag:Team,Values=payments --query 'InstanceInformationList[].[InstanceId,PingStatus,ResourceType]' --output text`, frontend1 + "\tInactive\tEC2Instance"},
-			{`aws ssm describe-instance-properties --filters-with-operator Key=InstanceIds,Values=` + frontend1 + `,Operator=Equal --query 'InstanceProperties[].InstanceState' --output text`, "stopped"},
-			{`aws ssm create-activation --iam-role nodes --registration-limit 3 --tags Key=Team,Value=search --query 'length(ActivationCode)' --output text`, "32"},
-			{`aws ssm describe-activations --filters FilterKey=IamRole,FilterValues=nodes --query 'ActivationList[].[RegistrationLimit,RegistrationsCount,Expired,Tags[0].Value]' --output text`, "3\t0\tFalse\tsearch"},
-			{`aws ssm list-tags-for-resource --resource-type ManagedInstance --resource-id ` + frontend1 + ` --query 'TagList[].Key' --output text`, "Name\tTeam"},
-			{`aws ssm get-document --name AWS-StartPortForwardingSession --query DocumentType --output text`, "Session"},
-			{`aws ssm describe-document --name SSM-SessionManagerRunShell --query 'Document.[SchemaVersion,Status]' --output text`, "1.0\tActive"},
-			{`aws ssm list-documents --filters Key=Owner,Values=Amazon Key=Name,Values=AWS-StartSSH --query 'DocumentIdentifiers[].Name' --output text`, "AWS-StartSSHSession"},
-			{`aws ssm create-document --name Shell --document-type Session --content '{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":"5"}}' --query DocumentDescription.DocumentVersion --output text`, "1"},
-			{`aws ssm update-document --name Shell --document-version '$LATEST' --content '{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":"6"}}' --query DocumentDescription.DocumentVersion --output text`, "2"},
-			{`aws ssm update-document-default-version --name Shell --document-version 2 --query Description.DefaultVersion --output text; aws ssm delete-document --name Shell`, "2"},
-			{`aws ssm deregister-managed-instance --instance-id arn:aws:ec2:us-east-1:111111111111:instance/` + frontend1 + `; aws ssm describe-instance-information --query 'length(InstanceInformationList)' --output text`, "0"},
-		} {
-			out, err := h.shell(cli, admin, test.script)
-			if strings.Contains(out, "Invalid choice") {
-				t.Logf("SKIPPED, %s does not know the command: %s", cli, test.script)
-				continue
-			}
-			if got := strings.TrimSpace(out); err != nil || got != test.want {
-				t.Errorf("%s\ngot %q (%v), want %q", test.script, got, err, test.want)
-			}
+	cli := needs.Program(t, "aws")
+	for _, test := range []struct{ script, want string }{
+		{`aws iam create-role --role-name Ops --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:root"},"Action":"sts:AssumeRole"}]}' --query Role.AssumeRolePolicyDocument.Version --output text`, "2012-10-17"},
+		{`aws iam get-role --role-name Ops --query 'Role.[Arn,MaxSessionDuration]' --output text`, "arn:aws:iam::111111111111:role/Ops\t3600"},
+		{`aws iam create-policy --policy-name P --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:*","Resource":"*"}]}' --query Policy.DefaultVersionId --output text`, "v1"},
+		{`aws iam create-policy-version --policy-arn arn:aws:iam::111111111111:policy/P --set-as-default --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:*","Resource":"*"}]}' --query PolicyVersion.VersionId --output text`, "v2"},
+		{`aws iam get-policy-version --policy-arn arn:aws:iam::111111111111:policy/P --version-id v2 --query 'PolicyVersion.Document.Statement[0].Action' --output text`, "ec2:*"},
+		{`aws iam attach-role-policy --role-name Ops --policy-arn arn:aws:iam::111111111111:policy/P; aws iam list-entities-for-policy --policy-arn arn:aws:iam::111111111111:policy/P --query 'PolicyRoles[].RoleName' --output text`, "Ops"},
+		{`aws iam list-attached-role-policies --role-name Ops --query 'AttachedPolicies[].PolicyName' --output text`, "P"},
+		{`aws iam list-users --query 'Users[].UserName' --output text`, "admin"},
+		{`aws iam get-user --query User.UserName --output text`, "admin"},
+		{`aws iam list-groups --query 'length(Groups)' --output text`, "0"},
+		{`aws iam list-access-keys --query 'AccessKeyMetadata[].Status' --output text`, "Active"},
+		{`aws iam list-account-aliases --query 'length(AccountAliases)' --output text`, "0"},
+		{`aws iam get-account-summary --query SummaryMap.Roles --output text`, "1"},
+		{`aws iam get-account-authorization-details --query '[length(UserDetailList),RoleDetailList[0].AttachedManagedPolicies[0].PolicyName,UserDetailList[0].UserPolicyList[0].PolicyDocument.Version]' --output text`, "1\tP\t2012-10-17"},
+		{`aws iam simulate-principal-policy --policy-source-arn arn:aws:iam::111111111111:role/Ops --action-names ec2:DescribeInstances ssm:StartSession --query 'EvaluationResults[].[EvalDecision,MatchedStatements[0].SourcePolicyId]' --output text`, "allowed\tP\nimplicitDeny\tNone"},
+		{`aws iam simulate-custom-policy --policy-input-list '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"ssm:resourceTag/Team":"payments"}}}]}' --action-names ssm:StartSession --query 'EvaluationResults[].[EvalDecision,MissingContextValues[0]]' --output text`, "implicitDeny\tssm:resourceTag/Team"},
+		{`aws iam simulate-custom-policy --policy-input-list '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:StartSession","Resource":"*","Condition":{"StringEquals":{"ssm:resourceTag/Team":"payments"}}}]}' --action-names ssm:StartSession --context-entries ContextKeyName=ssm:resourceTag/Team,ContextKeyValues=payments,ContextKeyType=string --query 'EvaluationResults[].EvalDecision' --output text`, "allowed"},
+		{`aws ec2 describe-instances --filters Name=tag:Name,Values='front*' --query 'Reservations[].Instances[].[InstanceId,State.Name,Tags[?Key==` + "`Team`" + `].Value|[0]]' --output text`, frontend1 + "\tstopped\tpayments"},
+		{`aws ec2 describe-tags --filters Name=key,Values=Team --query 'Tags[].Value' --output text`, "payments"},
+		{`aws ec2 describe-regions --query 'Regions[].RegionName' --output text`, "us-east-1"},
+		{`aws ssm describe-instance-information --filters Key=tag:Team,Values=payments --query 'InstanceInformationList[].[InstanceId,PingStatus,ResourceType]' --output text`, frontend1 + "\tInactive\tEC2Instance"},
+		{`aws ssm describe-instance-properties --filters-with-operator Key=InstanceIds,Values=` + frontend1 + `,Operator=Equal --query 'InstanceProperties[].InstanceState' --output text`, "stopped"},
+		{`aws ssm create-activation --iam-role nodes --registration-limit 3 --tags Key=Team,Value=search --query 'length(ActivationCode)' --output text`, "32"},
+		{`aws ssm describe-activations --filters FilterKey=IamRole,FilterValues=nodes --query 'ActivationList[].[RegistrationLimit,RegistrationsCount,Expired,Tags[0].Value]' --output text`, "3\t0\tFalse\tsearch"},
+		{`aws ssm list-tags-for-resource --resource-type ManagedInstance --resource-id ` + frontend1 + ` --query 'TagList[].Key' --output text`, "Name\tTeam"},
+		{`aws ssm get-document --name AWS-StartPortForwardingSession --query DocumentType --output text`, "Session"},
+		{`aws ssm describe-document --name SSM-SessionManagerRunShell --query 'Document.[SchemaVersion,Status]' --output text`, "1.0\tActive"},
+		{`aws ssm list-documents --filters Key=Owner,Values=Amazon Key=Name,Values=AWS-StartSSH --query 'DocumentIdentifiers[].Name' --output text`, "AWS-StartSSHSession"},
+		{`aws ssm create-document --name Shell --document-type Session --content '{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":"5"}}' --query DocumentDescription.DocumentVersion --output text`, "1"},
+		{`aws ssm update-document --name Shell --document-version '$LATEST' --content '{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":"6"}}' --query DocumentDescription.DocumentVersion --output text`, "2"},
+		{`aws ssm update-document-default-version --name Shell --document-version 2 --query Description.DefaultVersion --output text; aws ssm delete-document --name Shell`, "2"},
+		{`aws ssm deregister-managed-instance --instance-id arn:aws:ec2:us-east-1:111111111111:instance/` + frontend1 + `; aws ssm describe-instance-information --query 'length(InstanceInformationList)' --output text`, "0"},
+	} {
+		out, err := h.shell(cli, admin, test.script)
+		if strings.Contains(out, "Invalid choice") {
+			t.Logf("SKIPPED, %s does not know the command: %s", cli, test.script)
+			continue
+		}
+		if got := strings.TrimSpace(out); err != nil || got != test.want {
+			t.Errorf("%s\ngot %q (%v), want %q", test.script, got, err, test.want)
 		}
 	}
 }

@@ -312,7 +312,7 @@ func TestMFAWithAWS(t *testing.T) {
 		t.Skip("starts the aws command several times")
 	}
 	python := needs.Program(t, "python3")
-	for _, cli := range awsCLIs(t) {
+	for _, cli := range needs.AWS(t) {
 		t.Run(strings.ReplaceAll(strings.Trim(cli, "/"), "/", "_"), func(t *testing.T) {
 			h := newHarness(t, withKeeper)
 			admin, alice := h.user("admin", nil, allowAll), h.user("alice", nil, needsMFA)

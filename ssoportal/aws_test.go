@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,23 +15,6 @@ import (
 	"sallyport.dev/internal/readalong"
 	"sallyport.dev/wire"
 )
-
-// awsCLIs finds the AWS command lines of this machine, by their major version.
-func awsCLIs(t *testing.T) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		path := filepath.Join(dir, "aws")
-		out, err := exec.Command(path, "--version").CombinedOutput()
-		if err != nil {
-			continue
-		}
-		if m := regexp.MustCompile(`aws-cli/(\d)\.`).FindSubmatch(out); m != nil && found[string(m[1])] == "" {
-			found[string(m[1])] = path
-		}
-	}
-	return found
-}
 
 // home is the home of somebody who uses the AWS command line.
 type home struct {
@@ -102,7 +84,7 @@ func TestProfileWithCachedToken(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the aws command several times")
 	}
-	cli := awsCLIs(t)["1"]
+	cli := needs.AWS(t)["1"]
 	if cli == "" {
 		needs.Missing(t, "the aws command, version 1, is not installed")
 	}
@@ -142,7 +124,7 @@ func TestProfileRefreshes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the aws command")
 	}
-	cli := awsCLIs(t)["1"]
+	cli := needs.AWS(t)["1"]
 	if cli == "" {
 		needs.Missing(t, "the aws command, version 1, is not installed")
 	}
@@ -168,7 +150,7 @@ func TestAWSSSOLogin(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the aws command several times")
 	}
-	cli := awsCLIs(t)["2"]
+	cli := needs.AWS(t)["2"]
 	if cli == "" {
 		needs.Missing(t, "the aws command, version 2, is not installed")
 	}

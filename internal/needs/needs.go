@@ -5,6 +5,9 @@ package needs
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
 	"testing"
 )
 
@@ -23,6 +26,37 @@ func Program(t testing.TB, name string) string {
 	Missing(t, name+" is not installed")
 	return ""
 }
+
+// AWS returns AWS's command lines of PATH by their major version: they are two programs.
+func AWS(t testing.TB) map[string]string {
+	t.Helper()
+	found := awsOfPath()
+	if len(found) == 0 {
+		Missing(t, "aws is not installed")
+	}
+	return found
+}
+
+var awsVersion = regexp.MustCompile(`^aws-cli/(\d+)\.`)
+
+// awsOfPath asks once, since each answer takes a second.
+var awsOfPath = sync.OnceValue(func() map[string]string {
+	found := map[string]string{}
+	seen := map[string]bool{} // /bin and /usr/bin may be one
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		path := filepath.Join(dir, "aws")
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil || seen[real] {
+			continue
+		}
+		seen[real] = true
+		out, err := exec.Command(path, "--version").CombinedOutput()
+		if m := awsVersion.FindSubmatch(out); err == nil && m != nil && found[string(m[1])] == "" {
+			found[string(m[1])] = path
+		}
+	}
+	return found
+})
 
 // Root makes sure that the test runs as root.
 func Root(t testing.TB) {
