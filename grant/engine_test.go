@@ -2,6 +2,7 @@ package grant_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -451,6 +452,40 @@ func TestExtend(t *testing.T) {
 			t.Errorf("got %s", got.State)
 		}
 	})
+}
+
+// Nobody decides on more time for a grant that is over, however that came.
+func TestExtensionEndsWithGrant(t *testing.T) {
+	for name, end := range map[string]func(*world, grant.Request) error{
+		"released": func(w *world, r grant.Request) error {
+			_, err := w.Release(w.t.Context(), w.as("carol"), r.ID)
+			return err
+		},
+		"revoked": func(w *world, r grant.Request) error {
+			_, err := w.Revoke(w.t.Context(), w.as("bob"), r.ID, "enough", false)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			r, err := w.Extend(t.Context(), w.as("carol"), w.approve(w.ask("role"), w.as("bob")).ID, 0, "")
+			w.must(err)
+			w.must(end(w, r))
+			child := w.read(r.Extensions[0].Request)
+			if child.State != grant.Expired || child.Because != "the grant "+r.ID+" had ended" {
+				t.Errorf("got %s: %s", child.State, child.Because)
+			}
+			if got := w.kinds(child.ID); got != "requested expired" {
+				t.Errorf("got the events %s", got)
+			}
+			if got := w.log.of(child.ID); !slices.Contains(got, "expired") {
+				t.Errorf("the audit log has %v", got)
+			}
+			if concerns, err := w.Concerns(t.Context(), w.as("bob").Principal, child); err != nil || concerns {
+				t.Errorf("bob is still asked: %v", err)
+			}
+		})
+	}
 }
 
 // What people write is text. What would act in a terminal is refused.

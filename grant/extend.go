@@ -45,6 +45,9 @@ func (e *Engine) Extend(ctx context.Context, a Actor, id string, by time.Duratio
 		}, nil
 	})
 	if err != nil {
+		if asked.ID != "" && errors.Is(err, ErrState) {
+			e.endExtension(ctx, id, asked.ID) // it ended meanwhile, and does not know of the request
+		}
 		return r, e.refused(ctx, a, ActionExtend, e.RequestARN(id), details, err)
 	}
 	if asked.ID != "" {
@@ -148,6 +151,35 @@ func (v *view) askForMore(ctx context.Context, a Actor, by time.Duration, reason
 		return Request{}, err
 	}
 	return child.r, v.e.changed(ctx, child.r, events)
+}
+
+// endExtensions ends the requests for more time that still wait for a decision when their
+// grant is over: nobody is to decide on what nobody can have.
+func (e *Engine) endExtensions(ctx context.Context, r Request) {
+	if !r.State.Over() {
+		return
+	}
+	for _, x := range r.Extensions {
+		if x.Request != "" && x.Until.IsZero() {
+			e.endExtension(ctx, r.ID, x.Request)
+		}
+	}
+}
+
+// endExtension ends a request for more time for a grant that is over. Where that fails its
+// own clock ends it, at the end that the grant would have had.
+func (e *Engine) endExtension(ctx context.Context, id, extension string) {
+	_, err := e.step(ctx, extension, func(v *view) (func(*Request) ([]Event, error), error) {
+		if v.r.State != Pending {
+			return nil, stateError(v.r)
+		}
+		return func(r *Request) ([]Event, error) {
+			return []Event{r.end(Expired, KindExpired, e.now(), "time", "", "the grant "+id+" had ended")}, nil
+		}, nil
+	})
+	if err != nil && !errors.Is(err, ErrState) && ctx.Err() == nil {
+		e.config.Logger.Error("ending a request for more time", "request", id, "extension", extension, "error", err)
+	}
 }
 
 // settleExtensions gives the time that an approved extension is about. It does so once,

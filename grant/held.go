@@ -213,11 +213,16 @@ func (e *Engine) Granted(ctx context.Context, person string, g identity.GrantedR
 			return "", nil // what they are for begins on its first use
 		}
 	}
-	return e.whyNot(ctx, g, now)
+	return e.whyNot(ctx, person, g, now)
 }
 
-// whyNot says which grant of a role was the last to end, and why.
-func (e *Engine) whyNot(ctx context.Context, g identity.GrantedRole, now time.Time) (string, error) {
+// maxEnded bounds how many of a person's latest requests are looked at for the one that
+// kept credentials last.
+const maxEnded = 50
+
+// whyNot says which grant of a role was the last to end, and why. Another grant than those
+// that the credentials were issued under may have kept them since.
+func (e *Engine) whyNot(ctx context.Context, person string, g identity.GrantedRole, now time.Time) (string, error) {
 	var last Request
 	for _, id := range g.Grants {
 		r, err := e.config.Store.Request(ctx, id)
@@ -231,6 +236,17 @@ func (e *Engine) whyNot(ctx context.Context, g identity.GrantedRole, now time.Ti
 			last = r
 		}
 	}
+	if g.Role != "" {
+		others, err := e.config.Store.Requests(ctx, Filter{Person: person, Limit: maxEnded})
+		if err != nil {
+			return "", err
+		}
+		for _, r := range others {
+			if r.held() && r.gives(g.Role) && (last.ID == "" || last.over(now).Before(r.over(now))) {
+				last = r
+			}
+		}
+	}
 	if last.ID == "" && g.Role == "" {
 		return "the grant that they are for is not there any more", nil
 	}
@@ -242,6 +258,9 @@ func (e *Engine) whyNot(ctx context.Context, g identity.GrantedRole, now time.Ti
 	}
 	return fmt.Sprintf("the grant %s of the role %s %s", last.ID, g.Role, last.Ending(now)), nil
 }
+
+// held reports whether the request's grant has begun, whatever became of it.
+func (r Request) held() bool { return !r.ActivatedAt.IsZero() && r.Extends() == "" }
 
 // over is when the grant ended.
 func (r Request) over(now time.Time) time.Time {

@@ -265,8 +265,12 @@ func TestRolesAndGroups(t *testing.T) {
 	if because, _ = g.Granted(t.Context(), g.ids["carol"], tie); because != "" {
 		t.Errorf("with another grant of the role: got %q", because)
 	}
+	g.advance(time.Minute)
 	_, err = g.Release(t.Context(), carol, second.ID)
 	g.must(err)
+	if because, _ = g.Granted(t.Context(), g.ids["carol"], tie); !strings.Contains(because, second.ID) {
+		t.Errorf("got %q, want the grant that gave the role last", because)
+	}
 
 	both := g.granted("both")
 	if _, err := g.Activate(t.Context(), carol, both.ID); err != nil {

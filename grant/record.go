@@ -19,6 +19,7 @@ func (e *Engine) changed(ctx context.Context, r Request, events []Event) error {
 		e.config.Logger.Error("telling the audit log of a request", "request", r.ID, "error", err)
 	}
 	e.after(r, events)
+	e.endExtensions(context.WithoutCancel(ctx), r)
 	return nil
 }
 
