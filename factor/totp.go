@@ -192,6 +192,3 @@ func (k *Keeper) use(ctx context.Context, d Device, counter int64, credential []
 	}
 	return err
 }
-
-// CodeLasts is how long a code can be taken at most.
-const CodeLasts = (2*drift + 1) * period * time.Second

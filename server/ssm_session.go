@@ -129,7 +129,7 @@ func (c *Call) terminate(ctx context.Context, id, reason string) (*terminateSess
 	if err != nil {
 		return nil, err
 	}
-	return out, g.Terminate(ctx, v.ID, session.TerminatedFor(c.Principal.ARN, reason))
+	return out, g.Terminate(ctx, v.ID, session.Terminated(c.Principal.ARN, reason))
 }
 
 // checkOwnedSession authorises the operation on a session with its system tags, by

@@ -241,7 +241,7 @@ func TestBulkEndsWithSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if err := b.g.Terminate(t.Context(), b.id, Terminated("bob")); err != nil {
+	if err := b.g.Terminate(t.Context(), b.id, Terminated("bob", "")); err != nil {
 		t.Fatal(err)
 	}
 	for what, c := range map[string]*bulkPeer{"agent": parked, "client": client, "waiting": waiting} {

@@ -43,11 +43,9 @@ func (c *Cause) Error() string {
 	return c.Reason + ": " + c.Detail
 }
 
-// Terminated is the cause of a session ended through the API by a principal.
-func Terminated(arn string) *Cause { return TerminatedFor(arn, "") }
-
-// TerminatedFor is Terminated with the principal's reason, which may be empty.
-func TerminatedFor(arn, reason string) *Cause {
+// Terminated is the cause of a session ended through the API by a principal, for a reason
+// that may be empty.
+func Terminated(arn, reason string) *Cause {
 	by := "by " + arn
 	if reason != "" {
 		by += ": " + reason

@@ -18,7 +18,7 @@ func TestEndThatTheNodeDrawsOut(t *testing.T) {
 		reason string
 	}{
 		"terminated": {func(*StartRequest) {}, func(w *world, id string) error {
-			return w.g.Terminate(t.Context(), id, Terminated("bob"))
+			return w.g.Terminate(t.Context(), id, Terminated("bob", ""))
 		}, "terminated: by bob"},
 		"too long": {func(r *StartRequest) { r.Session.MaxDuration = time.Second }, func(*world, string) error { return nil }, "max-duration"},
 	} {

@@ -75,7 +75,7 @@ func TestTerminateEndsBothSides(t *testing.T) {
 	a, id, agent, client := w.pair()
 	agent.say("$ ")
 	client.wantText("prompt", "$ ")
-	if err := w.g.Terminate(t.Context(), id, Terminated("arn:aws:iam::111111111111:user/bob")); err != nil {
+	if err := w.g.Terminate(t.Context(), id, Terminated("arn:aws:iam::111111111111:user/bob", "")); err != nil {
 		t.Fatal(err)
 	}
 	client.wantGoodbye("terminated by arn:aws:iam::111111111111:user/bob")

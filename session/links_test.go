@@ -241,7 +241,7 @@ func TestResumingAnEndedSession(t *testing.T) {
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 	})
 	a, id, _, client := w.pair()
-	if err := w.g.Terminate(t.Context(), id, Terminated("bob")); err != nil {
+	if err := w.g.Terminate(t.Context(), id, Terminated("bob", "")); err != nil {
 		t.Fatal(err)
 	}
 	client.wantGoodbye("terminated by bob")

@@ -117,13 +117,13 @@ func TestWhatALostMemberLeavesIsCleanedUp(t *testing.T) {
 func TestTerminatingASessionThatNobodyRelays(t *testing.T) {
 	w := newWorld(t)
 	w.store.CreateSession(t.Context(), Session{ID: "alice-1", NodeID: testNode, State: StateConnected, Member: "gone", Started: time.Now()})
-	if err := w.g.Terminate(t.Context(), "alice-1", Terminated("arn")); err != nil {
+	if err := w.g.Terminate(t.Context(), "alice-1", Terminated("arn", "")); err != nil {
 		t.Fatal(err)
 	}
 	if row := w.store.row("alice-1"); row.State != StateFailed {
 		t.Errorf("row: got %+v", row)
 	}
-	if err := w.g.Terminate(t.Context(), "alice-1", Terminated("arn")); err != nil {
+	if err := w.g.Terminate(t.Context(), "alice-1", Terminated("arn", "")); err != nil {
 		t.Errorf("terminating it again: %v", err)
 	}
 }

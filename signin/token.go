@@ -17,13 +17,10 @@ import (
 // would exchange theirs until nobody knows the owner's for a spent one.
 const maxSpent = 1024
 
-// NewToken returns the token of a sign-in whose secret's hash is kept; it names the
-// sign-in, so that one that was spent long ago is known for what it is.
-func NewToken(id, secret string) string { return id + "." + secret }
-
-// Refresh exchanges a token for the next, whose hash is given. A token that was spent
-// before ends the sign-in: there are two who hold it, and one of them has stolen it. The
-// same exchange again, by who did not get the answer, is none.
+// Refresh exchanges a token for the next, whose hash is given. A token is the sign-in's id,
+// a dot and a secret, so that one that was spent long ago is known for what it is: it ends
+// the sign-in, as there are two who hold it, and one of them has stolen it. The same
+// exchange again, by who did not get the answer, is none.
 func (s *Service) Refresh(r *http.Request, token, next string) (SignIn, error) {
 	id, secret, ok := strings.Cut(token, ".")
 	if !ok || !hashed(next) || len(secret) > 128 {
