@@ -202,9 +202,18 @@ func (p *program) scp(ctx context.Context, line *sshLine) error {
 		if err != nil {
 			return err
 		}
-		args = append(args, to+":"+path)
+		args = append(args, copyOperand(to, path))
 	}
 	return p.runOpenSSH(ctx, "scp", args)
+}
+
+// copyOperand names a path there to scp, which takes a host with colons in brackets only.
+func copyOperand(destination, path string) string {
+	at := strings.LastIndexByte(destination, '@') + 1
+	if host := destination[at:]; strings.Contains(host, ":") {
+		destination = destination[:at] + "[" + host + "]"
+	}
+	return destination + ":" + path
 }
 
 // cutRemote tells [USER@]NODE:PATH from a path here, as scp does: by a colon before any

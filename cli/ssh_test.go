@@ -124,3 +124,16 @@ func TestDoorWay(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+func TestCopyOperand(t *testing.T) {
+	for destination, want := range map[string]string{
+		someNode:                                 someNode + ":/tmp/x:y",
+		"alice@" + someNode + "@gw.example.com":  "alice@" + someNode + "@gw.example.com:/tmp/x:y",
+		"alice@" + someNode + "@2001:db8::1":     "alice@" + someNode + "@[2001:db8::1]:/tmp/x:y",
+		"alice+web@" + someNode + "@203.0.113.5": "alice+web@" + someNode + "@203.0.113.5:/tmp/x:y",
+	} {
+		if got := copyOperand(destination, "/tmp/x:y"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
