@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"sallyport.dev/internal/build"
 )
 
@@ -30,6 +32,7 @@ func baseName(argv0 string) string {
 // Main runs the command line args, whose first element is the name the program was
 // started under, on the process's standard streams. It returns the exit status.
 func Main(args []string) int {
+	cobra.EnableCommandSorting = false // in help, what is wanted most comes first
 	p := &program{
 		stdin:   os.Stdin,
 		stdout:  os.Stdout,

@@ -36,55 +36,47 @@ credential_process, AWS_ENDPOINT_URL. Without an endpoint it talks to AWS.`,
 	f.StringVar(&p.flags.bundle, "ca-bundle", "", "`file` of PEM certificates to trust besides the system's")
 	f.BoolVar(&p.flags.json, "json", false, "write JSON")
 	f.BoolVar(&p.flags.debug, "debug", false, "tell on standard error what is done")
-	root.AddCommand(
-		p.newConnectCommand(),
-		p.newTunnelCommand(),
-		p.newMenuCommand(),
-		p.newRunCommand(),
-		p.newSSHCommand(),
-		p.newSCPCommand(),
-		p.newProxyCommand(),
-		p.newSSHCertCommand(),
-		p.newSSHConfigCommand(),
-		p.newAuthorizedKeysCommand(),
-		p.newSSHAuthorityCommand(),
-		p.newNodesCommand(),
-		p.newSessionsCommand(),
-		p.newTerminateCommand(),
-		p.newPlayCommand(),
-		p.newAuditCommand(),
-		p.newWhyCommand(),
-		p.newRequestCommand(),
-		p.newRequestsCommand(),
-		p.newShowCommand(),
-		p.newApproveCommand(),
-		p.newDenyCommand(),
-		p.newCancelCommand(),
-		p.newActivateCommand(),
-		p.newExtendCommand(),
-		p.newReleaseCommand(),
-		p.newRevokeCommand(),
-		p.newDelegateCommand(),
-		p.newReviewCommand(),
-		p.newDoctorCommand(),
-		p.newApplyCommand(),
-		p.newAccessCommand(),
-		p.newActivationCommand(),
-		p.newUserCommand(),
-		p.newFactorCommand(),
-		p.newLoginCommand(),
-		p.newLogoutCommand(),
-		p.newCredentialsCommand(),
-		p.newSignInsCommand(),
-		p.newChatCommand(),
-		p.newStatusCommand(),
-		newPolicyCommand(),
-		p.newFlowCommand(),
-		p.newVersionCommand(),
-	)
+	p.addCommands(root)
 	root.RegisterFlagCompletionFunc("profile", completeProfiles)
 	markRun(root)
 	return root
+}
+
+// addCommands adds the commands in the groups that help shows them in.
+func (p *program) addCommands(root *cobra.Command) {
+	groups := []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Reach nodes:", []*cobra.Command{
+			p.newNodesCommand(), p.newConnectCommand(), p.newMenuCommand(), p.newTunnelCommand(), p.newRunCommand(),
+			p.newSSHCommand(), p.newSCPCommand(), p.newSSHConfigCommand(), p.newSSHCertCommand(), p.newProxyCommand(),
+		}},
+		{"Ask for access, and decide:", []*cobra.Command{
+			p.newRequestCommand(), p.newRequestsCommand(), p.newShowCommand(), p.newApproveCommand(), p.newDenyCommand(),
+			p.newDelegateCommand(), p.newCancelCommand(), p.newActivateCommand(), p.newExtendCommand(), p.newReleaseCommand(),
+			p.newRevokeCommand(), p.newReviewCommand(), p.newChatCommand(),
+		}},
+		{"Sign in:", []*cobra.Command{
+			p.newLoginCommand(), p.newLogoutCommand(), p.newSignInsCommand(), p.newCredentialsCommand(), p.newFactorCommand(),
+		}},
+		{"See what is and was:", []*cobra.Command{
+			p.newWhyCommand(), p.newSessionsCommand(), p.newTerminateCommand(), p.newPlayCommand(), p.newAuditCommand(),
+			p.newStatusCommand(), p.newDoctorCommand(),
+		}},
+		{"Administer:", []*cobra.Command{
+			p.newApplyCommand(), p.newFlowCommand(), newPolicyCommand(), p.newAccessCommand(), p.newUserCommand(),
+			p.newActivationCommand(), p.newSSHAuthorityCommand(), p.newAuthorizedKeysCommand(),
+		}},
+	}
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
+	}
+	root.AddCommand(p.newVersionCommand())
 }
 
 // markRun makes errors of the commands themselves known as such (see ran).
