@@ -100,8 +100,8 @@ type ExecControl struct {
 	Status int    `json:"Status,omitempty"`
 }
 
-// ReportAuthorizedKeys is what an agent reports of the node's authorized_keys files. More
-// tells that there are more than it could report.
+// ReportAuthorizedKeys is what an agent reports of the node's authorized_keys files
+// (docs/protocol.md §28.16). More tells that there are more than it could report.
 type ReportAuthorizedKeys struct {
 	Keys []AuthorizedKey `json:"Keys" check:"max=1000"`
 	More bool            `json:"More,omitempty"`
