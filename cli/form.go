@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -49,12 +50,14 @@ func (f *form) field(name string) *client.AccessField {
 	return &f.fields[i]
 }
 
-// set takes a field's values, which must be allowed.
+// set takes a field's values, which must be allowed. Others count as given, too, so that
+// nobody is told that they are missing.
 func (f *form) set(name string, values ...string) error {
 	field := f.field(name)
 	if field == nil {
 		return usagef("--set %s: flow %s has no such field; it has %s", client.CleanLine(name), client.CleanLine(f.flow.Name), f.names())
 	}
+	f.values[name] = values
 	checked := make([]string, len(values))
 	for i, v := range values {
 		var err error
@@ -95,20 +98,30 @@ func (f *form) missing() []client.AccessField {
 	})
 }
 
-// explainMissing says, a line each, what has to be given where nobody can be asked.
-func (f *form) explainMissing() error {
+// usageLines is one error of several about the command line, a line each; nil of none.
+func usageLines(errs ...error) error {
 	var lines []string
-	for _, field := range f.missing() {
-		line := fmt.Sprintf("%s is missing: give %s", client.CleanLine(field.Name), asFlag(field))
-		if len(field.Allowed) > 0 {
-			line += ", one of " + list(field.Allowed)
+	for _, err := range errs {
+		if err != nil {
+			lines = append(lines, err.Error())
 		}
-		lines = append(lines, line)
 	}
 	if len(lines) == 0 {
 		return nil
 	}
 	return usagef("%s", strings.Join(lines, "\nsallyport: "))
+}
+
+// explainMissing says, a line each, what has to be given where nobody can be asked.
+func (f *form) explainMissing() (errs []error) {
+	for _, field := range f.missing() {
+		line := fmt.Sprintf("%s is missing: give %s", client.CleanLine(field.Name), asFlag(field))
+		if len(field.Allowed) > 0 {
+			line += ", one of " + list(field.Allowed)
+		}
+		errs = append(errs, errors.New(line))
+	}
+	return errs
 }
 
 // asFlag is how a field is given on the command line, with something in its value's

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
 
 	"sallyport.dev/client"
@@ -75,19 +77,8 @@ func (p *program) request(ctx context.Context, args []string, flags requestFlags
 		return err
 	}
 	f := newForm(flow)
-	if err := f.setFlags(flags); err != nil {
-		return err
-	}
-	targets, err := p.chooseTargets(flow, flags.targets)
+	targets, err := p.fillForm(ctx, f, flags)
 	if err != nil {
-		return err
-	}
-	if p.mayAsk() && !flags.dryRun {
-		if err := f.ask(ctx, p, true); err != nil {
-			return nothingAsked(err)
-		}
-	}
-	if err := f.explainMissing(); err != nil {
 		return err
 	}
 	in, err := f.input()
@@ -97,9 +88,47 @@ func (p *program) request(ctx context.Context, args []string, flags requestFlags
 	in.Targets, in.NodeIDs, in.DryRun = targets, nodeIDs(nodes), flags.dryRun
 	req, err := api.RequestAccess(ctx, in)
 	if err != nil {
-		return err
+		return wrongForm(err)
 	}
 	return p.requested(ctx, api, req, flags)
+}
+
+// fillForm takes what flags say, and asks a person for the rest. Where nobody can be asked
+// the error says, a line each, all that is missing or not allowed.
+func (p *program) fillForm(ctx context.Context, f *form, flags requestFlags) (targets []string, err error) {
+	wrong := f.setFlags(flags)
+	asks := p.mayAsk() && !flags.dryRun
+	if asks && len(wrong) > 0 {
+		return nil, usageLines(wrong...)
+	}
+	targets, err = p.chooseTargets(f.flow, flags.targets)
+	if err != nil && p.mayAsk() {
+		return nil, err
+	}
+	if asks {
+		if err := f.ask(ctx, p, true); err != nil {
+			return nil, nothingAsked(err)
+		}
+	}
+	wrong = append(wrong, err)
+	return targets, usageLines(append(wrong, f.explainMissing()...)...)
+}
+
+// wrongForm is the server's word on what was asked for; that fields are not allowed is
+// about the command line, a line each.
+func wrongForm(err error) error {
+	var api smithy.APIError
+	if !errors.As(err, &api) || api.ErrorCode() != "ValidationException" {
+		return err
+	}
+	var wrong []error
+	for line := range strings.Lines(api.ErrorMessage()) {
+		wrong = append(wrong, errors.New(client.CleanLine(line)))
+	}
+	if len(wrong) == 0 {
+		return err
+	}
+	return usageLines(wrong...)
 }
 
 // nothingAsked tells a person who left the questions that nothing came of it.
@@ -257,32 +286,36 @@ func givesText(targets []client.AccessTarget) string {
 	return strings.Join(gives, ", ")
 }
 
-// setFlags takes the values that flags give.
-func (f *form) setFlags(flags requestFlags) error {
-	for name, value := range map[string]string{fieldReason: flags.reason, fieldDuration: flags.duration} {
-		if value != "" {
-			if err := f.set(name, value); err != nil {
-				return err
-			}
+// setFlags takes the values that flags give, and returns all that is wrong with them.
+func (f *form) setFlags(flags requestFlags) (wrong []error) {
+	take := func(name string, values ...string) {
+		if err := f.set(name, values...); err != nil {
+			wrong = append(wrong, err)
 		}
+	}
+	if flags.reason != "" {
+		take(fieldReason, flags.reason)
+	}
+	if flags.duration != "" {
+		take(fieldDuration, flags.duration)
 	}
 	given := map[string][]string{}
 	for _, pair := range flags.set {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || name == "" {
-			return usagef("--set %q: want FIELD=VALUE", pair)
+			wrong = append(wrong, usagef("--set %q: want FIELD=VALUE", pair))
+			continue
 		}
 		given[name] = append(given[name], value)
 	}
-	for name, values := range given {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if f.values[name] != nil {
-			return usagef("--set %s: it is given by its own flag, too", client.CleanLine(name))
+			wrong = append(wrong, usagef("--set %s: it is given by its own flag, too", client.CleanLine(name)))
+			continue
 		}
-		if err := f.set(name, values...); err != nil {
-			return err
-		}
+		take(name, given[name]...)
 	}
-	return nil
+	return wrong
 }
 
 // chooseTargets are the names of the targets that a request is for; nil for all.

@@ -30,6 +30,10 @@ func TestRequestWithoutTerminal(t *testing.T) {
 	}
 	wantText(t, "reason", stderr, `(?m)^sallyport: reason is missing: give --reason TEXT$`)
 	wantText(t, "ticket", stderr, `(?m)^sallyport: ticket is missing: give --set ticket=VALUE$`)
+	_, _, stderr = s.run("request", "database", "--target", "x", "--duration", "soon", "--set", "areas=all", "--set", "count=many")
+	for _, want := range []string{`--duration: "soon"`, `--set areas: "all"`, `--set count: "many"`, `--target "x"`, `reason is missing`, `ticket is missing`} {
+		wantText(t, "all that is wrong", stderr, `(?m)^sallyport: `+want)
+	}
 	for name, test := range map[string]struct {
 		args []string
 		want string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -46,16 +47,14 @@ func (f *Flow) Field(name string) *Field {
 // Fill checks what a form was filled with: it fills in defaults, refuses fields that the
 // form does not have and values that are not allowed, and returns the values in their
 // canonical form, with the reason and the duration that they hold. Errors are
-// *FieldError, or of the flow's code and env.
+// FieldErrors, all that there are, or of the flow's code and env.
 func (f *Flow) Fill(ctx context.Context, env Env, p Person, given Values) (Values, string, time.Duration, error) {
 	form := f.Form()
-	if err := onlyFields(form, given); err != nil {
-		return nil, "", 0, err
-	}
+	wrong := unknownFields(form, given)
 	filled := Values{}
 	for _, field := range form {
 		values, err := f.fillField(ctx, env, p, field, given[field.Name])
-		if err != nil {
+		if err = wrong.take(err); err != nil {
 			return nil, "", 0, err
 		}
 		if len(values) > 0 {
@@ -63,8 +62,11 @@ func (f *Flow) Fill(ctx context.Context, env Env, p Person, given Values) (Value
 		}
 	}
 	for_, err := f.duration(filled)
-	if err != nil {
+	if err = wrong.take(err); err != nil {
 		return nil, "", 0, err
+	}
+	if len(wrong) > 0 {
+		return nil, "", 0, wrong
 	}
 	reason := ""
 	if said := filled[FieldReason]; len(said) > 0 {
@@ -73,18 +75,18 @@ func (f *Flow) Fill(ctx context.Context, env Env, p Person, given Values) (Value
 	return filled, reason, for_, nil
 }
 
-// onlyFields refuses what the form does not ask.
-func onlyFields(form []Field, given Values) error {
+// unknownFields refuses what the form does not ask.
+func unknownFields(form []Field, given Values) (wrong FieldErrors) {
 	names := make([]string, len(form))
 	for i, field := range form {
 		names[i] = field.Name
 	}
-	for name := range given {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.Contains(names, name) {
-			return &FieldError{name, "the form has no such field; it has " + strings.Join(names, ", ")}
+			wrong = append(wrong, &FieldError{name, "the form has no such field; it has " + strings.Join(names, ", ")})
 		}
 	}
-	return nil
+	return wrong
 }
 
 // duration is how long is asked for, within the flow's clock.
@@ -302,6 +304,38 @@ type FieldError struct {
 
 // Error implements error.
 func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
+
+// FieldErrors are all that is wrong with a form, in the order of its fields. The first is
+// found by errors.As as a *FieldError.
+type FieldErrors []*FieldError
+
+// Error implements error.
+func (e FieldErrors) Error() string {
+	all := make([]string, len(e))
+	for i, one := range e {
+		all[i] = one.Error()
+	}
+	return strings.Join(all, "; ")
+}
+
+// Unwrap returns them one by one.
+func (e FieldErrors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, one := range e {
+		all[i] = one
+	}
+	return all
+}
+
+// take adds an error that is about a field, and returns any other.
+func (e *FieldErrors) take(err error) error {
+	field, ok := err.(*FieldError) // not one that is wrapped: code's options say more
+	if !ok {
+		return err
+	}
+	*e = append(*e, field)
+	return nil
+}
 
 // list reports whether values of the type may be several.
 func (t FieldType) list() bool {

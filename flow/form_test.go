@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,24 @@ func TestReasonIsOneLine(t *testing.T) {
 	_, reason, for_, err := formFlow().Fill(context.Background(), w, w.people["ann"], Values{"reason": {"look\r\nApproved by ben\u2028now"}, "duration": {"90m"}})
 	if err != nil || reason != "look Approved by ben now" || for_ != 90*time.Minute {
 		t.Errorf("got %q, %v, %v", reason, for_, err)
+	}
+}
+
+// Who fills in a form is told at once of all that is wrong.
+func TestAllFieldErrors(t *testing.T) {
+	_, _, _, err := formFlow().Fill(context.Background(), newWorld(), Person{Name: "ann"},
+		Values{"colour": {"red"}, "size": {"9"}, "duration": {"5h"}})
+	var all FieldErrors
+	if !errors.As(err, &all) {
+		t.Fatalf("got %v, want FieldErrors", err)
+	}
+	var names []string
+	for _, one := range all {
+		names = append(names, one.Field)
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff([]string{"colour", "duration", "reason", "size"}, names); diff != "" {
+		t.Errorf("-want +got:\n%s\n%v", diff, err)
 	}
 }
 

@@ -82,6 +82,9 @@ func TestRequests(t *testing.T) {
 	if got := assume(); got.code() != "AccessDenied" {
 		t.Fatalf("before: got %d %s", got.status, got.body)
 	}
+	for _, wrong := range []string{"Reason: is required", "Colour: the form has no such field"} {
+		a.refused(a.carol, "RequestAccess", requestAccessInput{Flow: "front", Values: map[string][]string{"colour": {"red"}}}, "ValidationException", wrong)
+	}
 	r := a.call(a.carol, "RequestAccess", requestAccessInput{Flow: "front", Reason: "ticket", Seconds: 60})
 	if r.State != "Pending" || r.Seconds != 60 || r.Stages[0].Deciders != "group frontend" || !slices.Equal(r.Stages[0].People, []string{"bob"}) || r.MayDecide {
 		t.Fatalf("got %+v", r)

@@ -114,6 +114,13 @@ func (c *Call) accessError(resource string, err error) error {
 	if refused := (*grant.RefusedError)(nil); errors.As(err, &refused) {
 		return &access.DeniedError{Principal: c.Principal.ARN, Action: c.Operation.Action, Resource: resource, Because: refused.Because}
 	}
+	if all := (flow.FieldErrors)(nil); errors.As(err, &all) {
+		lines := make([]string, len(all))
+		for i, field := range all {
+			lines[i] = sentence(field)
+		}
+		return exception("ValidationException", "%s", strings.Join(lines, "\n"))
+	}
 	if field := (*flow.FieldError)(nil); errors.As(err, &field) {
 		return exception("ValidationException", "%s", sentence(field))
 	}
