@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport.dev/apply"
+	"sallyport.dev/document"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/policy"
 	"sallyport.dev/store"
 )
 
@@ -169,6 +173,44 @@ func TestParseErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who has left out several files is told of each, and where it is named.
+func TestMissingFiles(t *testing.T) {
+	_, err := apply.Parse(map[string][]byte{
+		"a.sallyport.hcl": []byte("policy \"p\" {\n  document = file(\"p.json\")\n}\nrole \"r\" {\n  trust = file(\"r.json\")\n}\n"),
+		"b.sallyport.hcl": []byte("policy \"q\" {\n  document = file(\"q.json\")\n}\n"),
+	})
+	if err == nil {
+		t.Fatal("got no error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	want := []string{`a\.sallyport\.hcl:2,.* no file p\.json `, `a\.sallyport\.hcl:5,.* no file r\.json `, `b\.sallyport\.hcl:2,.* no file q\.json `}
+	if len(lines) != len(want) {
+		t.Fatalf("got %q", lines)
+	}
+	for i, pattern := range want {
+		if !regexp.MustCompile(pattern).MatchString(lines[i]) {
+			t.Errorf("got %q, want %s", lines[i], pattern)
+		}
+	}
+}
+
+// The first example of the documentation can be typed as it stands.
+func TestExample(t *testing.T) {
+	page, err := os.ReadFile("../docs/configuration.md")
+	must(t, err)
+	_, rest, _ := strings.Cut(string(page), "```hcl\n")
+	text, _, _ := strings.Cut(rest, "```")
+	w := parse(t, text)
+	_, err = policy.ParseTrust([]byte(w.Roles["FrontEndSSHAccess"].Trust))
+	must(t, err)
+	for _, p := range []string{w.Roles["FrontEndSSHAccess"].Inline[0].Document, w.Policies["team-access"].Document} {
+		_, err = policy.Parse([]byte(p))
+		must(t, err)
+	}
+	_, err = document.Parse("restart-web", []byte(w.Documents["restart-web"].Content))
+	must(t, err)
 }
 
 func FuzzParse(f *testing.F) {

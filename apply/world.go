@@ -2,6 +2,7 @@ package apply
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -106,13 +107,15 @@ func Parse(files map[string][]byte) (*World, error) {
 		Policies: map[string]*Policy{}, Documents: map[string]*Document{},
 	}
 	b := &budget{left: maxEvaluated}
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !strings.HasSuffix(name, configfiles.Suffix) {
 			continue
 		}
-		if err := w.read(name, files, b); err != nil {
-			return nil, err
-		}
+		errs = append(errs, w.read(name, files, b))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return w, w.check()
 }
@@ -130,7 +133,7 @@ func (w *World) read(name string, files map[string][]byte, b *budget) error {
 	}
 	var f file
 	if diags := gohcl.DecodeBody(parsed.Body, functions(path.Dir(name), files, b), &f); diags.HasErrors() {
-		return diags.Errs()[0]
+		return firstErrors(diags)
 	}
 	err := firstError(
 		put(w.Users, "user", name, f.Users, func(u *User) string { return u.Name }),
@@ -139,6 +142,30 @@ func (w *World) read(name string, files map[string][]byte, b *budget) error {
 		put(w.Policies, "policy", name, f.Policies, func(p *Policy) string { return p.Name }),
 	)
 	return firstError(err, put(w.Documents, "document", name, f.Documents, func(d *Document) string { return d.Name }))
+}
+
+// maxTold bounds how much of what is wrong in a file is told at a time.
+const maxTold = 10
+
+// firstErrors are the errors of a file, a line each: who has several files to write, or
+// arguments to mend, does so at once.
+func firstErrors(diags hcl.Diagnostics) error {
+	at := func(d *hcl.Diagnostic) int {
+		if d.Subject == nil {
+			return 0
+		}
+		return d.Subject.Start.Byte
+	}
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int { return at(a) - at(b) })
+	var errs []error
+	for i, d := range diags {
+		// What no function gave is no text, either.
+		follows := i > 0 && at(d) == at(diags[i-1]) && d.Summary == "Unsuitable value type"
+		if d.Severity == hcl.DiagError && !follows && len(errs) < maxTold {
+			errs = append(errs, d)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func firstError(errs ...error) error {
