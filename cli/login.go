@@ -245,6 +245,11 @@ func computerName() string {
 	return name
 }
 
+// codeDenied is a server's word for a person's no, of which errDenied tells.
+const codeDenied = "access_denied"
+
+var errDenied = errors.New("nobody was signed in: it was refused in the browser")
+
 // loginByDevice shows a code and waits until somebody has confirmed it in a browser.
 func (p *program) loginByDevice(ctx context.Context, server *client.SignInServer, next string, _ loginFlags) (*client.SignedIn, error) {
 	verifier := newSecret()
@@ -267,6 +272,8 @@ func (p *program) loginByDevice(ctx context.Context, server *client.SignInServer
 		var network net.Error
 		switch {
 		case errors.As(err, &refused) && refused.Code == "authorization_pending":
+		case errors.As(err, &refused) && refused.Code == codeDenied:
+			return nil, errDenied
 		case errors.As(err, &refused) && refused.Code == "slow_down":
 			every += 5 * time.Second // RFC 8628, 3.5
 		case errors.As(err, &network) && ctx.Err() == nil:
@@ -315,7 +322,9 @@ func (p *program) loginByBrowser(ctx context.Context, server *client.SignInServe
 		if q.Get("iss") != server.Issuer {
 			return nil, errors.New("the answer came from another server than the one that was asked")
 		}
-		if problem := q.Get("error"); problem != "" {
+		if problem := q.Get("error"); problem == codeDenied {
+			return nil, errDenied
+		} else if problem != "" {
 			return nil, fmt.Errorf("the server did not let this program in: %s", problem)
 		}
 		return server.Token(ctx, client.GrantCode, next, url.Values{"code": {q.Get("code")}, "redirect_uri": {redirect}, "code_verifier": {verifier}})

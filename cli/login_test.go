@@ -39,6 +39,7 @@ type signInServer struct {
 	lifetime time.Duration
 	meta     map[string]string // in the place of what it says of itself
 	device   map[string]any    // likewise
+	denied   bool              // by the person
 }
 
 func newSignInServer(t *testing.T) *signInServer {
@@ -102,6 +103,10 @@ func (s *signInServer) token(w http.ResponseWriter, r *http.Request) {
 	next := r.FormValue("next")
 	switch r.FormValue("grant_type") {
 	case client.GrantDevice:
+		if s.denied {
+			s.say(w, 400, map[string]string{"error": "access_denied"})
+			return
+		}
 		if s.pending > 0 {
 			s.pending--
 			s.say(w, 400, map[string]string{"error": "authorization_pending"})
@@ -130,6 +135,16 @@ func (s *signInServer) token(w http.ResponseWriter, r *http.Request) {
 		Expires:     time.Now().Add(8 * time.Hour),
 		Credentials: client.ProcessCredentials{AccessKeyID: fmt.Sprint("ASIA", s.asked), SecretAccessKey: "k", SessionToken: "t", Expiration: time.Now().Add(s.lifetime)},
 	})
+}
+
+// Who says no in the browser reads that it was they.
+func TestLoginDenied(t *testing.T) {
+	s := newSignInServer(t)
+	s.denied = true
+	status, _, errOut := newPerson(t).run("login", "--device", s.URL)
+	if status != statusRefused || !strings.Contains(errOut, "nobody was signed in: it was refused in the browser") {
+		t.Errorf("got status %d: %s", status, errOut)
+	}
 }
 
 // person runs commands in a home of their own.

@@ -417,6 +417,8 @@ func (s *Service) tokenError(w http.ResponseWriter, r *http.Request, err error) 
 		oauthError(w, http.StatusBadRequest, "expired_token", "it has expired")
 	case errors.Is(err, ErrReused):
 		oauthError(w, http.StatusBadRequest, "invalid_grant", "it was used before; the sign-in has been ended")
+	case errors.Is(err, ErrDenied):
+		oauthError(w, http.StatusBadRequest, "access_denied", "it was refused in the browser")
 	case errors.Is(err, ErrRefused), errors.Is(err, ErrNotSignedIn), errors.As(err, &refused):
 		oauthError(w, http.StatusBadRequest, "invalid_grant", "it is not known, was refused, or the sign-in has ended")
 	default:

@@ -304,7 +304,7 @@ func (p Pairing) check(in Redemption, now time.Time) error {
 	case p.State == PairingUsed:
 		return ErrReused
 	case p.State == PairingRefused:
-		return ErrRefused
+		return ErrDenied
 	case !now.Before(p.Expires):
 		return ErrExpired
 	case p.State != PairingConfirmed:

@@ -147,7 +147,7 @@ func TestDeviceRefusedOrExpired(t *testing.T) {
 	code, user := w.waitingDevice("laptop")
 	b.decide(user, "refuse")
 	_, answer := w.redeemDevice(deviceForm(code, "s"))
-	wantError(t, "refused", answer, "invalid_grant")
+	wantError(t, "refused", answer, "access_denied")
 
 	code, user = w.waitingDevice("laptop")
 	w.pass(11 * time.Minute)

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"time"
 
 	"sallyport.dev/identity"
@@ -32,6 +33,9 @@ var (
 	ErrRefused     = errors.New("it was refused")
 	ErrReused      = errors.New("it was used before")
 	ErrTooMany     = errors.New("too many at once")
+
+	// ErrDenied is an ErrRefused by the person who was asked.
+	ErrDenied = fmt.Errorf("%w in the browser", ErrRefused)
 )
 
 // SignIn is that a person is signed in somewhere.

@@ -96,6 +96,8 @@ func (p *Portal) fault(r *http.Request, err error) *fault {
 		return &fault{http.StatusBadRequest, "SlowDownException", "slow_down", "too many wait to be confirmed"}
 	case errors.Is(err, signin.ErrExpired):
 		return &fault{http.StatusBadRequest, "ExpiredTokenException", "expired_token", "it has expired"}
+	case errors.Is(err, signin.ErrDenied):
+		return &fault{http.StatusBadRequest, "AccessDeniedException", "access_denied", "it was refused in the browser"}
 	case errors.Is(err, signin.ErrRefused), errors.Is(err, signin.ErrReused), errors.Is(err, signin.ErrNotSignedIn), errors.As(err, &refused):
 		return &fault{http.StatusBadRequest, "InvalidGrantException", "invalid_grant", "it is not known, was refused or was used before"}
 	}
