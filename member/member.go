@@ -108,30 +108,9 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.listenSSH(); err != nil {
 		return err
 	}
-	config := m.serverConfig(registry, peers)
-	m.wireAccess(&config)
-	if config.SignIns, err = m.newSignIn(); err != nil {
+	if err := m.newAPI(m.serverConfig(registry, peers)); err != nil {
 		return err
 	}
-	if config.Factors, err = m.newFactors(); err != nil {
-		return err
-	}
-	people := m.newPeople(config.SignIns, config.Factors)
-	pages, err := people.handlers()
-	if err != nil {
-		return err
-	}
-	config.Ties = ties{signIns: config.SignIns, access: config.Access}
-	if err := m.newNotify(config.SignIns); err != nil {
-		return err
-	}
-	if config.Web, err = merge(pages, signInPages(config.SignIns), m.notifyPages()); err != nil {
-		return err
-	}
-	if m.api, err = server.New(config); err != nil {
-		return err
-	}
-	people.setRoles(m.api)
 	if err := m.startAccess(ctx, m.access); err != nil {
 		return err
 	}
@@ -155,6 +134,34 @@ func (m *Member) start(ctx context.Context) (err error) {
 		m.running.Go(func() { m.serve(l) })
 	}
 	m.serveSSH()
+	return nil
+}
+
+// newAPI makes the API, with what people ask by, sign in with and are told by.
+func (m *Member) newAPI(config server.Config) (err error) {
+	m.wireAccess(&config)
+	if config.SignIns, err = m.newSignIn(); err != nil {
+		return err
+	}
+	if config.Factors, err = m.newFactors(); err != nil {
+		return err
+	}
+	people := m.newPeople(config.SignIns, config.Factors)
+	pages, err := people.handlers()
+	if err != nil {
+		return err
+	}
+	config.Ties = ties{signIns: config.SignIns, access: config.Access}
+	if err := m.newNotify(config.SignIns); err != nil {
+		return err
+	}
+	if config.Web, err = merge(pages, signInPages(config.SignIns), m.notifyPages()); err != nil {
+		return err
+	}
+	if m.api, err = server.New(config); err != nil {
+		return err
+	}
+	people.setRoles(m.api)
 	return nil
 }
 
