@@ -41,6 +41,7 @@ func (k *keeper) MoreTime(ctx context.Context, v session.Session, d session.Dead
 	}
 	k.mu.Lock()
 	k.asked[v.ID] = pending.ID
+	k.sessions.Asked(v.ID, pending.ID)
 	k.mu.Unlock()
 	return s.askedText(ctx, *pending), false
 }
@@ -121,6 +122,7 @@ func (k *keeper) tellAsked(ctx context.Context) {
 			continue
 		}
 		delete(k.asked, session)
+		k.sessions.Asked(session, "")
 		if text := refusedText(r); text != "" {
 			k.sessions.Tell(session, text)
 		}

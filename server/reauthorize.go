@@ -50,6 +50,7 @@ type liveSessions interface {
 	Opened() int64
 	SetDeadline(id string, d session.Deadline)
 	Tell(id, text string)
+	Asked(id, request string)
 	Terminate(ctx context.Context, id string, cause *session.Cause) error
 	Keep(k session.Keeper)
 }

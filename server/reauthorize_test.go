@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -297,6 +298,7 @@ type faked struct {
 	deadlines map[string]session.Deadline
 	ended     map[string]*session.Cause
 	told      []string
+	asked     []string
 	keeper    session.Keeper
 }
 
@@ -304,6 +306,7 @@ func (f *faked) Live() []session.Session                   { return f.live }
 func (f *faked) Opened() int64                             { return int64(len(f.live)) }
 func (f *faked) SetDeadline(id string, d session.Deadline) { f.deadlines[id] = d }
 func (f *faked) Tell(_, text string)                       { f.told = append(f.told, text) }
+func (f *faked) Asked(_, request string)                   { f.asked = append(f.asked, request) }
 func (f *faked) Keep(k session.Keeper)                     { f.keeper = k }
 func (f *faked) Terminate(_ context.Context, id string, cause *session.Cause) error {
 	f.ended[id] = cause
@@ -480,6 +483,9 @@ func TestMoreTime(t *testing.T) {
 			e.must(k.look(t.Context()))
 			if told := strings.Join(f.told, "\n"); told != test.later {
 				t.Errorf("told %q, want %q", told, test.later)
+			}
+			if test.then != nil && !slices.Equal(f.asked, []string{asked, ""}) {
+				t.Errorf("the session knows of the requests %q, want one that waits, then none", f.asked)
 			}
 			if test.text == "" && !f.deadlines[id].At.After(before.At) {
 				t.Errorf("the deadline is %v, want one after %v", f.deadlines[id].At, before.At)

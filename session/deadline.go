@@ -95,6 +95,16 @@ func (g *Gateway) Tell(id, text string) {
 	}
 }
 
+// Asked says which request for more time of a session's person waits for a decision; empty
+// for none. Warnings do not offer to ask for it again.
+func (g *Gateway) Asked(id, request string) {
+	if s := g.session(id); s != nil {
+		s.mu.Lock()
+		s.moreTime = request
+		s.mu.Unlock()
+	}
+}
+
 // clockTime is a time of day for the terminal. The server does not know where the person
 // is.
 func clockTime(t time.Time) string { return t.UTC().Format("15:04:05 MST") }
@@ -132,7 +142,7 @@ func (d Deadline) warnings() [2]time.Duration {
 // and lets the key ask for more.
 func (s *live) warnDeadline(now time.Time) {
 	s.mu.Lock()
-	d := s.deadline
+	d, asked := s.deadline, s.moreTime
 	left, stage := d.At.Sub(now), 0
 	for _, before := range d.warnings() {
 		if left <= before {
@@ -145,7 +155,7 @@ func (s *live) warnDeadline(now time.Time) {
 	}
 	s.mu.Unlock()
 	if due {
-		s.sayWarning(d, left)
+		s.sayWarning(d, left, asked)
 	}
 }
 
@@ -155,8 +165,12 @@ func (s *live) shows() bool {
 	return s.shown || !s.handshakeDone.IsZero() || s.exec != nil && s.agentOnce // those have none
 }
 
-func (s *live) sayWarning(d Deadline, left time.Duration) {
+func (s *live) sayWarning(d Deadline, left time.Duration, asked string) {
 	text := "Your access ends in " + in(left) + ", at " + clockTime(d.At) + ", with grant " + d.Grant + "."
+	if asked != "" {
+		s.tell(text + " More time was asked for and waits for a decision: " + asked + ".")
+		return
+	}
 	if !s.hasTerminal() {
 		s.tell(text + " \"sallyport extend " + d.Grant + "\" asks for more time.")
 		return

@@ -124,6 +124,22 @@ func TestMoreTimeKeyAgain(t *testing.T) {
 	}
 }
 
+// Who has asked for more time is not told to ask again while that waits.
+func TestWarningWhileAsked(t *testing.T) {
+	w := newWorld(t)
+	_, id, agent, client := w.pair()
+	agent.say("$ ")
+	client.wantText("prompt", "$ ")
+	w.g.Asked(id, "oi-aaaaaaaaaaaa")
+	w.ends(id, 10*time.Second, 10*time.Minute)
+	eventually(t, "a warning", func() bool {
+		return strings.Contains(client.text(), "More time was asked for and waits for a decision: oi-aaaaaaaaaaaa.")
+	})
+	if w.g.session(id).armed.Load() || strings.Contains(client.text(), "Ctrl-]") {
+		t.Errorf("the key asks again: %q", client.text())
+	}
+}
+
 // More time is told of and warned of anew; a deadline that goes away does not end
 // anything.
 func TestDeadlineMoves(t *testing.T) {

@@ -86,6 +86,7 @@ type live struct {
 	warnedIdle     time.Time // activity that the last idle warning was about
 	warnedDuration bool
 	deadline       Deadline
+	moreTime       string    // the request for more time that waits
 	warned         int       // how many warnings of the deadline were given
 	shown          bool      // the session has shown something
 	severed        bool      // nothing more goes to the agent
