@@ -423,7 +423,7 @@ func TestExtend(t *testing.T) {
 		wantRefused(t, err, "was asked for already")
 		child := w.read(r.Extensions[0].Request)
 		_, err = w.Decide(t.Context(), w.as("carol"), child.ID, child.Hash, true, "")
-		wantRefused(t, err, "is not among those who decide")
+		wantRefused(t, err, "nobody decides on what they ask for themselves")
 		w.approve(child, w.as("alice"))
 		w.tick()
 		if got := w.read(r.ID); got.EndsAt.Sub(ends) != 20*time.Minute {

@@ -281,7 +281,9 @@ func TestRolesAndGroups(t *testing.T) {
 	g.must(err)
 	g.want("in the group", len(holders) == 1 && holders[0] == g.ids["carol"], true)
 	// Membership by a grant decides nothing: who decides are real members.
-	r2 := g.ask("role")
+	g.must(g.store.AddMember(t.Context(), "support", "eve"))
+	r2, err := g.Ask(t.Context(), g.as("eve"), asked("role"))
+	g.must(err)
 	_, err = g.Decide(t.Context(), carol, r2.ID, r2.Hash, true, "")
 	wantRefused(t, err, "carol is not among those who decide")
 }

@@ -202,7 +202,8 @@ func (v *view) entitled(ctx context.Context, p identity.Principal, who flow.Pers
 		voices = v.delegators(ctx, a, v.r.Stage, who, at)
 	}
 	if len(voices) == 0 {
-		return r, "because " + who.Name + " is not among those who decide in " + v.stageName(), nil
+		because, err := v.notSelf(ctx, p, who, a.allowSelf)
+		return r, orElse(because, "because "+who.Name+" is not among those who decide in "+v.stageName()), err
 	}
 	because, err := v.distinct(ctx, p, who, a.allowSelf)
 	if err != nil || because != "" {
@@ -269,14 +270,19 @@ func (v *view) stageName() string {
 	return fmt.Sprintf("stage %s of flow %s", name, v.r.Frozen.Flow.Name)
 }
 
-// distinct refuses who asked, under any of their identities, and who has decided already.
-func (v *view) distinct(ctx context.Context, p identity.Principal, who flow.Person, allowSelf bool) (string, error) {
+// notSelf refuses who asked, under any of their identities.
+func (v *view) notSelf(ctx context.Context, p identity.Principal, who flow.Person, allowSelf bool) (string, error) {
 	same, err := v.e.samePerson(ctx, v.r, who, p.SourceIdentity)
-	if err != nil {
+	if err != nil || !same || allowSelf {
 		return "", err
 	}
-	if same && !allowSelf {
-		return "because nobody decides on what they ask for themselves, and flow " + v.r.Frozen.Flow.Name + " makes no exception", nil
+	return "because nobody decides on what they ask for themselves, and flow " + v.r.Frozen.Flow.Name + " makes no exception", nil
+}
+
+// distinct refuses who asked, and who has decided already.
+func (v *view) distinct(ctx context.Context, p identity.Principal, who flow.Person, allowSelf bool) (string, error) {
+	if because, err := v.notSelf(ctx, p, who, allowSelf); err != nil || because != "" {
+		return because, err
 	}
 	for _, d := range v.r.Decisions {
 		if d.Rule != "" || d.Struck != "" {

@@ -92,7 +92,7 @@ func TestRequests(t *testing.T) {
 	if listed := decodeInto[listAccessRequestsOutput](t, a.json(a.bob, "Sallyport.ListAccessRequests", listAccessRequestsInput{ToDecide: true})); len(listed.Requests) != 1 || !listed.Requests[0].MayDecide {
 		t.Fatalf("to decide: got %+v", listed)
 	}
-	a.refused(a.carol, "ApproveRequest", decideInput{RequestID: r.RequestID, Hash: r.Hash}, "AccessDeniedException", "carol is not among those who decide in stage team of flow front")
+	a.refused(a.carol, "ApproveRequest", decideInput{RequestID: r.RequestID, Hash: r.Hash}, "AccessDeniedException", "nobody decides on what they ask for themselves, and flow front makes no exception")
 	a.refused(a.admin, "ApproveRequest", decideInput{RequestID: r.RequestID, Hash: r.Hash}, "AccessDeniedException", "admin is not among those who decide")
 	a.refused(a.bob, "ApproveRequest", decideInput{RequestID: r.RequestID, Hash: strings.Repeat("0", 64)}, "ConflictException", "")
 	waited := make(chan accessRequest, 1)
