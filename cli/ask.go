@@ -145,7 +145,8 @@ func (p *program) openRequest(ctx context.Context, api *client.API, w wanted, fl
 	}
 	for i := range open {
 		if slices.ContainsFunc(flows, func(f client.AccessFlow) bool { return asksFor(&open[i], f, w.node.NodeID) }) {
-			return &open[i], nil
+			// With the people who decide, whom a list does not name.
+			return api.GetAccessRequest(ctx, client.GetAccessRequestInput{RequestID: open[i].RequestID})
 		}
 	}
 	return nil, nil

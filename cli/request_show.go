@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,26 +15,40 @@ import (
 
 func (p *program) newShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show ID",
+		Use:   "show [ID]",
 		Short: "Show a request for access, and what became of it",
 		Long: `Show a request for access: who asks for what, why and for how long, who decides and who
-has decided, and every step of its life. ID may be a unique beginning.`,
-		Example: `  sallyport show oi-0123456789ab
+has decided, and every step of its life. ID may be a unique beginning; without it, it is
+your only one that is not over.`,
+		Example: `  sallyport show
+  sallyport show oi-0123456789ab
   sallyport show 0123 --json`,
-		Args:              between(1, 1, "want the ID of a request"),
+		Args:              between(0, 1, "want at most the ID of a request"),
 		ValidArgsFunction: p.completeRequests(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := p.api(cmd.Context())
 			if err != nil {
 				return err
 			}
-			req, err := p.requestNamed(cmd.Context(), api, args[0])
+			req, err := p.toShow(cmd.Context(), api, args)
 			if err != nil {
 				return err
 			}
 			return p.printRequest(req)
 		},
 	}
+}
+
+// toShow is the request that is named, or the caller's only one that is not over.
+func (p *program) toShow(ctx context.Context, api *client.API, args []string) (*client.AccessRequest, error) {
+	if len(args) > 0 {
+		return p.requestNamed(ctx, api, args[0])
+	}
+	own, err := ownActive(ctx, api, statePending, stateApproved, stateActive)
+	if err != nil {
+		return nil, err
+	}
+	return p.requestNamed(ctx, api, own.RequestID) // with its history, which a list has not
 }
 
 func (p *program) printRequest(req *client.AccessRequest) error {
@@ -111,7 +126,11 @@ func (f *facts) times(req *client.AccessRequest) {
 		f.at("holds until", req.EndsAt)
 	default:
 		f.at("ended", req.EndedAt)
-		f.add("because", strings.TrimPrefix(req.Because+byWhom(req.EndedBy), " "))
+		by := byWhom(req.EndedBy)
+		if strings.HasSuffix(req.Because, " by "+req.EndedBy[strings.LastIndexByte(req.EndedBy, '/')+1:]) {
+			by = "" // who denied without a comment is all there is to say
+		}
+		f.add("because", strings.TrimPrefix(req.Because+by, " "))
 	}
 	for _, e := range req.Extensions {
 		f.add("extension", extensionText(e))

@@ -229,6 +229,29 @@ func TestApprove(t *testing.T) {
 	}
 }
 
+// Who comes back to a request that waits reads again who decides.
+func TestOpenRequestNamesDeciders(t *testing.T) {
+	s := newAccessServer(t, frontendFlow)
+	s.run("request", "--reason", "fix it")
+	api, err := client.Connect(t.Context(), client.Options{Endpoint: s.url, Region: "us-east-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := new(program).openRequest(t.Context(), api, wanted{}, []client.AccessFlow{frontendFlow})
+	if err != nil || req == nil {
+		t.Fatalf("got %v, %v", req, err)
+	}
+	wantText(t, "who decides", waitLine(req, time.Now()), `alice, bob`)
+}
+
+// A denial without a comment names who denied once.
+func TestDeniedBecause(t *testing.T) {
+	req := &client.AccessRequest{RequestID: "oi-000000abc000", State: "Denied", Because: "denied by bob", EndedBy: "arn:aws:iam::111111111111:user/bob"}
+	wantText(t, "no comment", requestText(req), `(?m)because +denied by bob$`)
+	req.Because = "no"
+	wantText(t, "a comment", requestText(req), `(?m)because +no \(by arn:aws:iam::111111111111:user/bob\)$`)
+}
+
 func TestSteps(t *testing.T) {
 	s := newAccessServer(t, frontendFlow)
 	s.run("request", "--reason", "fix it")
@@ -238,6 +261,7 @@ func TestSteps(t *testing.T) {
 		want   string
 	}{
 		{[]string{"extend"}, statusRefused, `you hold no access that was asked for`},
+		{[]string{"show"}, statusDone, ``},
 		{[]string{"approve", "oi-000000abc000", "--yes"}, statusDone, `is approved`},
 		{[]string{"extend", "--duration", "30m"}, statusDone, `holds until`},
 		{[]string{"revoke", "oi-000000abc000", "--yes"}, statusUsage, `--reason is missing`},
@@ -248,6 +272,7 @@ func TestSteps(t *testing.T) {
 		{[]string{"release"}, statusUsage, `give --yes`},
 		{[]string{"release", "--yes"}, statusDone, `has ended: released`},
 		{[]string{"cancel"}, statusRefused, `you hold no access`},
+		{[]string{"show"}, statusRefused, `you hold no access`},
 		{[]string{"requests", "--state", "Broken"}, statusUsage, `--state "Broken": want Pending, Approved`},
 	} {
 		status, _, stderr := s.run(test.args...)
