@@ -21,7 +21,8 @@ const (
 	maxOptionText = 75
 	maxOption     = 150 // characters of a value
 	maxLabel      = 200
-	maxInput      = 3000
+	maxInput      = 1000 // of one value: what package flow takes
+	maxInputs     = 3000 // of several
 	maxTitle      = 24
 	maxFormBlocks = 90
 )
@@ -135,7 +136,7 @@ func formView(o grant.Offer) slack.ModalViewRequest {
 	}
 	if slices.ContainsFunc(f.Targets, func(t flow.Target) bool { return t.Kind == flow.TargetNodes }) {
 		hint := plain("Ids of nodes, separated by spaces; leave it empty for all that the flow gives.", maxLabel)
-		blocks = append(blocks, slack.NewInputBlock(blockNodes, plain("Nodes", maxLabel), hint, textInput("", false)).WithOptional(true))
+		blocks = append(blocks, slack.NewInputBlock(blockNodes, plain("Nodes", maxLabel), hint, textInput("", false, maxInputs)).WithOptional(true))
 	}
 	v := modal(viewForm, cmp.Or(line(f.Label, maxName), f.Name), "Ask", blocks...)
 	v.PrivateMetadata = f.Name
@@ -201,12 +202,16 @@ func fieldElement(f flow.Field) slack.BlockElement {
 		}
 		return n
 	}
-	return textInput(strings.Join(f.Default, ", "), f.Name == flow.FieldReason)
+	most := maxInput
+	if several {
+		most = maxInputs
+	}
+	return textInput(strings.Join(f.Default, ", "), f.Name == flow.FieldReason, most)
 }
 
-func textInput(initial string, multiline bool) slack.BlockElement {
+func textInput(initial string, multiline bool, most int) slack.BlockElement {
 	return &slack.PlainTextInputBlockElement{
-		Type: slack.METPlainTextInput, ActionID: elementID, InitialValue: clip(initial, maxInput), Multiline: multiline, MaxLength: maxInput,
+		Type: slack.METPlainTextInput, ActionID: elementID, InitialValue: clip(initial, most), Multiline: multiline, MaxLength: most,
 	}
 }
 
