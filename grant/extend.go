@@ -65,6 +65,9 @@ func (v *view) mayExtend(ctx context.Context, a Actor, by time.Duration, own str
 	if !v.r.Holds(v.e.now()) {
 		return 0, stateError(v.r)
 	}
+	if v.r.Review != nil && !v.r.Review.At.IsZero() {
+		return 0, refuse("the use of grant %s was reviewed already: more time would have no review", v.r.ID)
+	}
 	c := v.r.Frozen.Flow.Clocks
 	if len(v.r.Extensions) >= c.Extensions {
 		return 0, refuse("flow %s allows %d extensions, which there have been", v.r.Frozen.Flow.Name, c.Extensions)

@@ -3,6 +3,8 @@ package grant_test
 import (
 	"testing"
 	"time"
+
+	"sallyport.dev/grant"
 )
 
 // Asking and taking it back again fills tables and logs for good: there is a pace to it.
@@ -18,4 +20,33 @@ func TestAskingTooOften(t *testing.T) {
 	wantRefused(t, err, "has asked 200 times within the hour")
 	w.advance(time.Hour)
 	w.ask("role")
+}
+
+// Once the use of a break-glass grant has been reviewed, nobody would see what more time is
+// used for.
+func TestNoMoreTimeAfterReview(t *testing.T) {
+	w := newWorld(t)
+	w.put(`
+flow "glass" {
+  ask { users = ["carol"] }
+  target "role" "frontend" { role = "FrontEnd" }
+  break_glass {
+    review { groups = ["backend"] }
+  }
+  clocks {
+    default        = "15m"
+    longest        = "1h"
+    extension      = "5m"
+    extensions     = 3
+    extend_without = true
+  }
+}`)
+	r, err := w.Ask(t.Context(), w.factored("carol"), asked("glass"))
+	w.must(err)
+	_, err = w.Extend(t.Context(), w.factored("carol"), r.ID, 0, "still at it")
+	w.must(err)
+	_, err = w.CloseReview(t.Context(), w.as("bob"), r.ID, grant.Justified, "it was")
+	w.must(err)
+	_, err = w.Extend(t.Context(), w.factored("carol"), r.ID, 0, "and on")
+	wantRefused(t, err, "was reviewed already")
 }

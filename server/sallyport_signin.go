@@ -305,7 +305,13 @@ func unlinkAccount(ctx context.Context, c *Call, in *linkInput) (*struct{}, erro
 	if err != nil {
 		return nil, err
 	}
-	return &struct{}{}, accountError(service.Unlink(ctx, in.Provider, in.Subject, user.ID), in)
+	if err := service.Unlink(ctx, in.Provider, in.Subject, user.ID); err != nil {
+		return nil, accountError(err, in)
+	}
+	// What the account has let in goes with it; which of the sign-ins are its own, nobody
+	// tells them apart by.
+	_, err = service.EndAll(ctx, user.ID, "an account of theirs was unlinked by "+c.Principal.ARN)
+	return &struct{}{}, err
 }
 
 func accountError(err error, in *linkInput) error {

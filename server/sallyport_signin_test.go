@@ -203,10 +203,14 @@ func TestAccounts(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("accounts (-want +got)\n%s", diff)
 	}
+	_, signedIn := h.signIn("alice")
 	for i, wantStatus := range []int{200, 400} {
 		if got := h.json(admin, "Sallyport.UnlinkAccount", in); got.status != wantStatus {
 			t.Errorf("unlinking, time %d: got %d %s", i+1, got.status, got.body)
 		}
+	}
+	if h.works(signedIn) {
+		t.Error("a sign-in outlives the account that it came by")
 	}
 }
 
