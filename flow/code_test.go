@@ -105,6 +105,7 @@ func TestHooks(t *testing.T) {
 		{"values", "return deny('%s %d' % (event.request.values['ticket'][0], event.request.duration))", Transition{Kind: Deny, Message: "OPS-1 3600"}, ""},
 		{"duration", "return approve() if event.request.duration <= duration('1h') else None", Transition{Kind: Approve}, ""},
 		{"matches", "return approve() if matches('[A-Z]+-[0-9]+', 'OPS-1') and not matches('O', 'OPS') else None", Transition{Kind: Approve}, ""},
+		{"every operator in place", "x = 7\n  x += 5\n  x -= 2\n  x *= 3\n  x //= 2\n  x %= 8\n  x |= 8\n  x &= 13\n  x ^= 3\n  x <<= 3\n  x >>= 1\n  y = 9\n  y /= 2\n  return approve() if (x, y) == (56, 4.5) else None", Transition{Kind: Approve}, ""},
 		{"in place", "x = [1]\n  y = x\n  y += (2,)\n  d = {'a': 1}\n  d['a'] += 1\n  d |= {'b': 3}\n  return approve() if x == [1, 2] and d == {'a': 2, 'b': 3} else None", Transition{Kind: Approve}, ""},
 		{"text", "s = 'a' * 3 + ','.join(['b', 'c'])\n  s %= ()\n  return deny(s[1:].upper().replace('B', 'x') + '{}{k}'.format(1, k=2))", Transition{Kind: Deny, Message: "AAx,C12"}, ""},
 		{"spread", "def f(a, *b, c=0, **d): return a + b[0] + c + d['e']\n  return approve() if f(*[1, 2], **{'c': 3, 'e': 4}) == 10 else None", Transition{Kind: Approve}, ""},

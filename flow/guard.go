@@ -257,31 +257,10 @@ func number(at syntax.Position, n int64) syntax.Expr {
 	return &syntax.Literal{Token: syntax.INT, TokenPos: at, Raw: "0", Value: n}
 }
 
-// plainOp is the operator of an assignment: + of +=.
+// plainOp is the operator of an assignment: + of +=. Package syntax keeps both in one order.
 func plainOp(op syntax.Token) syntax.Token {
-	switch op {
-	case syntax.PLUS_EQ:
-		return syntax.PLUS
-	case syntax.MINUS_EQ:
-		return syntax.MINUS
-	case syntax.STAR_EQ:
-		return syntax.STAR
-	case syntax.SLASH_EQ:
-		return syntax.SLASH
-	case syntax.SLASHSLASH_EQ:
-		return syntax.SLASHSLASH
-	case syntax.PERCENT_EQ:
-		return syntax.PERCENT
-	case syntax.AMP_EQ:
-		return syntax.AMP
-	case syntax.PIPE_EQ:
-		return syntax.PIPE
-	case syntax.CIRCUMFLEX_EQ:
-		return syntax.CIRCUMFLEX
-	case syntax.LTLT_EQ:
-		return syntax.LTLT
-	case syntax.GTGT_EQ:
-		return syntax.GTGT
+	if op >= syntax.PLUS_EQ && op <= syntax.GTGT_EQ {
+		return op - syntax.PLUS_EQ + syntax.PLUS
 	}
 	return op
 }

@@ -135,3 +135,8 @@ func (e *Engine) WaitFor(ctx context.Context, person, id string, after int64) (R
 		}
 	}
 }
+
+// History returns the steps of a request's life, in order.
+func (e *Engine) History(ctx context.Context, id string) ([]Event, error) {
+	return e.config.Store.Events(ctx, id)
+}
