@@ -17,6 +17,9 @@ const (
 	sendTime  = 20 * time.Second
 	beginTime = time.Minute
 	maxWait   = 15 * time.Minute
+	// lastStep is the step in which all who decide are told. Nobody is left for a next one,
+	// however many notifications there were before: flow code gives far fewer.
+	lastStep = 1000
 )
 
 // backoff is how long a delivery waits after so many tries.
@@ -100,7 +103,7 @@ func (s *Service) finish(ctx context.Context, d Delivery, err error) {
 		s.log.Error("noting a notification", "delivery", d.ID, "error", err)
 		return
 	}
-	if state == DeliveryFailed && d.Step > 0 {
+	if state == DeliveryFailed && d.Step > 0 && d.Step < lastStep {
 		if err := s.failed(ctx, d); err != nil {
 			s.log.Error("going on to the next who are told", "request", d.Request, "error", err)
 		}
@@ -190,7 +193,9 @@ func (s steps) plan(ctx context.Context, p *planner) (wait time.Duration, last b
 		p.places(what, n.Slack, n.Email, n.Webhook)
 		return n.Timeout, false, p.people(ctx, what, n.People)
 	}
-	if p.step > 1 {
+	later := p.step > 1
+	p.step = lastStep
+	if later {
 		for _, a := range p.r.Frozen.Flow.Announce {
 			p.places(what, a.Slack, a.Email, a.Webhook)
 		}

@@ -24,3 +24,6 @@ var (
 
 // MaxTries is how often a delivery is tried.
 const MaxTries = maxTries
+
+// LastStep is the step in which all who decide are told.
+const LastStep = lastStep

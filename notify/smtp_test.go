@@ -278,6 +278,26 @@ func TestMailDemandsTLS(t *testing.T) {
 	}
 }
 
+// A mail server that refuses everybody for good is asked once for each of them.
+func TestMailRefused(t *testing.T) {
+	smtp := newSMTP(t, true)
+	smtp.refuse = "550 no such user"
+	w := newWorld(t, smtp.option(nil))
+	r := w.asked("frontend", "x")
+	eventually(t, "bob's and dave's to be given up", func() bool { return w.delivered(r.ID, "mail", notify.DeliveryFailed) == 2 })
+	time.Sleep(100 * time.Millisecond)
+	all, err := w.store.Deliveries(t.Context(), r.ID)
+	w.must(err)
+	if len(all) != 3 { // the step, and what it told
+		t.Errorf("%d deliveries, want 3: %+v", len(all), all)
+	}
+	for _, d := range all {
+		if d.Lane == "mail" && d.Step != notify.LastStep {
+			t.Errorf("told %s in step %d, want %d", d.To, d.Step, notify.LastStep)
+		}
+	}
+}
+
 // delivered counts the deliveries of a request in a lane that are in a state.
 func (w *world) delivered(id, lane string, s notify.DeliveryState) (n int) {
 	w.t.Helper()
