@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"sallyport.dev/flow"
@@ -70,14 +71,23 @@ func (s *Service) try(ctx context.Context, d Delivery, to sender) bool {
 		return false
 	}
 	d.Tries++
-	sending, cancel := context.WithTimeout(ctx, sendTime)
-	err = to.send(sending, d)
-	cancel()
+	err = s.attempt(ctx, d, to)
 	// What became of it is noted even where the service is stopping.
 	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime)
 	defer cancel()
 	s.finish(noting, d, err)
 	return true
+}
+
+// attempt sends a delivery, unless that was tried often enough by members that did not
+// live to note what became of it.
+func (s *Service) attempt(ctx context.Context, d Delivery, to sender) error {
+	if d.Tries > maxTries {
+		return fmt.Errorf("%d tries of it did not end: %w", maxTries, errNever)
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTime)
+	defer cancel()
+	return to.send(ctx, d)
 }
 
 // finish notes what became of a try.

@@ -104,6 +104,44 @@ func TestWebhookTries(t *testing.T) {
 	}
 }
 
+// queued is a delivery as another member left it.
+func (w *world) queued(d notify.Delivery) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	held, _, err := w.store.HoldLease(ctx, "another", w.now(), w.now().Add(time.Minute))
+	w.must(err)
+	if !held {
+		w.t.Fatal("the lease is not to be had")
+	}
+	w.must(w.store.Queue(ctx, "another", 0, []notify.Delivery{d}))
+	w.must(w.store.DropLease(ctx, "another"))
+}
+
+// toHook is a delivery of a request to the webhook.
+func (w *world) toHook(r grant.Request) notify.Delivery {
+	return notify.Delivery{
+		ID: "left", Seq: 1, Request: r.ID, Kind: grant.KindRequested, Lane: "webhook:hook", What: "announce", To: "hook",
+		Next: w.now(), State: notify.DeliveryWaiting, Made: w.now(),
+	}
+}
+
+// A delivery that members did not live to note is given up as others are.
+func TestTriesThatDidNotEnd(t *testing.T) {
+	h, to := newHook(t)
+	w := newWorld(t, hookOption(to, ""))
+	r := w.asked("talk", "x")
+	eventually(t, "the webhook", func() bool { return w.delivered(r.ID, "webhook:hook", notify.DeliverySent) == 1 })
+	w.close(w.service)
+	d := w.toHook(r)
+	d.Tries = notify.MaxTries
+	w.queued(d)
+	w.start("m2", hookOption(to, ""))
+	eventually(t, "it to be given up", func() bool { return w.delivered(r.ID, "webhook:hook", notify.DeliveryFailed) == 1 })
+	if n := len(h.got()); n != 1 {
+		t.Errorf("%d calls, want 1", n)
+	}
+}
+
 // Redirects are not followed: what is signed goes where the configuration says.
 func TestWebhookRedirect(t *testing.T) {
 	inside, target := newHook(t)
