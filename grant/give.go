@@ -48,7 +48,8 @@ func (e *Engine) provideOne(ctx context.Context, r Request, target string) error
 			if p == nil || !p.open() || at.Before(p.Next) {
 				return nil, errNothingDue
 			}
-			p.Next = at.Add(giveLease)
+			p.Lease = at.Add(giveLease)
+			p.Next = p.Lease
 			return nil, nil
 		}, nil
 	})
@@ -58,11 +59,11 @@ func (e *Engine) provideOne(ctx context.Context, r Request, target string) error
 	if err != nil {
 		return err
 	}
-	wanted := claimed.provision(target).State == provisionWanted
-	err = e.give(ctx, claimed, target, wanted)
+	try := *claimed.provision(target)
+	err = e.give(ctx, claimed, target, try.State == provisionWanted)
 	_, storeErr := e.step(context.WithoutCancel(ctx), r.ID, func(*view) (func(*Request) ([]Event, error), error) {
 		at := e.now()
-		return func(r *Request) ([]Event, error) { return r.provided(target, wanted, err, at), nil }, nil
+		return func(r *Request) ([]Event, error) { return r.provided(try, err, at), nil }, nil
 	})
 	return storeErr
 }
@@ -179,32 +180,52 @@ func (e *Engine) keepHandle(ctx context.Context, id, target, handle string) erro
 	return err
 }
 
-// provided notes what came of a try. The grant may have ended meanwhile: then what was
-// given is to be taken back at once.
-func (r *Request) provided(target string, wanted bool, problem error, at time.Time) []Event {
-	p := r.provision(target)
-	if problem != nil {
-		p.Tries++
-		p.Problem, p.Next = clip(problem.Error(), 500), at.Add(gap(p.Tries))
-		if p.Tries%alarmTries == 0 {
-			what := "cannot be given"
-			if p.State == provisionUnwanted {
-				what = "cannot be taken back"
-			}
-			return []Event{r.event(KindAlarm, at, "time", "", "target "+target+" "+what+": "+p.Problem)}
-		}
+// takeBack makes a target one to be taken back, from a time on.
+func (p *Provision) takeBack(at time.Time) {
+	p.State, p.Next, p.Tries, p.Problem = provisionUnwanted, at, 0, ""
+}
+
+// provided notes what came of a try, as it was when it began. Where the grant has ended since,
+// what was given, or may have been although there was a problem, is to be taken back at once:
+// even if it was taken already, which was then too early.
+func (r *Request) provided(try Provision, problem error, at time.Time) []Event {
+	p := r.provision(try.Target)
+	if p == nil {
 		return nil
 	}
-	p.Tries, p.Problem = 0, ""
-	switch {
-	case wanted && p.State == provisionWanted:
-		p.State, p.Next = provisionGiven, time.Time{}
-	case wanted: // it ended while it was being given
-		p.Next = at
-	default:
-		p.State, p.Next = provisionTaken, time.Time{}
+	wanted := try.State == provisionWanted
+	if wanted && (p.State == provisionUnwanted || p.State == provisionTaken) {
+		p.Lease = time.Time{}
+		p.takeBack(at)
+		return nil
+	}
+	if !p.Lease.Equal(try.Lease) {
+		return nil // a later try, or one that gave, has the last word
+	}
+	p.Lease = time.Time{}
+	if problem != nil {
+		return r.notProvided(p, problem, at)
+	}
+	p.Tries, p.Problem, p.Next = 0, "", time.Time{}
+	p.State = provisionTaken
+	if wanted {
+		p.State = provisionGiven
 	}
 	return nil
+}
+
+// notProvided notes a try that failed.
+func (r *Request) notProvided(p *Provision, problem error, at time.Time) []Event {
+	p.Tries++
+	p.Problem, p.Next = clip(problem.Error(), 500), at.Add(gap(p.Tries))
+	if p.Tries%alarmTries != 0 {
+		return nil
+	}
+	what := "cannot be given"
+	if p.State == provisionUnwanted {
+		what = "cannot be taken back"
+	}
+	return []Event{r.event(KindAlarm, at, "time", "", "target "+p.Target+" "+what+": "+p.Problem)}
 }
 
 // gap is the pause before the next try: longer each time, up to ten minutes.

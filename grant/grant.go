@@ -132,6 +132,7 @@ type Provision struct {
 	Handle  string // what the giver needs to take it back
 	Tries   int
 	Next    time.Time // of the next try
+	Lease   time.Time `json:",omitzero"` // until when a try that runs has it for itself
 	Problem string    // of the last one
 }
 

@@ -24,8 +24,8 @@ func (r *Request) end(state State, kind string, at time.Time, by, channel, becau
 	for i := range r.Provisions {
 		p := &r.Provisions[i]
 		if p.State == provisionGiven || p.State == provisionWanted {
-			// What is perhaps being given is taken back as well.
-			p.State, p.Next, p.Tries, p.Problem = provisionUnwanted, at, 0, ""
+			// What is perhaps being given is taken back as well, once that has come to an end.
+			p.takeBack(later(at, p.Lease))
 		}
 	}
 	return r.event(kind, at, by, channel, because)
