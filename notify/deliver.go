@@ -79,15 +79,25 @@ func (s *Service) try(ctx context.Context, d Delivery, to sender) bool {
 	return true
 }
 
-// attempt sends a delivery, unless that was tried often enough by members that did not
-// live to note what became of it.
+// attempt sends a delivery, unless it is too old or was tried often enough by members
+// that did not live to note what became of it.
 func (s *Service) attempt(ctx context.Context, d Delivery, to sender) error {
 	if d.Tries > maxTries {
 		return fmt.Errorf("%d tries of it did not end: %w", maxTries, errNever)
 	}
+	if s.stale(d) {
+		return errNothing
+	}
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
 	return to.send(ctx, d)
+}
+
+// stale reports whether a delivery waited for so long, perhaps for a lane that was
+// configured again, that nobody wants to hear of it. Steps may be planned for days ahead,
+// and messages that are brought up to date disturb nobody.
+func (s *Service) stale(d Delivery) bool {
+	return d.Lane != laneStep && d.What != tellUpdate && s.config.Now().Sub(d.Made) > maxAge
 }
 
 // finish notes what became of a try.

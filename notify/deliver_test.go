@@ -142,6 +142,23 @@ func TestTriesThatDidNotEnd(t *testing.T) {
 	}
 }
 
+// What waited for longer than events are told of is not sent any more.
+func TestStale(t *testing.T) {
+	h, to := newHook(t)
+	w := newWorld(t, hookOption(to, ""))
+	r := w.asked("talk", "x")
+	eventually(t, "the webhook", func() bool { return w.delivered(r.ID, "webhook:hook", notify.DeliverySent) == 1 })
+	w.close(w.service)
+	d := w.toHook(r)
+	d.Made = d.Made.Add(-25 * time.Hour)
+	w.queued(d)
+	w.start("m2", hookOption(to, ""))
+	eventually(t, "it to be dropped", func() bool { return w.delivered(r.ID, "webhook:hook", notify.DeliveryDropped) == 1 })
+	if n := len(h.got()); n != 1 {
+		t.Errorf("%d calls, want 1", n)
+	}
+}
+
 // Redirects are not followed: what is signed goes where the configuration says.
 func TestWebhookRedirect(t *testing.T) {
 	inside, target := newHook(t)

@@ -36,7 +36,8 @@ type Store interface {
 	Finish(ctx context.Context, id string, state DeliveryState, next time.Time, problem string) error
 	// Deliveries returns those of a request, in order of events.
 	Deliveries(ctx context.Context, request string) ([]Delivery, error)
-	// Forget deletes deliveries and references of before a time that wait for nothing.
+	// Forget deletes deliveries and references that were made before a time. Deliveries
+	// that still wait then are of lanes that are no longer configured.
 	Forget(ctx context.Context, before time.Time) error
 
 	PutReference(ctx context.Context, r Reference) error

@@ -109,7 +109,7 @@ func (s *Store) Deliveries(ctx context.Context, request string) ([]notify.Delive
 // Forget implements notify.Store.
 func (s *Store) Forget(ctx context.Context, before time.Time) error {
 	return s.write(ctx, "forgetting notifications", func(t tx) error {
-		if _, err := t.exec("DELETE FROM notify_deliveries WHERE made < $1 AND state <> 'waiting'", micros(before)); err != nil {
+		if _, err := t.exec("DELETE FROM notify_deliveries WHERE made < $1", micros(before)); err != nil {
 			return err
 		}
 		if _, err := t.exec("DELETE FROM notify_references WHERE made < $1", micros(before)); err != nil {

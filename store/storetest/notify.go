@@ -90,8 +90,13 @@ func testNotifyDeliveries(t *testing.T, fresh Fresh) {
 	sent := delivery("1", 1, "slack", 2)
 	sent.State, sent.Tries, sent.Next = notify.DeliverySent, 2, at(6)
 	wantSame(t, "what became of it", get[[]notify.Delivery](t)(s.Deliveries(ctx, sent.Request))[0], sent)
+	left := func() []string { return ids(get[[]notify.Delivery](t)(s.Deliveries(ctx, sent.Request))) }
+	must(t, s.Forget(ctx, at(1)))
+	wantSame(t, "what was not made before", left(), []string{"1", "2", "3"})
+	must(t, s.Forget(ctx, at(2)))
+	wantSame(t, "what waited for a lane that is gone", left(), []string{"1"})
 	must(t, s.Forget(ctx, at(50)))
-	wantSame(t, "after forgetting", ids(get[[]notify.Delivery](t)(s.Deliveries(ctx, sent.Request))), []string{"2", "3"})
+	wantSame(t, "what was sent", left(), []string(nil))
 }
 
 func testNotifyReferences(t *testing.T, fresh Fresh) {
