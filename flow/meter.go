@@ -148,8 +148,40 @@ func (s *scales) add(v starlark.Value, depth int) bool {
 		}
 	case starlark.Sequence: // a range
 		s.left -= perValue * v.Len()
+	case starlark.Iterable: // the code points of a text, the bytes of bytes
+		return s.count(v)
 	}
 	return s.left >= 0
+}
+
+// count counts what does not know its length.
+func (s *scales) count(v starlark.Iterable) bool {
+	var e starlark.Value
+	all := v.Iterate()
+	defer all.Done()
+	for s.left >= 0 && all.Next(&e) {
+		s.left -= perValue
+	}
+	return s.left >= 0
+}
+
+// size is how many parts a value has, 0 for what has none. What has some, but cannot tell
+// how many, is refused: nobody could say beforehand what is made of them.
+func size(v starlark.Value) (int, error) {
+	n := starlark.Len(v)
+	if _, parts := v.(starlark.Iterable); parts && n < 0 {
+		return 0, fmt.Errorf("%s does not know its length; write list(…) around it first", v.Type())
+	}
+	return max(0, n), nil
+}
+
+// chargeParts takes so much for each part of a value.
+func chargeParts(t *starlark.Thread, each int, v starlark.Value) error {
+	n, err := size(v)
+	if err != nil {
+		return err
+	}
+	return charge(t, each*n)
 }
 
 // meters are what guarded programs call.
@@ -291,7 +323,7 @@ func extend(t *starlark.Thread, list *starlark.List, y starlark.Value) (starlark
 	if err != nil {
 		return nil, err
 	}
-	if err := charge(t, perValue*max(0, starlark.Len(y))); err != nil {
+	if err := chargeParts(t, perValue, y); err != nil {
 		return nil, err
 	}
 	_, err = starlark.Call(t, method, starlark.Tuple{y}, nil)
@@ -307,7 +339,7 @@ func update(t *starlark.Thread, dict *starlark.Dict, y starlark.Value) (starlark
 	if err != nil {
 		return nil, err
 	}
-	if err := charge(t, perEntry*max(0, starlark.Len(y))); err != nil {
+	if err := chargeParts(t, perEntry, y); err != nil {
 		return nil, err
 	}
 	_, err = starlark.Call(t, method, starlark.Tuple{y}, nil)
@@ -320,7 +352,7 @@ func meterKey(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []
 }
 
 func meterSpread(t *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
-	return args[0], charge(t, perEntry*max(0, starlark.Len(args[0])))
+	return args[0], chargeParts(t, perEntry, args[0])
 }
 
 func meterCopy(t *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
@@ -390,7 +422,11 @@ func beforeMethod(t *starlark.Thread, x starlark.Value, name string, args starla
 	}
 	added := 0
 	for _, a := range args {
-		added += max(0, starlark.Len(a))
+		n, err := size(a)
+		if err != nil {
+			return err
+		}
+		added += n
 	}
 	if err := charge(t, perEntry*(1+added)); err != nil {
 		return err
@@ -429,7 +465,10 @@ func beforeJoin(t *starlark.Thread, sep string, list starlark.Value) error {
 		return err
 	}
 	// The list's weight is more than what its texts take.
-	n := max(0, starlark.Len(list))
+	n, err := size(list)
+	if err != nil {
+		return err
+	}
 	if n > 0 && len(sep) > maxString/n {
 		return errString
 	}
