@@ -2,6 +2,7 @@ package document
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -266,8 +267,12 @@ func (a *Approval) levels(n *node, path string) error {
 }
 
 func oneOfLevels(n *node, path string, number int) (l Level, err error) {
+	inner := 0
 	least := func(n *node, path string) error { l.Approvals, err = count(n, path); return err }
-	in := func(n *node, path string) error { l.Approvers, err = approvers(n, path); return err }
+	in := func(n *node, path string) (err error) {
+		l.Approvers, inner, err = approvers(n, path)
+		return err
+	}
 	nth := func(n *node, path string) error {
 		if n.text != strconv.Itoa(number) {
 			return n.fault(path, "must be %d: levels are given in order", number)
@@ -280,7 +285,7 @@ func oneOfLevels(n *node, path string, number int) (l Level, err error) {
 	if err := required(n, path, "approvers"); err != nil {
 		return l, err
 	}
-	l.Approvals = max(1, l.Approvals)
+	l.Approvals = max(1, l.Approvals, inner)
 	return l, l.enough(n, path)
 }
 
@@ -304,33 +309,34 @@ func count(n *node, path string) (int, error) {
 // oneLevel reads approvers without levels: one level, of which each approver may say how
 // many approvals they want.
 func (a *Approval) oneLevel(n *node, path string) error {
-	who, err := approvers(n, path)
+	who, least, err := approvers(n, path)
 	if err != nil {
 		return err
 	}
-	l := Level{Approvals: 1, Approvers: who}
-	for i, item := range n.items {
-		if least := item.field("minRequiredApprovals"); least != nil {
-			c, err := count(least, indexed(path, i)+".minRequiredApprovals")
-			if err != nil {
-				return err
-			}
-			l.Approvals = max(l.Approvals, c)
-		}
-	}
+	l := Level{Approvals: max(1, least), Approvers: who}
 	a.Levels = []Level{l}
 	return l.enough(n, path)
 }
 
-func approvers(n *node, path string) ([]Named, error) { return people(n, path, maxApprovers) }
+// approvers reads the approvers of a level, and the most approvals that any of them wants;
+// 0 where none says.
+func approvers(n *node, path string) (who []Named, least int, err error) {
+	who, err = people(n, path, maxApprovers, map[string]rule{"minRequiredApprovals": func(n *node, path string) error {
+		c, err := count(n, path)
+		least = max(least, c)
+		return err
+	}})
+	return who, least, err
+}
 
-func people(n *node, path string, most int) ([]Named, error) {
+// people reads names of users and groups, which may have more fields than others.
+func people(n *node, path string, most int, more map[string]rule) ([]Named, error) {
 	if err := list(n, path, 1, most); err != nil {
 		return nil, err
 	}
 	var all []Named
 	for i, item := range n.items {
-		one, err := approver(item, indexed(path, i))
+		one, err := approver(item, indexed(path, i), more)
 		if err != nil {
 			return nil, err
 		}
@@ -343,7 +349,7 @@ func people(n *node, path string, most int) ([]Named, error) {
 }
 
 func (a *Approval) requesters(n *node, path string) (err error) {
-	a.Requesters, err = people(n, path, maxSelectors)
+	a.Requesters, err = people(n, path, maxSelectors, nil)
 	return err
 }
 
@@ -377,12 +383,13 @@ func (a *Approval) login(n *node, path string) error {
 }
 
 // approver reads a name, alone or as {"approver": NAME, "type": "IamUser"}.
-func approver(n *node, path string) (Named, error) {
+func approver(n *node, path string, more map[string]rule) (Named, error) {
 	if n.kind == kindText {
 		return approverNamed(n, n.text, path)
 	}
 	kinds := oneOf("IamUser", "IamGroup")
-	fields := map[string]rule{"approver": text, "approverType": kinds, "type": kinds, "minRequiredApprovals": anyValue}
+	fields := map[string]rule{"approver": text, "approverType": kinds, "type": kinds}
+	maps.Copy(fields, more)
 	if t := either(n, "type", "approverType"); t != nil && (t.text == "IamRole" || t.text == "SsoUser" || t.text == "SsoGroup") {
 		return Named{}, t.fault(path, "%s: %s", t.text, onlyPeople)
 	}

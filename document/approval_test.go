@@ -52,6 +52,14 @@ login: ec2-user
 		{"as in Change Manager", `{"schemaVersion":"1.0","accessDuration":2,"approvers":[{"approver":"ops","approverType":"IamGroup","minRequiredApprovals":2}]}`, document.Approval{
 			Access: 2 * time.Hour, Levels: []document.Level{{Approvals: 2, Approvers: []document.Named{{Kind: "group", Name: "ops"}}}},
 		}},
+		{"the most that anybody wants", `{"schemaVersion":"1.0","accessDuration":2,"approvalLevels":[
+			{"minRequiredApprovals":2,"approvers":[{"approver":"group/ops","minRequiredApprovals":3},{"approver":"bob","minRequiredApprovals":"1"}]},
+			{"minRequiredApprovals":2,"approvers":[{"approver":"group/dba","minRequiredApprovals":1}]}]}`, document.Approval{
+			Access: 2 * time.Hour, Levels: []document.Level{
+				{Approvals: 3, Approvers: []document.Named{{Kind: "group", Name: "ops"}, {Name: "bob"}}},
+				{Approvals: 2, Approvers: []document.Named{{Kind: "group", Name: "dba"}}},
+			},
+		}},
 	} {
 		d, err := document.ParseApproval("Doc", []byte(test.text))
 		if err != nil {
@@ -87,6 +95,9 @@ func TestApprovalMistakes(t *testing.T) {
 		{"levels and approvers", with(`"accessDuration":1,"approvalLevels":[{"approvers":["a"]}],` + who), "excludes approvalLevels"},
 		{"levels out of order", with(`"accessDuration":1,"approvalLevels":[{"level":2,"approvers":["a"]}]`), "must be 1: levels are given in order"},
 		{"more approvals than people", with(`"accessDuration":1,"approvalLevels":[{"minRequiredApprovals":2,"approvers":["user/a"]}]`), "demands 2 approvals of 1 users"},
+		{"more approvals than people, says one of them", with(`"accessDuration":1,"approvalLevels":[{"approvers":[{"approver":"user/a","minRequiredApprovals":2}]}]`), "demands 2 approvals of 1 users"},
+		{"no number of approvals of an approver", with(`"accessDuration":1,"approvalLevels":[{"approvers":[{"approver":"a","minRequiredApprovals":"many"}]}]`), "approvalLevels[0].approvers[0].minRequiredApprovals: must be a number from 1 to 5"},
+		{"approvals of who asks", with(`"accessDuration":1,"requesters":[{"approver":"a","minRequiredApprovals":2}],` + who), "requesters[0].minRequiredApprovals: is not known here"},
 		{"somebody twice", with(`"accessDuration":1,"approvers":["bob","bob"]`), "bob is named twice"},
 		{"a role", with(`"accessDuration":1,"approvers":["arn:aws:iam::111111111111:role/Ops"]`), "A role is whoever may assume it"},
 		{"a role by type", with(`"accessDuration":1,"approvers":[{"approver":"Ops","type":"IamRole"}]`), "A role is whoever may assume it"},
