@@ -612,3 +612,28 @@ func TestSummaryShape(t *testing.T) {
 		}
 	}
 }
+
+// followed notes the events that it is told of.
+type followed []string
+
+func (f *followed) Follow(_ time.Duration, kind Kind, data []byte) {
+	*f = append(*f, string(kind)+string(data))
+}
+
+// Followers get whole characters, in order, and the end.
+func TestFollower(t *testing.T) {
+	var got followed
+	w, err := NewWriter(io.Discard, Header{Metadata: Metadata{Session: "s", Started: start}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Attach(&got)
+	w.Output(start, []byte("a\xc3"))
+	w.Output(start, []byte("\xa9b"))
+	w.Resize(start, 100, 30)
+	w.Close(End{Reason: "exit", Ended: start})
+	want := followed{"oa", "oé", "ob", "r100x30", `e{"reason":"exit","ended":"2026-11-20T09:22:06Z"}`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got)\n%s", diff)
+	}
+}

@@ -37,9 +37,24 @@ type Writer struct {
 	size    int64
 	output  tail
 	input   tail
+	follow  []Follower
 	err     error
 	closed  bool
 	summary Summary
+}
+
+// A Follower is told of each event as it is recorded, after redaction and in order, the
+// end included. It is called under the writer's lock, so it must be quick and must not
+// block; data is the writer's again when it returns.
+type Follower interface {
+	Follow(at time.Duration, kind Kind, data []byte)
+}
+
+// Attach has f follow the events from now on.
+func (w *Writer) Attach(f Follower) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.follow = append(w.follow, f)
 }
 
 // NewWriter writes the header to w and returns a writer for the events. When w has
@@ -203,6 +218,9 @@ func (w *Writer) eventLocked(at time.Time, kind Kind, data []byte) error {
 		return w.err
 	}
 	w.last = max(w.last, at.Sub(w.start))
+	for _, f := range w.follow {
+		f.Follow(w.last, kind, data)
+	}
 	b := append(w.buf, '[')
 	b = appendSeconds(b, w.last)
 	b = append(b, `, "`...)
