@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"sallyport.dev/flow"
@@ -22,7 +23,10 @@ func (e *Engine) Extend(ctx context.Context, a Actor, id string, by time.Duratio
 	var asked Request
 	permitted := false
 	r, err := e.step(ctx, id, func(v *view) (func(*Request) ([]Event, error), error) {
-		more, err := v.mayExtend(ctx, a, by, asked.ID)
+		if asked.ID != "" && v.r.extension(asked.ID) >= 0 {
+			return nil, errSettled // by another member's clock, which was faster
+		}
+		more, err := v.mayExtend(ctx, a, by)
 		if err == nil && !permitted {
 			details["by"] = more.String()
 			err = e.permit(ctx, a, ActionExtend, e.RequestARN(id), v.details(details))
@@ -44,10 +48,8 @@ func (e *Engine) Extend(ctx context.Context, a Actor, id string, by time.Duratio
 			return []Event{r.event(KindExtension, asked.Frozen.Created, a.Principal.ARN, a.Channel, reason)}, nil
 		}, nil
 	})
-	if err != nil {
-		if asked.ID != "" && errors.Is(err, ErrState) {
-			e.endExtension(ctx, id, asked.ID) // it ended meanwhile, and does not know of the request
-		}
+	if err != nil && !errors.Is(err, errSettled) {
+		e.dropExtension(context.WithoutCancel(ctx), id, asked.ID)
 		return r, e.refused(ctx, a, ActionExtend, e.RequestARN(id), details, err)
 	}
 	if asked.ID != "" {
@@ -58,22 +60,19 @@ func (e *Engine) Extend(ctx context.Context, a Actor, id string, by time.Duratio
 }
 
 // mayExtend works out how much longer a grant may be.
-func (v *view) mayExtend(ctx context.Context, a Actor, by time.Duration, own string) (time.Duration, error) {
+func (v *view) mayExtend(ctx context.Context, a Actor, by time.Duration) (time.Duration, error) {
 	if err := v.own(a); err != nil {
 		return 0, err
 	}
 	if !v.r.Holds(v.e.now()) {
 		return 0, stateError(v.r)
 	}
-	if v.r.Review != nil && !v.r.Review.At.IsZero() {
-		return 0, refuse("the use of grant %s was reviewed already: more time would have no review", v.r.ID)
+	if err := v.r.mayHaveMore(); err != nil {
+		return 0, err
 	}
 	c := v.r.Frozen.Flow.Clocks
-	if len(v.r.Extensions) >= c.Extensions {
-		return 0, refuse("flow %s allows %d extensions, which there have been", v.r.Frozen.Flow.Name, c.Extensions)
-	}
 	for _, x := range v.r.Extensions {
-		if x.Request != "" && x.Request != own && x.Until.IsZero() && v.undecided(ctx, x) {
+		if x.Request != "" && x.Until.IsZero() && v.undecided(ctx, x) {
 			return 0, refuse("an extension was asked for already (%s)", x.Request)
 		}
 	}
@@ -94,6 +93,30 @@ func (v *view) mayExtend(ctx context.Context, a Actor, by time.Duration, own str
 		return 0, refuse("a grant of flow %s is %s at most, with its extensions", v.r.Frozen.Flow.Name, c.Longest)
 	}
 	return by, nil
+}
+
+// mayHaveMore refuses one extension more of a grant that has had all of them, or whose use was
+// reviewed: nobody would see what more time is used for.
+func (r *Request) mayHaveMore() error {
+	if err := r.notReviewed(); err != nil {
+		return err
+	}
+	if most := r.Frozen.Flow.Clocks.Extensions; len(r.Extensions) >= most {
+		return refuse("flow %s allows %d extensions, which there have been", r.Frozen.Flow.Name, most)
+	}
+	return nil
+}
+
+func (r *Request) notReviewed() error {
+	if r.Review != nil && !r.Review.At.IsZero() {
+		return refuse("the use of grant %s was reviewed already: more time would have no review", r.ID)
+	}
+	return nil
+}
+
+// extension is the index of the extension that a request is about; -1 for none.
+func (r *Request) extension(id string) int {
+	return slices.IndexFunc(r.Extensions, func(x Extension) bool { return x.Request == id })
 }
 
 // undecided reports whether an extension's request still waits.
@@ -146,6 +169,9 @@ func (v *view) askForMore(ctx context.Context, a Actor, by time.Duration, reason
 	}
 	// Nobody waits for more time longer than there is some left.
 	child.r.PendingUntil = earlier(child.r.PendingUntil, v.r.EndsAt)
+	if err := v.e.notTooMany(ctx, child.r); err != nil {
+		return Request{}, err
+	}
 	events, err := child.judge(ctx, a)
 	if err != nil {
 		return Request{}, err
@@ -164,20 +190,31 @@ func (e *Engine) endExtensions(ctx context.Context, r Request) {
 	}
 	for _, x := range r.Extensions {
 		if x.Request != "" && x.Until.IsZero() {
-			e.endExtension(ctx, r.ID, x.Request)
+			e.endExtension(ctx, r.ID, x.Request, "the grant "+r.ID+" had ended")
 		}
 	}
 }
 
-// endExtension ends a request for more time for a grant that is over. Where that fails its
-// own clock ends it, at the end that the grant would have had.
-func (e *Engine) endExtension(ctx context.Context, id, extension string) {
+// dropExtension ends a request for more time that its grant came to know nothing of: something
+// else came first. Where that fails it can still be decided on, as far as the grant allows more.
+func (e *Engine) dropExtension(ctx context.Context, id, extension string) {
+	if extension == "" {
+		return
+	}
+	if r, err := e.config.Store.Request(ctx, id); err == nil && r.extension(extension) < 0 {
+		e.endExtension(ctx, id, extension, "the grant "+id+" has changed meanwhile")
+	}
+}
+
+// endExtension ends a request for more time. Where that fails its own clock ends it, at the
+// end that the grant would have had.
+func (e *Engine) endExtension(ctx context.Context, id, extension, because string) {
 	_, err := e.step(ctx, extension, func(v *view) (func(*Request) ([]Event, error), error) {
-		if v.r.State != Pending {
+		if v.r.State.Over() {
 			return nil, stateError(v.r)
 		}
 		return func(r *Request) ([]Event, error) {
-			return []Event{r.end(Expired, KindExpired, e.now(), "time", "", "the grant "+id+" had ended")}, nil
+			return []Event{r.end(Expired, KindExpired, e.now(), "time", "", because)}, nil
 		}, nil
 	})
 	if err != nil && !errors.Is(err, ErrState) && ctx.Err() == nil {
@@ -203,10 +240,12 @@ func (e *Engine) settleExtension(ctx context.Context, child Request) error {
 	parent, err := e.step(ctx, child.Extends(), func(*view) (func(*Request) ([]Event, error), error) {
 		return func(r *Request) ([]Event, error) { return r.extended(child, at) }, nil
 	})
-	problem := ""
+	problem, refused := "", (*RefusedError)(nil)
 	switch {
 	case errors.Is(err, ErrState):
 		problem = "the grant had ended"
+	case errors.As(err, &refused):
+		problem = refused.Because
 	case errors.Is(err, errSettled):
 	case err != nil:
 		return err
@@ -230,19 +269,20 @@ func (e *Engine) settleExtension(ctx context.Context, child Request) error {
 
 // extended gives an approved extension's time to the grant.
 func (r *Request) extended(child Request, at time.Time) ([]Event, error) {
-	i := -1
-	for j, x := range r.Extensions {
-		if x.Request == child.ID {
-			i = j
-		}
-	}
+	i := r.extension(child.ID)
 	if i >= 0 && !r.Extensions[i].Until.IsZero() {
 		return nil, errSettled
 	}
 	if !r.Holds(at) || child.Frozen.Person.ID != r.Frozen.Person.ID {
 		return nil, stateError(*r)
 	}
+	if err := r.notReviewed(); err != nil {
+		return nil, err
+	}
 	if i < 0 {
+		if err := r.mayHaveMore(); err != nil {
+			return nil, err
+		}
 		// The request was stored, and the server stopped before this was.
 		r.Extensions = append(r.Extensions, Extension{By: child.Frozen.Duration, Reason: child.Frozen.Reason, Asked: child.Frozen.Created, Request: child.ID})
 		i = len(r.Extensions) - 1
