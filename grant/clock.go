@@ -125,22 +125,30 @@ func (c *clock) endGone(ctx context.Context) error {
 		return err
 	}
 	seen := map[string]bool{}
+	var errs []error
 	for _, r := range open {
-		id := r.Frozen.Person.ID
-		if seen[id] {
+		if !r.Intact() {
+			errs = append(errs, c.e.discard(ctx, r)) // whose it is cannot be told
 			continue
 		}
-		seen[id] = true
-		_, because, err := c.e.byID(ctx, id)
-		if err == nil && because != "" {
-			err = c.e.EndPerson(ctx, id, because)
-		}
-		if err != nil {
-			return err
+		if id := r.Frozen.Person.ID; !seen[id] {
+			seen[id] = true
+			errs = append(errs, c.endIfGone(ctx, id))
 		}
 	}
-	c.people = revision
-	return nil
+	err = errors.Join(errs...)
+	if err == nil {
+		c.people = revision
+	}
+	return err
+}
+
+func (c *clock) endIfGone(ctx context.Context, person string) error {
+	_, because, err := c.e.byID(ctx, person)
+	if err != nil || because == "" {
+		return err
+	}
+	return c.e.EndPerson(ctx, person, because)
 }
 
 // due does what is due for one request.

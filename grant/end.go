@@ -258,6 +258,10 @@ func (e *Engine) EndPerson(ctx context.Context, person, because string) error {
 	}
 	var errs []error
 	for _, r := range open {
+		if !r.Intact() { // which keeps it from steps, but not from its end
+			errs = append(errs, e.discard(ctx, r))
+			continue
+		}
 		_, err := e.step(ctx, r.ID, func(v *view) (func(*Request) ([]Event, error), error) {
 			if v.r.State.Over() {
 				return nil, stateError(v.r)
