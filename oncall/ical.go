@@ -26,9 +26,10 @@ import (
 const (
 	maxCalendar  = 4 << 20 // bytes
 	maxEvents    = 20000
-	maxDepth     = 8      // of components
-	maxInstances = 100000 // of one event, up to now
-	maxDates     = 5000   // of exceptions of one event
+	maxDepth     = 8       // of components
+	maxInstances = 100000  // of one event, up to now
+	maxDates     = 5000    // of exceptions of one event
+	maxWork      = 1 << 32 // bytes that are copied for parameters: some seconds
 )
 
 func (s *Sources) checkCalendar(sched *flow.Schedule) error {
@@ -210,25 +211,62 @@ func eventsAt(ctx context.Context, text []byte, floating *time.Location, at time
 func named(e *ics.VEvent, err error) error { return fmt.Errorf("event %s: %w", clip(e.Id()), err) }
 
 // checkText looks at a calendar before the parser does, which descends into components
-// without a bound.
+// without a bound, and copies the rest of a line for each of its parameters. It unfolds
+// lines and finds the names of properties as the parser does.
 func checkText(text []byte) error {
 	if !bytes.Contains(text, []byte("BEGIN:VCALENDAR")) {
 		return errors.New("this is no calendar: it has no BEGIN:VCALENDAR")
 	}
-	depth := 0
-	for line := range bytes.Lines(text) {
-		word, _, _ := bytes.Cut(line, []byte(":"))
-		switch strings.ToUpper(string(bytes.TrimSpace(word))) {
-		case "BEGIN":
-			depth++
-		case "END":
-			depth--
+	depth, work := 0, 0
+	lines := ics.NewCalendarStream(bytes.NewReader(text))
+	for {
+		line, err := lines.ReadLine()
+		if line != nil {
+			name, rest := property(string(*line))
+			depth += deeper(name)
+			work += parameterWork(rest)
 		}
-		if depth > maxDepth {
+		switch {
+		case depth > maxDepth:
 			return errors.New("the calendar nests its components too deep")
+		case work > maxWork:
+			return errors.New("the calendar has lines with too many parameters")
+		case err != nil: // that was the last line
+			return nil
 		}
 	}
-	return nil
+}
+
+// property parts the name of a line's property from what follows it.
+func property(line string) (name, rest string) {
+	other := func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}
+	line = strings.TrimLeftFunc(line, other)
+	if end := strings.IndexFunc(line, other); end >= 0 {
+		return line[:end], line[end:]
+	}
+	return line, ""
+}
+
+// deeper is how much deeper a property leads. In small letters none leads out: the parser
+// takes it for another one.
+func deeper(name string) int {
+	switch {
+	case strings.EqualFold(name, "BEGIN"):
+		return 1
+	case name == "END":
+		return -1
+	}
+	return 0
+}
+
+// parameterWork is how many bytes the parser may copy for the parameters of a property.
+func parameterWork(rest string) int {
+	if !strings.HasPrefix(rest, ";") {
+		return 0
+	}
+	return (strings.Count(rest, ";") + strings.Count(rest, ",")) * len(rest)
 }
 
 // reader decides which events are under way.

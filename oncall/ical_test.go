@@ -118,6 +118,13 @@ func TestCalendarMistakes(t *testing.T) {
 		{"half a calendar", "BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\n", "reading the calendar"},
 		{"deep", "BEGIN:VCALENDAR\r\n" + strings.Repeat("BEGIN:VEVENT\r\n", 100000), "too deep"},
 		{"deep, in small letters", "BEGIN:VCALENDAR\r\n" + strings.Repeat("begin:vevent\r\n", 100000), "too deep"},
+		{"deep, with parameters", "BEGIN:VCALENDAR\r\n" + strings.Repeat("BEGIN;A=B:VEVENT\r\n", 100000), "too deep"},
+		{"deep, folded", "BEGIN:VCALENDAR\r\n" + strings.Repeat("BEG\r\n IN:VEVENT\r\n", 100000), "too deep"},
+		{"deep, folded with tabs", "BEGIN:VCALENDAR\r\n" + strings.Repeat("B\n\tEGIN;A=\n\tB:VEVENT\n", 100000), "too deep"},
+		{"deep, behind other characters", "BEGIN:VCALENDAR\r\n" + strings.Repeat("\ufeff!BEGIN:VEVENT\r\n", 100000), "too deep"},
+		{"deep, with ends that are none", "BEGIN:VCALENDAR\r\n" + strings.Repeat("BEGIN:VEVENT\r\nend:VEVENT\r\n", 100000), "too deep"},
+		{"parameters", "BEGIN:VCALENDAR\r\nX" + strings.Repeat(";A=B", 1000000) + ":c\r\nEND:VCALENDAR\r\n", "too many parameters"},
+		{"values of a parameter", "BEGIN:VCALENDAR\r\nX;A=" + strings.Repeat("B,", 1000000) + "B:c\r\nEND:VCALENDAR\r\n", "too many parameters"},
 		{"no start", calendarOf("SUMMARY:jane"), "no DTSTART"},
 		{"no time", calendarOf("DTSTART:tomorrow\r\nSUMMARY:jane"), "is no time"},
 		{"an unknown zone", calendarOf("DTSTART;TZID=W. Europe Standard Time:20260101T000000\r\nDURATION:P1D\r\nSUMMARY:jane"), `zone "W. Europe Standard Time" is not known`},
@@ -142,6 +149,8 @@ func TestCalendarMistakes(t *testing.T) {
 func FuzzCalendar(f *testing.F) {
 	f.Add(calendarOf("DTSTART;TZID=Europe/Berlin:20260302T090000\r\nDTEND;TZID=Europe/Berlin:20260309T090000\r\nRRULE:FREQ=WEEKLY;INTERVAL=2\r\nEXDATE:20260316T080000Z\r\nSUMMARY:jane"))
 	f.Add(calendarOf("DTSTART;VALUE=DATE:20261120\r\nDURATION:P1W\r\nATTENDEE;PARTSTAT=DECLINED:mailto:a@b"))
+	f.Add("BEGIN:VCALENDAR\r\n" + strings.Repeat("BEG\r\n IN;A=B:VEVENT\r\n", 20))
+	f.Add("\ufeffBEGIN:VCALENDAR\r\nX;A=\"b;c\",d:e\r\nBEGIN:VEVENT\r\nend:VEVENT\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
