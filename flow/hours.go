@@ -3,6 +3,7 @@ package flow
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // zones are part of what flows mean, whatever the machine has installed
@@ -53,20 +54,15 @@ func (h Hours) Has(t time.Time, days []string) bool {
 }
 
 func onDay(d time.Weekday, days []string) bool {
-	if len(days) == 0 {
-		return true
-	}
-	for _, name := range days {
-		if name == weekdays[d] {
-			return true
-		}
-	}
-	return false
+	return len(days) == 0 || slices.Contains(days, weekdays[d])
 }
 
-// zoneOf finds a zone by its IANA name; none is UTC. The server's own zone does not exist
+// IsDay reports whether a name is that of a day, mon … sun.
+func IsDay(name string) bool { return slices.Contains(weekdays[:], name) }
+
+// Zone finds a zone by its IANA name; none is UTC. The server's own zone does not exist
 // for flows: they mean the same on every member.
-func zoneOf(name string) (*time.Location, error) {
+func Zone(name string) (*time.Location, error) {
 	if name == "" {
 		return time.UTC, nil
 	}

@@ -362,7 +362,7 @@ func (p *parser) rota(r *reader) *Rota {
 	if rota.Shift == 0 || len(rota.Users) == 0 || start == "" {
 		r.wrong(r.at, `want start = "2026-01-05T09:00:00Z", shift = "7d" and users = […]`)
 	}
-	zone, err := zoneOf(rota.Zone)
+	zone, err := Zone(rota.Zone)
 	if err != nil {
 		r.wrong(r.where("zone"), "zone: %v", err)
 		zone = time.UTC

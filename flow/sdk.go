@@ -279,7 +279,7 @@ func inZone(t *starlark.Thread, b *starlark.Builtin, name string) (time.Time, er
 	if err != nil {
 		return time.Time{}, err
 	}
-	zone, err := zoneOf(name)
+	zone, err := Zone(name)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%s: zone: %w", b.Name(), err)
 	}
@@ -302,7 +302,7 @@ func sdkWithin(t *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwa
 		return nil, fmt.Errorf("%s: days: %w", b.Name(), err)
 	}
 	for _, d := range days {
-		if !known(weekdays[:], d) {
+		if !IsDay(d) {
 			return nil, fmt.Errorf("%s: days: %q is not known; want %s", b.Name(), d, oneOf(weekdays[:]))
 		}
 	}

@@ -3,10 +3,7 @@ package oncall
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
-	_ "time/tzdata" // zones must not depend on what the machine has
 
 	"sallyport.dev/flow"
 )
@@ -32,11 +29,8 @@ func onRota(r *flow.Rota, at time.Time) ([]string, error) {
 }
 
 func loadZone(name string) (*time.Location, error) {
-	if name == "" {
-		return time.UTC, nil
-	}
-	zone, err := time.LoadLocation(name)
-	if err != nil || name == "Local" {
+	zone, err := flow.Zone(name)
+	if err != nil {
 		return nil, fmt.Errorf("zone %q is not known; want a name such as Europe/Berlin", name)
 	}
 	return zone, nil
@@ -55,49 +49,20 @@ func turns(start time.Time, shift time.Duration, at time.Time) int {
 	return n
 }
 
-var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
-
 // inHours reports whether anybody is on duty at that time of the wall's clock. Hours
 // that go past midnight belong to the day on which they begin.
 func inHours(r *flow.Rota, local time.Time) (bool, error) {
-	from, to, err := hours(r.Hours)
-	if err != nil {
-		return false, err
+	hours := flow.Hours{From: 0, To: 24 * 60}
+	if r.Hours != "" {
+		var err error
+		if hours, err = flow.ParseHours(r.Hours); err != nil {
+			return false, fmt.Errorf("hours: %w", err)
+		}
 	}
 	for _, d := range r.Days {
-		if !slices.Contains(weekdays, d) {
+		if !flow.IsDay(d) {
 			return false, fmt.Errorf("day %q: want mon, tue, wed, thu, fri, sat or sun", d)
 		}
 	}
-	onDay := func(d time.Weekday) bool { return len(r.Days) == 0 || slices.Contains(r.Days, weekdays[d]) }
-	minute := local.Hour()*60 + local.Minute()
-	if from < to {
-		return onDay(local.Weekday()) && minute >= from && minute < to, nil
-	}
-	if minute >= from {
-		return onDay(local.Weekday()), nil
-	}
-	return minute < to && onDay((local.Weekday()+6)%7), nil
-}
-
-// hours reads 09:00-17:00 as minutes of the day.
-func hours(text string) (from, to int, err error) {
-	if text == "" {
-		return 0, 24 * 60, nil
-	}
-	a, b, found := strings.Cut(text, "-")
-	from, errA := clock(a)
-	to, errB := clock(b)
-	if !found || errA != nil || errB != nil || from == to || from == 24*60 {
-		return 0, 0, fmt.Errorf("hours %q: want such as 09:00-17:00", text)
-	}
-	return from, to, nil
-}
-
-func clock(s string) (int, error) {
-	if s = strings.TrimSpace(s); s == "24:00" {
-		return 24 * 60, nil
-	}
-	t, err := time.Parse("15:04", s)
-	return t.Hour()*60 + t.Minute(), err
+	return hours.Has(local, r.Days), nil
 }

@@ -1,6 +1,7 @@
 package oncall
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,7 +67,7 @@ func (s *Sources) pagerDuty(ctx context.Context, sched *flow.Schedule, at time.T
 		for _, o := range answer.OnCalls {
 			now := (o.Start == nil || !o.Start.After(at)) && (o.End == nil || o.End.After(at))
 			if o.Schedule != nil && wanted[o.Schedule.ID] && now {
-				found = append(found, someone{email: o.User.Email, name: firstOf(o.User.Name, o.User.Summary)})
+				found = append(found, someone{email: o.User.Email, name: cmp.Or(o.User.Name, o.User.Summary)})
 			}
 		}
 		if !answer.More {
@@ -74,13 +75,6 @@ func (s *Sources) pagerDuty(ctx context.Context, sched *flow.Schedule, at time.T
 		}
 	}
 	return nil, fmt.Errorf("more than %d people on duty", maxPages*pageSize)
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // opsgenieAnswer is that of GET /v2/schedules/ID/on-calls?flat=true.
@@ -93,7 +87,7 @@ type opsgenieAnswer struct {
 // opsgenie asks who is on call by a schedule, named by its id, or by its name where the
 // setting by says so.
 func (s *Sources) opsgenie(ctx context.Context, sched *flow.Schedule, at time.Time) ([]someone, error) {
-	by := firstOf(sched.Settings["by"], "id")
+	by := cmp.Or(sched.Settings["by"], "id")
 	if by != "id" && by != "name" {
 		return nil, fmt.Errorf("setting by is %q: want id or name", by)
 	}
@@ -119,7 +113,7 @@ func (s *Sources) get(ctx context.Context, service *Service, standard, path stri
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(firstOf(service.URL, standard), "/")+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(cmp.Or(service.URL, standard), "/")+path, nil)
 	if err != nil {
 		return errors.New("its URL is not valid")
 	}
