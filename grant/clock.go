@@ -3,6 +3,7 @@ package grant
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,8 @@ type clock struct {
 	told     time.Time
 }
 
-// Start runs the clocks until Close. What is due is done before it returns.
+// Start runs the clocks until Close. What is due is done before it returns, but for what waits
+// for flow code or AWS, which has begun.
 func (e *Engine) Start(ctx context.Context) error {
 	c := &clock{e: e}
 	if err := c.round(ctx); err != nil {
@@ -151,18 +153,38 @@ func (c *clock) endIfGone(ctx context.Context, person string) error {
 	return c.e.EndPerson(ctx, person, because)
 }
 
-// due does what is due for one request.
+// codeClock bounds what the clock of a request takes whose flow has code for that.
+const codeClock = time.Minute
+
+// due does what is due for one request. What waits for code or for AWS is done beside: others'
+// clocks do not wait for it. Where there is too much of it at a time the next round is early
+// enough.
 func (e *Engine) due(ctx context.Context, r Request) error {
-	if !r.Intact() {
+	switch {
+	case !r.Intact():
 		return e.discard(ctx, r)
-	}
-	if r.State == Approved && r.Extends() != "" {
+	case r.State == Approved && r.Extends() != "":
 		return e.settleExtension(ctx, r)
+	case r.expires(e.now()) && r.Frozen.Flow.Code != nil:
+		e.work.runOnce(r.ID, codeClock, func(ctx context.Context) {
+			if err := e.tick(ctx, r); err != nil && ctx.Err() == nil {
+				e.config.Logger.Error("clock of a request", "request", r.ID, "error", err)
+			}
+		})
+		return nil
 	}
+	return e.tick(ctx, r)
+}
+
+// expires reports whether nobody has decided in time.
+func (r Request) expires(at time.Time) bool { return r.State == Pending && !at.Before(r.expiresAt()) }
+
+// tick takes the steps that are due.
+func (e *Engine) tick(ctx context.Context, r Request) error {
 	waited := r.State == Pending
 	done, err := e.step(ctx, r.ID, func(v *view) (func(*Request) ([]Event, error), error) {
 		at := e.now()
-		if v.r.State == Pending && !at.Before(v.r.expiresAt()) {
+		if v.r.expires(at) {
 			return v.expiry(ctx, at), nil
 		}
 		return func(r *Request) ([]Event, error) {
@@ -177,16 +199,23 @@ func (e *Engine) due(ctx context.Context, r Request) error {
 		return err
 	}
 	if err == nil && waited {
-		e.beginAtOnce(ctx, Actor{Principal: identity.Principal{ARN: "rule code"}}, done)
+		done = e.beginAtOnce(ctx, Actor{Principal: identity.Principal{ARN: "rule code"}}, done)
 	}
-	// Others' clocks do not wait for AWS. Where there is too much of it at a time the
-	// next round is early enough.
+	e.provideSoon(done)
+	return nil
+}
+
+// provideSoon begins to give or take what is due of a request's targets outside.
+func (e *Engine) provideSoon(r Request) {
+	at := e.now()
+	if !slices.ContainsFunc(r.Provisions, func(p Provision) bool { return p.open() && !at.Before(p.Next) }) {
+		return
+	}
 	e.work.run(2*giveTimeout, func(ctx context.Context) {
 		if err := e.provide(ctx, r.ID); err != nil && ctx.Err() == nil {
 			e.config.Logger.Error("targets outside", "request", r.ID, "error", err)
 		}
 	})
-	return nil
 }
 
 // discard ends a request whose row is not what was hashed: somebody changed it by hand.

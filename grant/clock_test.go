@@ -2,8 +2,11 @@ package grant_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"sallyport.dev/flow"
 	"sallyport.dev/grant"
 )
 
@@ -63,5 +66,69 @@ func TestChangedRowOfWhoIsGone(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// slowSource is an on-call source that answers once it is let go.
+type slowSource struct {
+	asked atomic.Int32
+	goOn  chan struct{}
+}
+
+// OnCall implements grant.OnCall.
+func (s *slowSource) OnCall(ctx context.Context, _ *flow.Schedule, _ time.Time) ([]string, error) {
+	s.asked.Add(1)
+	select {
+	case <-s.goOn:
+		return []string{"alice"}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// What a flow's code waits for, others' clocks do not; and it is asked once, however many
+// rounds there are meanwhile.
+func TestClocksDoNotWaitForCode(t *testing.T) {
+	duty := &slowSource{goOn: make(chan struct{})}
+	w := newWorld(t, func(config *grant.Config) { config.OnCall = duty })
+	w.put(`
+schedule "ops" {
+  source = "rota"
+  rota {
+    start = "2026-01-01T00:00:00Z"
+    shift = "24h"
+    users = ["eve"]
+  }
+}
+`+codeFlow+flows, `
+def on_expire(event):
+    return deny("nobody but " + on_call("ops")[0])
+`)
+	slow, other := w.ask("coded"), w.approve(w.ask("role"), w.as("bob"))
+	w.advance(61 * time.Minute)
+	w.must(w.Start(t.Context()))
+	for range 2 { // rounds
+		if r := w.read(other.ID); r.State != grant.Ended {
+			t.Errorf("got %s while code waits", r.State)
+		}
+		w.must(w.Start(t.Context()))
+	}
+	if r := w.read(slow.ID); r.State != grant.Pending {
+		t.Errorf("got %s before code has answered", r.State)
+	}
+	close(duty.goOn)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for r := slow; !r.State.Over() && ctx.Err() == nil; {
+		var err error
+		r, err = w.Wait(ctx, r.ID, r.Revision)
+		w.must(err)
+	}
+	w.Close()
+	if n := duty.asked.Load(); n != 1 {
+		t.Errorf("the on-call source was asked %d times", n)
+	}
+	if r := w.read(slow.ID); r.State != grant.Expired || r.Because != "nobody but alice" {
+		t.Errorf("got %s: %s", r.State, r.Because)
 	}
 }

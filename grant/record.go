@@ -105,6 +105,7 @@ var afterHooks = map[string]string{
 type background struct {
 	mu     sync.Mutex
 	n      int
+	names  map[string]bool // of what runs once at a time
 	closed bool
 	done   sync.WaitGroup
 	stop   chan struct{}
@@ -148,6 +149,39 @@ func (b *background) run(limit time.Duration, work func(context.Context)) bool {
 		b.mu.Unlock()
 	})
 	return true
+}
+
+// runOnce is run for work that has a name, unless work of this name runs already.
+func (b *background) runOnce(name string, limit time.Duration, work func(context.Context)) {
+	if !b.take(name) {
+		return
+	}
+	ran := b.run(limit, func(ctx context.Context) {
+		defer b.leave(name)
+		work(ctx)
+	})
+	if !ran {
+		b.leave(name)
+	}
+}
+
+func (b *background) take(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.names[name] {
+		return false
+	}
+	if b.names == nil {
+		b.names = map[string]bool{}
+	}
+	b.names[name] = true
+	return true
+}
+
+func (b *background) leave(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.names, name)
 }
 
 func (b *background) close() {
