@@ -11,8 +11,8 @@ type Filter struct {
 	Flow   string
 	States []State
 	Review bool      // only those with an open review
-	Due    time.Time // only those with a clock that is up by then
-	After  string    // continue after the request with this id
+	Due    time.Time // only those with a clock that is up by then, the longest first
+	After  string    // continue after the request with this id; not with Due
 	Limit  int       // 0 for all
 }
 

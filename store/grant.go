@@ -91,7 +91,10 @@ func (s *Store) Request(ctx context.Context, id string) (grant.Request, error) {
 // Requests implements grant.Store.
 func (s *Store) Requests(ctx context.Context, f grant.Filter) ([]grant.Request, error) {
 	t := s.read(ctx)
-	w := requestsWhere(f)
+	w, order := requestsWhere(f), "created DESC, id DESC"
+	if !f.Due.IsZero() {
+		order = "due, id"
+	}
 	if f.After != "" {
 		last, err := requestByID(t, f.After)
 		if err != nil {
@@ -99,7 +102,7 @@ func (s *Store) Requests(ctx context.Context, f grant.Filter) ([]grant.Request, 
 		}
 		w.add("(created, id) < (?, ?)", micros(last.Frozen.Created), last.ID)
 	}
-	all, err := list(t, scanRequest, "SELECT body FROM requests"+w.String()+" ORDER BY created DESC, id DESC"+limit(f.Limit), w.args...)
+	all, err := list(t, scanRequest, "SELECT body FROM requests"+w.String()+" ORDER BY "+order+limit(f.Limit), w.args...)
 	return all, wrap("listing requests", err)
 }
 

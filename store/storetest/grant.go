@@ -96,6 +96,7 @@ func testRequests(t *testing.T, fresh Fresh) {
 		{"to be reviewed", grant.Filter{Review: true}, "4p"},
 		{"due", grant.Filter{Due: at(5)}, "3p"},
 		{"due later", grant.Filter{Due: at(9)}, "3p 1p"},
+		{"due for longest", grant.Filter{Due: at(100), Limit: 2}, "3p 1p"},
 	} {
 		wantSame(t, c.name, names(get[[]grant.Request](t)(s.Requests(ctx, c.f)), id), c.want)
 	}
