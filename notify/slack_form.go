@@ -129,7 +129,7 @@ func formView(o grant.Offer) slack.ModalViewRequest {
 	if len(f.Targets) > 1 && len(f.Targets) <= maxOptions {
 		blocks = append(blocks, targetsInput(f))
 	}
-	for _, field := range formFields(o) {
+	for _, field := range o.Fields {
 		if len(blocks) < maxFormBlocks {
 			blocks = append(blocks, fieldInput(field))
 		}
@@ -141,26 +141,6 @@ func formView(o grant.Offer) slack.ModalViewRequest {
 	v := modal(viewForm, cmp.Or(line(f.Label, maxName), f.Name), "Ask", blocks...)
 	v.PrivateMetadata = f.Name
 	return v
-}
-
-// formFields are the fields of a form, reason and duration among them wherever the flow
-// says nothing of them.
-func formFields(o grant.Offer) []flow.Field {
-	fields := slices.Clone(o.Fields)
-	has := func(name string) bool {
-		return slices.ContainsFunc(fields, func(f flow.Field) bool { return f.Name == name })
-	}
-	if !has(flow.FieldTime) {
-		d := flow.Field{Name: flow.FieldTime, Label: "How long", Type: flow.FieldDuration}
-		if o.Flow.Clocks.Default > 0 {
-			d.Default = []string{words(o.Flow.Clocks.Default)}
-		}
-		fields = append([]flow.Field{d}, fields...)
-	}
-	if !has(flow.FieldReason) {
-		fields = append([]flow.Field{{Name: flow.FieldReason, Label: "Reason", Type: flow.FieldString, Required: true}}, fields...)
-	}
-	return fields
 }
 
 func targetsInput(f *flow.Flow) slack.Block {
@@ -266,7 +246,7 @@ func inputText(v slack.View, block string) string { return strings.Join(inputs(v
 // ends of lines.
 func formValues(o grant.Offer, v slack.View) flow.Values {
 	values := flow.Values{}
-	for _, f := range formFields(o) {
+	for _, f := range o.Fields {
 		given := inputs(v, blockField+f.Name)
 		if f.Type == flow.FieldStringList || f.Type == flow.FieldIntList || f.Type == flow.FieldPersonList {
 			given = split(given)
@@ -316,7 +296,7 @@ func (a *slackApp) filled(ctx context.Context, p identity.Principal, u slackUser
 func (a *slackApp) formError(o *grant.Offer, err error) reply {
 	field := (*flow.FieldError)(nil)
 	if o != nil && errors.As(err, &field) {
-		for _, f := range formFields(*o) {
+		for _, f := range o.Fields {
 			if f.Name == field.Field {
 				return viewErrors(blockField+f.Name, line(field.Problem, 150))
 			}
