@@ -1,7 +1,9 @@
 package grant
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -31,7 +33,7 @@ const tellMost = 200
 
 // tell writes into the audit log what it does not have yet of the events of a request,
 // or of all. It may tell something twice where members do so at once, and never leaves
-// anything out.
+// anything out: what the audit log does not take now it is told again, and that alone.
 func (e *Engine) tell(ctx context.Context, request string) error {
 	if e.config.Audit == nil {
 		return nil
@@ -43,19 +45,24 @@ func (e *Engine) tell(ctx context.Context, request string) error {
 		return err
 	}
 	var told []int64
+	var problem error // the first
 	for _, ev := range untold {
 		if request != "" && ev.Request != request {
 			continue
 		}
 		if err := e.record(ctx, ev); err != nil {
-			return err
+			problem = cmp.Or(problem, fmt.Errorf("step %d of request %s: %w", ev.Seq, ev.Request, err))
+			continue
 		}
 		told = append(told, ev.Seq)
 	}
 	if len(told) == 0 {
-		return nil
+		return problem
 	}
-	return e.config.Store.Told(ctx, told)
+	// Even if time is up: what is not noted is told again.
+	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
+	defer cancel()
+	return errors.Join(problem, e.config.Store.Told(noting, told))
 }
 
 // record writes one event into the audit log.
