@@ -93,7 +93,7 @@ func newMessage(r grant.Request, people []flow.Person, now time.Time, base strin
 		ID: r.ID, Hash: r.Hash, Revision: r.Revision, State: string(r.State),
 		Flow: line(f.Flow.Name, maxName), Label: line(cmp.Or(f.Flow.Label, f.Flow.Name), maxName),
 		Person: line(f.Person.Name, maxName), As: line(f.Principal, 200), Reason: line(f.Reason, maxReason),
-		Values: messageValues(f), Duration: words(f.Duration), Asked: f.Created.UTC(),
+		Values: messageValues(f), Duration: flow.FormatDuration(f.Duration), Asked: f.Created.UTC(),
 		Glass: f.Flow.BreakGlass != nil, Warnings: lines(r.Warnings),
 	}
 	for _, t := range f.Targets {
@@ -323,7 +323,8 @@ func plural(n int, one, several string) string {
 	return strconv.Itoa(n) + " " + several
 }
 
-// words writes a duration as people do: 30m, 1h30m, 2d. Less than a minute is in seconds.
+// words writes how long something still lasts, as people say it: 30m, 1h30m, 2d1h, to the
+// minute, or below one in seconds. What was asked for is exact: flow.FormatDuration.
 func words(d time.Duration) string {
 	if d < time.Minute {
 		return d.Round(time.Second).String()

@@ -47,6 +47,16 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Who decides sees what was asked for, and not a rounded time.
+func TestDurationIsExact(t *testing.T) {
+	for d, want := range map[time.Duration]string{90 * time.Second: "1m30s", 30 * time.Minute: "30m", 49 * time.Hour: "49h", 48 * time.Hour: "2d"} {
+		r := grant.Request{State: grant.Pending, Frozen: grant.Frozen{Duration: d}}
+		if got := notify.NewMessage(r, nil, time.Now(), "").Duration; got != want {
+			t.Errorf("%v: got %q, want %q", d, got, want)
+		}
+	}
+}
+
 // The outcome says in one line where a request stands, and by whose word.
 func TestOutcome(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
