@@ -119,11 +119,6 @@ func (a *slackApp) nameOf(ctx context.Context, u slackUser) string {
 	return name
 }
 
-// CodeInfo says whom a code would link.
-func (s *Service) CodeInfo(ctx context.Context, code string) (LinkCode, error) {
-	return CodeInfo(ctx, s.config.Store, code, s.config.Now())
-}
-
 // CodeInfo says whom a code would link. ErrNotFound stands for one that was not given out,
 // was used or has expired.
 func CodeInfo(ctx context.Context, s Store, code string, now time.Time) (LinkCode, error) {
