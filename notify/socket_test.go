@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport.dev/audit"
 	"sallyport.dev/grant"
 	"sallyport.dev/notify"
 )
@@ -77,6 +78,39 @@ func TestSocketMode(t *testing.T) {
 	f.last("carol to be told", "chat.postMessage", func(c slackCall) bool {
 		return c.form.Get("channel") == "UCAROL" && strings.Contains(c.form.Get("text"), "denied by bob: not today")
 	})
+}
+
+// The same ids of another workspace are somebody else's, by Socket Mode as by HTTP.
+func TestSocketModeOfAnotherTeam(t *testing.T) {
+	f := newFakeSlack(t)
+	w := newWorld(t, socketMode(f))
+	w.slack.close()
+	w.slack = f
+	answer := f.envelope("slash_commands", "l1", flat(f.command(slackTeam, "UBOB", "request")))
+	_, rest, found := strings.Cut(string(answer), "sallyport chat link ")
+	if !found {
+		t.Fatalf("got %s, want a code", answer)
+	}
+	_, err := notify.LinkAccount(t.Context(), w.store, rest[:19], w.user("bob").ID, now())
+	w.must(err)
+	r := w.asked("frontend", "x")
+
+	answer = f.envelope("slash_commands", "t1", flat(f.command("T0EVIL", "UBOB", "whoami")))
+	if text := string(answer); strings.Contains(text, "You are") || strings.Contains(text, "chat link") || !strings.Contains(text, "own workspace") {
+		t.Errorf("a command: got %s", text)
+	}
+	w.recorded(audit.EventLogin, "WrongTeam")
+	f.envelope("interactive", "t2", w.approve("T0EVIL", "UBOB", r))
+	f.whispers("own workspace")
+	guest := w.approve(slackTeam, "UBOB", r) // of a channel that is shared with another workspace
+	guest["user"].(map[string]any)["team_id"] = "T0EVIL"
+	f.envelope("interactive", "t3", guest)
+	view := map[string]any{"callback_id": "sallyport_comment", "private_metadata": `{"id":"` + r.ID + `","hash":"` + r.Hash + `","approve":true}`}
+	f.envelope("interactive", "t4", f.submission("T0EVIL", "UBOB", view, map[string]any{"comment": "mine"}))
+	w.stays(r)
+	// Their own click counts.
+	f.envelope("interactive", "t5", w.approve(slackTeam, "UBOB", r))
+	w.becomes(r.ID, grant.Active)
 }
 
 // Slack closes connections now and then; the app comes back.
