@@ -269,6 +269,23 @@ func TestMarkupIsData(t *testing.T) {
 	}
 }
 
+// The number of refused calls is recorded when its minute is over, whether or not another
+// comes.
+func TestFloodIsCountedInTime(t *testing.T) {
+	w := newWorld(t)
+	for range 50 {
+		resp, err := http.Post(w.web.URL+"/slack/interact", "application/x-www-form-urlencoded", strings.NewReader("payload={}"))
+		w.must(err)
+		resp.Body.Close()
+	}
+	w.ahead.Add(int64(time.Minute))
+	eventually(t, "the number of calls", func() bool {
+		records, err := w.store.Audit(t.Context(), audit.Filter{Event: audit.EventLogin})
+		w.must(err)
+		return len(records) == 6 && records[5].Details["repeated"] == "45"
+	})
+}
+
 // Whoever floods with refused calls does not fill the audit log.
 func TestFloodOfForgedCalls(t *testing.T) {
 	w := newWorld(t)

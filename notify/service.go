@@ -204,6 +204,7 @@ func (s *Service) Start(ctx context.Context) {
 	}
 	if s.slack != nil {
 		s.slack.start(ctx)
+		s.running.Go(func() { s.strays.watch(ctx, s.config.every) })
 	}
 }
 

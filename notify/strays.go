@@ -50,10 +50,9 @@ func (s *strays) refuse(ctx context.Context, kind, why string, r audit.Record) {
 func (s *strays) note(kind string, r audit.Record) []audit.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var due []audit.Record
-	if now := s.now(); now.Sub(s.started) >= strayWindow {
-		due = s.drainLocked()
-		s.started = now
+	due := s.overLocked()
+	if len(s.seen) == 0 {
+		s.started = s.now()
 	}
 	c := s.seen[kind]
 	if c == nil {
@@ -73,6 +72,14 @@ func (s *strays) note(kind string, r audit.Record) []audit.Record {
 	return append(due, r)
 }
 
+// overLocked returns what was counted if its minute is over.
+func (s *strays) overLocked() []audit.Record {
+	if s.now().Sub(s.started) < strayWindow {
+		return nil
+	}
+	return s.drainLocked()
+}
+
 func (s *strays) drainLocked() []audit.Record {
 	var due []audit.Record
 	for _, c := range s.seen {
@@ -85,6 +92,26 @@ func (s *strays) drainLocked() []audit.Record {
 	}
 	clear(s.seen)
 	return due
+}
+
+// watch records what was counted when its minute is over, though nobody comes any more,
+// until the context ends.
+func (s *strays) watch(ctx context.Context, every time.Duration) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		s.mu.Lock()
+		due := s.overLocked()
+		s.mu.Unlock()
+		for _, r := range due {
+			s.append(ctx, r)
+		}
+	}
 }
 
 // flush records what has been counted so far.
