@@ -118,6 +118,38 @@ func TestPlan(t *testing.T) {
 				permissions_boundary = "all"
 			}`,
 			[]string{"create role ops: "}},
+		{"a name in another case is the same", `
+			user "ann" {
+				groups = ["dev"]
+				inline_policy "own" { document = "{}" }
+			}
+			group "dev" { policies = ["all"] }
+			policy "all" { document = jsonencode({Version = "2012-10-17", Statement = [{Effect = "Allow", Action = "*", Resource = "*"}]}) }
+			role "ops" {
+				trust = "{}"
+				inline_policy "own" { document = "{}" }
+			}`, `
+			user "Ann" { groups = ["DEV"] }
+			group "Dev" { policies = ["ALL"] }
+			policy "All" { document = jsonencode({Version = "2012-10-17", Statement = [{Effect = "Allow", Action = "*", Resource = "*"}]}) }
+			role "OPS" { trust = "{}" }`,
+			[]string{"create role OPS: "}},
+		{"what is in no file any more, in another case than it is", `
+			user "ANN" {}
+			group "DEV" {}
+			policy "ALL" { document = "{}" }`, ``,
+			[]string{
+				"disable user ANN: keys, sessions, sign-ins and grants end; sallyport user enable undoes it",
+				"delete group DEV: member ann leaves",
+				"delete policy ALL: ",
+			}},
+		{"who leaves a group that goes leaves it once", `group "dev" {}`, `user "ANN" { groups = [] }`,
+			[]string{"change user ANN: leaves group dev", "delete group dev: "}},
+		{"a list of members decides, however its group is written", "", `
+			user "ann" { groups = [] }
+			group "DEV" { members = ["Ann"] }`, []string{}},
+		{"documents of names in different case are different", `document "my-shell" { content = "{}" }`, `document "My-Shell" { content = "{}" }`,
+			[]string{"create document My-Shell: "}},
 		{"a document", "", `document "my-shell" { content = "{}" }`, []string{"create document my-shell: "}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -163,6 +195,8 @@ func TestParseErrors(t *testing.T) {
 		}`, `role "r": max_duration: "5m" is not a duration from 1h to 12h`},
 		{"both ends", `user "a" { groups = ["g"] }
 			group "g" { members = [] }`, `user "a": groups: group "g" lists its members itself; say a membership at one end`},
+		{"both ends, in another case", `user "a" { groups = ["G"] }
+			group "g" { members = [] }`, `user "a": groups: group "G" lists its members itself; say a membership at one end`},
 		{"no such file", `policy "p" { document = file("../secret") }`, "world.sallyport.hcl:1"},
 		{"unknown argument", "user \"a\" { colour = 1 }", "world.sallyport.hcl:1"},
 	} {

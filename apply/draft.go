@@ -31,17 +31,7 @@ func (d *Draft) planner(ctx context.Context) *planner {
 // draftID is the id of what the draft makes.
 func draftID(kind, name string) string { return "draft-" + kind + "-" + name }
 
-// saidOf finds what files say of a name, whatever its case.
-func saidOf[T any](all map[string]*T, name string) *T {
-	for said, one := range all {
-		if strings.EqualFold(said, name) {
-			return one
-		}
-	}
-	return nil
-}
-
-// gone reports whether files had something that they have no more.
+// goneFrom reports whether files had something that they have no more.
 func goneFrom[T any](before, want map[string]*T, name string) bool {
 	return saidOf(before, name) != nil && saidOf(want, name) == nil
 }
@@ -152,19 +142,19 @@ func (d *Draft) GroupsOf(ctx context.Context, user string, _ identity.Page) ([]i
 	} else if !there {
 		have = nil
 	}
-	names := map[string]bool{}
+	names := map[string]bool{} // in lower case
 	for _, g := range have {
-		names[g.Name] = true
+		names[strings.ToLower(g.Name)] = true
 	}
 	if said := saidOf(d.want.Users, user); said != nil && said.Groups != nil {
 		clear(names)
 		for _, g := range *said.Groups {
-			names[g] = true
+			names[strings.ToLower(g)] = true
 		}
 	}
 	for _, g := range d.want.Groups {
 		if g.Members != nil {
-			names[g.Name] = slices.ContainsFunc(*g.Members, func(m string) bool { return strings.EqualFold(m, user) })
+			names[strings.ToLower(g.Name)] = slices.ContainsFunc(*g.Members, func(m string) bool { return strings.EqualFold(m, user) })
 		}
 	}
 	return d.groups(ctx, names)
@@ -274,8 +264,8 @@ func (d *Draft) InlinePolicies(ctx context.Context, o identity.Owner) ([]identit
 	for _, p := range have {
 		all[p.Name] = p.Document
 	}
-	for _, p := range before {
-		delete(all, p.Name)
+	for _, p := range slices.Concat(before, inline) {
+		maps.DeleteFunc(all, func(name, _ string) bool { return strings.EqualFold(name, p.Name) })
 	}
 	for _, p := range inline {
 		all[p.Name] = p.Document
@@ -314,7 +304,7 @@ const draftVersion = "draft"
 // policySaid finds what files say of a managed policy.
 func (d *Draft) policySaid(ctx context.Context, arn string) *Policy {
 	for name, p := range d.want.Policies {
-		if d.planner(ctx).policyARN(name) == arn {
+		if strings.EqualFold(d.planner(ctx).policyARN(name), arn) {
 			return p
 		}
 	}

@@ -63,6 +63,25 @@ func TestDraftWithout(t *testing.T) {
 	}
 }
 
+// Names are the same in any case.
+func TestDraftInAnotherCase(t *testing.T) {
+	now := world(t)
+	dev := identity.Owner{Kind: identity.OwnerGroup, Name: "dev"}
+	must(t, now.Identities.PutInlinePolicy(t.Context(), identity.InlinePolicy{Owner: dev, Name: "own", Document: allowAll}))
+	draft := apply.NewDraft(now, parse(t, `group "DEV" {
+		members = []
+		inline_policy "Own" { document = "{}" }
+	}`), parse(t, ""))
+	if got := groups(t, draft, "ann"); len(got) != 0 {
+		t.Errorf("ann is in %v", got)
+	}
+	inline, err := draft.InlinePolicies(t.Context(), dev)
+	must(t, err)
+	if len(inline) != 1 || inline[0].Document != "{}" {
+		t.Errorf("got the policies %+v", inline)
+	}
+}
+
 func groups(t *testing.T, d *apply.Draft, user string) (names []string) {
 	t.Helper()
 	all, err := d.GroupsOf(t.Context(), user, identity.Page{})

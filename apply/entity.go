@@ -45,7 +45,7 @@ func (p *planner) group(want *Group) error {
 	} else if want.Path != "" && have.Path != want.Path {
 		s.add(changed("path", have.Path, want.Path), "iam", "UpdateGroup", o.named(map[string]any{"NewPath": want.Path}))
 	}
-	if err := p.policies(s, o, want.Policies, want.Inline, inlineBefore(p.before.Groups[want.Name])); err != nil {
+	if err := p.policies(s, o, want.Policies, want.Inline, inlineBefore(saidOf(p.before.Groups, want.Name))); err != nil {
 		return err
 	}
 	p.enter(s)
@@ -135,7 +135,7 @@ func (p *planner) role(want *Role) error {
 		s.add("", "iam", "CreateRole", p.newRole(o, want))
 	}
 	var before []Inline
-	if b := p.before.Roles[want.Name]; b != nil {
+	if b := saidOf(p.before.Roles, want.Name); b != nil {
 		before = b.Inline
 	}
 	if err := p.policies(s, o, want.Policies, want.Inline, before); err != nil {
@@ -194,7 +194,7 @@ func (p *planner) user(want *User) error {
 		s.add("", "iam", "CreateUser", input)
 	}
 	var before []Inline
-	if b := p.before.Users[want.Name]; b != nil {
+	if b := saidOf(p.before.Users, want.Name); b != nil {
 		before = b.Inline
 	}
 	if err := p.policies(s, o, want.Policies, want.Inline, before); err != nil {
@@ -213,7 +213,7 @@ func (p *planner) changeUser(s *Step, o owner, want *User, have identity.User) {
 	}
 	// One who was taken out of the files is disabled; one who is back in them is not. Whom
 	// somebody disabled while they were in the files stays so.
-	if have.Disabled && p.before.Users[want.Name] == nil {
+	if have.Disabled && saidOf(p.before.Users, want.Name) == nil {
 		s.add("is enabled again", "sallyport", "EnableUser", o.named(nil))
 	}
 	p.tags(s, o, have.Tags, want.Tags)
@@ -240,7 +240,7 @@ func (p *planner) groupsOf(s *Step, o owner, want *[]string) error {
 		s.add("joins group "+group, "iam", "AddUserToGroup", o.named(map[string]any{"GroupName": group}))
 	}
 	for _, group := range drop {
-		if g := p.want.Groups[group]; g != nil && g.Members != nil {
+		if g := saidOf(p.want.Groups, group); g != nil && g.Members != nil {
 			continue // that group's list decides
 		}
 		s.add("leaves group "+group, "iam", "RemoveUserFromGroup", o.named(map[string]any{"GroupName": group}))
@@ -335,17 +335,17 @@ func (p *planner) policies(s *Step, o owner, attached *[]string, inline, before 
 			return err
 		}
 		for _, i := range all {
-			have[i.Name] = i.Document
+			have[strings.ToLower(i.Name)] = i.Document
 		}
 	}
 	for _, i := range inline {
-		if old, ok := have[i.Name]; !ok || !sameJSON(old, i.Document) {
+		if old, ok := have[strings.ToLower(i.Name)]; !ok || !sameJSON(old, i.Document) {
 			s.add("inline_policy "+i.Name, "iam", "Put"+o.word()+"Policy", o.named(map[string]any{"PolicyName": i.Name, "PolicyDocument": i.Document}))
 		}
 	}
 	for _, i := range before {
 		still := slices.ContainsFunc(inline, func(w Inline) bool { return strings.EqualFold(w.Name, i.Name) })
-		if _, ok := have[i.Name]; ok && !still {
+		if _, ok := have[strings.ToLower(i.Name)]; ok && !still {
 			s.add("inline_policy "+i.Name+" goes", "iam", "Delete"+o.word()+"Policy", o.named(map[string]any{"PolicyName": i.Name}))
 		}
 	}
@@ -436,7 +436,7 @@ func (p *planner) deleteGroup(name string) error {
 		return err
 	}
 	for _, u := range members {
-		if w := p.want.Users[u.Name]; w != nil && w.Groups != nil {
+		if w := saidOf(p.want.Users, u.Name); w != nil && w.Groups != nil {
 			continue // left with the user
 		}
 		s.add("member "+u.Name+" leaves", "iam", "RemoveUserFromGroup", o.named(map[string]any{"UserName": u.Name}))

@@ -62,6 +62,7 @@ type planner struct {
 	now    Now
 	want   *World
 	before *World
+	arns   map[string]string // of managed policies that there are, by themselves in lower case
 	steps  []Step
 	err    error
 }
@@ -69,18 +70,25 @@ type planner struct {
 // NewPlan compares what files want with what there is. Before is what the files said that
 // were applied last: what these had and want has no more is taken away.
 func NewPlan(ctx context.Context, now Now, want, before *World) (Plan, error) {
-	p := &planner{ctx: ctx, now: now, want: want, before: before}
+	p := &planner{ctx: ctx, now: now, want: want, before: before, arns: map[string]string{}}
+	have, err := now.Identities.Policies(ctx, identity.Page{})
+	if err != nil {
+		return Plan{}, err
+	}
+	for _, m := range have {
+		p.arns[strings.ToLower(m.ARN)] = m.ARN
+	}
 	each(p, want.Policies, p.policy)
 	each(p, want.Documents, p.document)
 	each(p, want.Groups, p.group)
 	each(p, want.Roles, p.role)
 	each(p, want.Users, p.user)
 	each(p, want.Groups, p.members) // once the users are there
-	gone(p, before.Users, want.Users, p.disableUser)
-	gone(p, before.Roles, want.Roles, p.deleteRole)
-	gone(p, before.Groups, want.Groups, p.deleteGroup)
-	gone(p, before.Documents, want.Documents, p.deleteDocument)
-	gone(p, before.Policies, want.Policies, p.deletePolicy)
+	gone(p, before.Users, want.Users, saidOf, p.disableUser)
+	gone(p, before.Roles, want.Roles, saidOf, p.deleteRole)
+	gone(p, before.Groups, want.Groups, saidOf, p.deleteGroup)
+	gone(p, before.Documents, want.Documents, saidSo, p.deleteDocument)
+	gone(p, before.Policies, want.Policies, saidOf, p.deletePolicy)
 	return Plan{p.steps, hash(p.steps)}, p.err
 }
 
@@ -116,10 +124,23 @@ func each[T any](p *planner, all map[string]*T, plan func(*T) error) {
 	}
 }
 
-// gone calls take for what was said before and is no more.
-func gone[T any](p *planner, before, want map[string]*T, take func(name string) error) {
+// saidOf finds what files say of a name, whatever its case, as names are in IAM.
+func saidOf[T any](all map[string]*T, name string) *T {
+	for said, one := range all {
+		if strings.EqualFold(said, name) {
+			return one
+		}
+	}
+	return nil
+}
+
+// saidSo finds what files say of a name whose case counts, as documents' does.
+func saidSo[T any](all map[string]*T, name string) *T { return all[name] }
+
+// gone calls take for what was said before and is no more, as said finds it.
+func gone[T any](p *planner, before, want map[string]*T, said func(map[string]*T, string) *T, take func(name string) error) {
 	for _, name := range slices.Sorted(maps.Keys(before)) {
-		if want[name] == nil && p.err == nil {
+		if said(want, name) == nil && p.err == nil {
 			p.err = take(name)
 		}
 	}
@@ -151,18 +172,20 @@ func found(err error) (bool, error) {
 	return err == nil, err
 }
 
-// policyARN is the ARN of a managed policy that files name; an ARN is its own.
+// policyARN is the ARN of a managed policy that files name, as it is written where there is
+// one; an ARN is its own.
 func (p *planner) policyARN(name string) string {
 	if strings.HasPrefix(name, "arn:") {
 		return name
 	}
 	at := "/"
 	for _, w := range []*World{p.before, p.want} {
-		if said := w.Policies[name]; said != nil {
-			at = orRoot(said.Path)
+		if said := saidOf(w.Policies, name); said != nil {
+			name, at = said.Name, orRoot(said.Path)
 		}
 	}
-	return p.now.Realm.IAM("policy", at, name)
+	id := p.now.Realm.IAM("policy", at, name)
+	return orElse(p.arns[strings.ToLower(id)], id)
 }
 
 func orRoot(path string) string {

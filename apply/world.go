@@ -274,7 +274,7 @@ func (w *World) check() error {
 func (w *World) checkUser(u *User) error {
 	if u.Groups != nil {
 		for _, name := range *u.Groups {
-			if g := w.Groups[name]; g != nil && g.Members != nil {
+			if g := saidOf(w.Groups, name); g != nil && g.Members != nil {
 				return fmt.Errorf("groups: group %q lists its members itself; say a membership at one end", name)
 			}
 		}
