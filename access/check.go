@@ -44,6 +44,9 @@ type Config struct {
 	Realm  arn.Realm
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Observe is told of every decision that was made, with how long that took, the
+	// audit log not included; nil for nobody.
+	Observe func(d policy.Decision, took time.Duration)
 }
 
 // Checker decides, and records what it decided. It is safe for concurrent use.
@@ -155,7 +158,15 @@ func (c *Checker) Decide(ctx context.Context, q Query) (Decision, error) {
 
 // decide evaluates every resource of a query, with more policies beside the
 // principal's own.
-func (c *Checker) decide(ctx context.Context, q Query, more ...policy.Source) (Decision, error) {
+func (c *Checker) decide(ctx context.Context, q Query, more ...policy.Source) (d Decision, err error) {
+	if c.config.Observe != nil {
+		began := time.Now()
+		defer func() {
+			if err == nil {
+				c.config.Observe(d.Policy, time.Since(began))
+			}
+		}()
+	}
 	if len(q.Resources) == 0 {
 		return Decision{}, errors.New("no resource to decide on")
 	}

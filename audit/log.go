@@ -50,8 +50,24 @@ type Log struct {
 	queue chan *entry
 	ended chan struct{} // closed when run has returned
 
+	appended, failed atomic.Int64
+	seq              atomic.Int64 // of the last record that is known to be stored
+
 	mu     sync.RWMutex // held for reading while sending to queue
 	closed bool
+}
+
+// Stats are figures of one member's log, for metrics.
+type Stats struct {
+	Waiting  int   // records in the queue; callers beyond it wait as well
+	Appended int64 // records stored since the start of the process
+	Failed   int64 // records that could not be stored
+	Seq      int64 // number of the last record of the chain
+}
+
+// Stats returns the log's figures.
+func (l *Log) Stats() Stats {
+	return Stats{Waiting: len(l.queue), Appended: l.appended.Load(), Failed: l.failed.Load(), Seq: l.seq.Load()}
 }
 
 // entry is a record that waits to be appended.
@@ -87,6 +103,7 @@ func New(ctx context.Context, store Store, member string, now func() time.Time, 
 		queue:  make(chan *entry, queueLength),
 		ended:  make(chan struct{}),
 	}
+	l.seq.Store(last.Seq)
 	go l.run(&last)
 	return l, nil
 }
@@ -204,8 +221,11 @@ func (l *Log) appendBatch(last *Record, batch []*entry) (*Record, error) {
 	}
 	if err != nil {
 		l.logger.Error("audit records could not be stored", "records", len(batch), "error", err)
+		l.failed.Add(int64(len(batch)))
 		return nil, err
 	}
+	l.appended.Add(int64(len(records)))
+	l.seq.Store(records[len(records)-1].Seq)
 	return &records[len(records)-1], nil
 }
 

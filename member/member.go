@@ -104,7 +104,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(gatewayMetrics{m.gateway})
+	registry.MustRegister(gatewayMetrics{m.gateway}, stateMetrics{m.State})
 	if err := m.listenSSH(); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func New(c Config) (*Server, error) {
 		table: newTable(services(), operations()),
 		checker: access.New(access.Config{
 			Store: c.Identities, Audit: c.Audit, Grants: grants(c),
-			Realm: c.Realm, Now: c.Now, Logger: c.Logger,
+			Realm: c.Realm, Now: c.Now, Logger: c.Logger, Observe: m.decided,
 		}),
 		verifier: identity.NewVerifier(identity.VerifierConfig{
 			Keys: c.Identities, Machines: nodes, Sealer: c.Sealer,

@@ -301,7 +301,7 @@ func (s *live) writeDown(cause *Cause) {
 		details["exit_status"] = strconv.Itoa(*cause.Exit)
 	}
 	s.g.audit(ctx, audit.EventSessionEnd, s.row, cause.Error(), details)
-	s.g.counters.end(cause.Reason, in, out)
+	s.g.counters.end(End{s.kind(), cause.Reason}, in, out)
 	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "bytes_in", in, "bytes_out", out)
 	s.mu.Lock()
 	s.endedAt = now
@@ -323,12 +323,19 @@ func (s *live) closeRecording(cause *Cause, now time.Time) {
 	}
 }
 
-func (c *counters) end(reason string, in, out int64) {
+func (c *counters) start(kind string) {
+	c.started.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.began[kind]++
+}
+
+func (c *counters) end(e End, in, out int64) {
 	c.bytesIn.Add(in)
 	c.bytesOut.Add(out)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended[reason]++
+	c.ended[e]++
 }
 
 // drop closes the session's connections without a word.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,7 +171,8 @@ type counters struct {
 	started, bytesIn, bytesOut atomic.Int64
 
 	mu    sync.Mutex
-	ended map[string]int64 // by reason
+	began map[string]int64 // by kind
+	ended map[End]int64
 }
 
 // maxWaiting bounds the channels whose opening message is still to come, at about
@@ -180,11 +182,38 @@ const maxWaiting = 4096
 // Stats are figures of one member, for metrics.
 type Stats struct {
 	Nodes    int              // control channels held
-	Sessions int              // sessions relayed now
-	Started  int64            // sessions opened since start
-	Ended    map[string]int64 // sessions ended since start, by reason
+	Sessions map[string]int   // sessions relayed now, by kind
+	Started  map[string]int64 // sessions opened since start, by kind
+	Ended    map[End]int64    // sessions ended since start
 	BytesIn  int64            // payload bytes from clients of ended sessions
 	BytesOut int64            // payload bytes from agents of ended sessions
+}
+
+// End tells ended sessions apart in Stats.
+type End struct {
+	Kind   string // as of Kind
+	Reason string // one of the Reason constants
+}
+
+// Kinds of sessions in Stats.
+const (
+	KindShell    = "shell"
+	KindCommand  = "command"
+	KindForward  = "forward"
+	KindTransfer = "transfer"
+)
+
+// kind is what the session is for.
+func (s *live) kind() string {
+	switch {
+	case s.row.SessionType == "Port":
+		return KindForward
+	case s.exec != nil && s.exec.follow != nil: // SFTP, scp
+		return KindTransfer
+	case s.exec != nil && s.exec.Command != "", strings.HasSuffix(s.row.SessionType, "Commands"):
+		return KindCommand
+	}
+	return KindShell
 }
 
 // New starts a gateway: it closes what an earlier run of this member left open, and
@@ -198,7 +227,7 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 		waiting:  make(chan struct{}, maxWaiting),
 		pipes:    newPipes(),
 	}
-	g.counters.ended = map[string]int64{}
+	g.counters.began, g.counters.ended = map[string]int64{}, map[End]int64{}
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := g.closeLeftovers(ctx); err != nil {
 		g.cancel()
@@ -273,20 +302,17 @@ func (g *Gateway) stop() {
 // Stats returns the member's figures.
 func (g *Gateway) Stats() Stats {
 	g.mu.Lock()
-	st := Stats{Nodes: len(g.controls), Ended: map[string]int64{}}
+	st := Stats{Nodes: len(g.controls), Sessions: map[string]int{}}
 	for _, s := range g.sessions {
 		if !s.isDone() {
-			st.Sessions++
+			st.Sessions[s.kind()]++
 		}
 	}
 	g.mu.Unlock()
-	st.Started = g.counters.started.Load()
 	st.BytesIn, st.BytesOut = g.counters.bytesIn.Load(), g.counters.bytesOut.Load()
 	g.counters.mu.Lock()
 	defer g.counters.mu.Unlock()
-	for k, v := range g.counters.ended {
-		st.Ended[k] = v
-	}
+	st.Started, st.Ended = maps.Clone(g.counters.began), maps.Clone(g.counters.ended)
 	return st
 }
 

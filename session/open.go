@@ -34,7 +34,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 		s.abandon(err)
 		return err
 	}
-	g.counters.started.Add(1)
+	g.counters.start(s.kind())
 	s.log.Info("session opened", "principal", s.row.Owner, "document", s.row.Document)
 	s.sendStart(c)
 	return nil

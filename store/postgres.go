@@ -93,6 +93,8 @@ func (p *postgresDB) write(ctx context.Context, change func(tx) error) error {
 	}
 }
 
+func (p *postgresDB) waiting() int { return 0 }
+
 // pause waits a random time that grows with the tries, so that two changes that met
 // do not meet again.
 func pause(ctx context.Context, try int) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,11 +25,21 @@ type tx struct {
 	// forUpdate ends a SELECT that must lock its rows; empty on SQLite, whose
 	// writers are alone anyway.
 	forUpdate string
+	failed    *atomic.Int64 // counts statements that failed; nil for nobody
+}
+
+// note counts a statement that failed for a reason of the database's: a row that is there
+// already and a caller who left are none.
+func (t tx) note(err error) {
+	if err != nil && t.failed != nil && t.ctx.Err() == nil && !isDuplicate(err) {
+		t.failed.Add(1)
+	}
 }
 
 // exec runs a statement and returns how many rows it changed.
 func (t tx) exec(query string, args ...any) (int64, error) {
 	res, err := t.on.ExecContext(t.ctx, query, args...)
+	t.note(err)
 	if err != nil {
 		return 0, err
 	}
@@ -50,6 +61,7 @@ type row interface{ Scan(into ...any) error }
 // list reads every row of a query.
 func list[T any](t tx, scan func(row) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := t.on.QueryContext(t.ctx, query, args...)
+	t.note(err)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +74,7 @@ func list[T any](t tx, scan func(row) (T, error), query string, args ...any) ([]
 		}
 		all = append(all, v)
 	}
+	t.note(rows.Err())
 	return all, rows.Err()
 }
 
@@ -88,11 +101,21 @@ func (t tx) count(query string, args ...any) (int64, error) {
 }
 
 // read runs statements outside of a transaction.
-func (s *Store) read(ctx context.Context) tx { return tx{ctx: ctx, on: s.db.pool()} }
+func (s *Store) read(ctx context.Context) tx { return tx{ctx: ctx, on: s.db.pool(), failed: &s.failed} }
 
 // write runs change in a transaction; doing says in error texts what was attempted.
 func (s *Store) write(ctx context.Context, doing string, change func(tx) error) error {
-	return wrap(doing, s.db.write(ctx, change))
+	made := false
+	err := s.db.write(ctx, func(t tx) error {
+		t.failed = &s.failed
+		err := change(t)
+		made = err == nil
+		return err
+	})
+	if err != nil && made { // by the commit
+		s.failed.Add(1)
+	}
+	return wrap(doing, err)
 }
 
 func wrap(doing string, err error) error {

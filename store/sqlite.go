@@ -121,6 +121,13 @@ func (s *sqliteDB) write(ctx context.Context, change func(tx) error) error {
 	return s.writer.write(ctx, change)
 }
 
+func (s *sqliteDB) waiting() int {
+	if s.writer == nil {
+		return 0
+	}
+	return len(s.writer.queue)
+}
+
 func (s *sqliteDB) close() error {
 	if s.writer == nil {
 		return s.readers.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"sallyport.dev/audit"
 	"sallyport.dev/command"
@@ -28,8 +29,21 @@ type Options struct {
 // run inside a transaction, which may have to run again: they must do nothing but
 // compute, and must not call the store.
 type Store struct {
-	db database
+	db     database
+	failed atomic.Int64 // see Stats
 }
+
+// Stats are figures of a store, for metrics.
+type Stats struct {
+	// Failed counts the statements and commits that failed since the start of the
+	// process, but for what callers gave up or had to expect.
+	Failed int64
+	// Waiting is how many changes wait for SQLite's one writer; 0 with PostgreSQL.
+	Waiting int
+}
+
+// Stats returns the store's figures.
+func (s *Store) Stats() Stats { return Stats{Failed: s.failed.Load(), Waiting: s.db.waiting()} }
 
 var (
 	_ identity.Store = (*Store)(nil)
@@ -54,6 +68,7 @@ type database interface {
 	// write runs change in a transaction and returns once that is durable, or was
 	// rolled back because change or the commit failed. It may run change again.
 	write(ctx context.Context, change func(tx) error) error
+	waiting() int // changes that wait to be made
 	close() error
 }
 
