@@ -104,75 +104,45 @@ func check(p *ast.Policy) (err error) {
 	return validator().Policy("", p)
 }
 
-// answer is what policies say of a request: the statements that forbid and permit.
-type answer struct{ forbid, permit string }
-
 // ask asks a policy about all nodes of a request: one that is forbidden is enough, and
-// all must be permitted. Tags that hold several values are looked at once for each. A
-// statement that cannot be evaluated is an error, unlike in Cedar itself: a prohibition
-// must not vanish.
-func (r *Rules) ask(ctx context.Context, name, text string, facts flow.Facts) (answer, error) {
+// all must be permitted. Tags that hold several values are looked at once for each. forbid
+// and permit tell the line of the statement. One that cannot be evaluated is an error,
+// unlike in Cedar itself: a prohibition must not vanish.
+func (r *Rules) ask(ctx context.Context, name, text string, facts flow.Facts) (forbid, permit string, err error) {
 	set, err := flow.ParseCedar(text)
 	if err != nil {
-		return answer{}, fmt.Errorf("%s: %w", name, err)
+		return "", "", fmt.Errorf("%s: %w", name, err)
 	}
 	people, err := r.person(ctx, facts.Person)
 	if err != nil {
-		return answer{}, err
+		return "", "", err
 	}
-	var all answer
-	permitted := true
-	for _, n := range facts.Nodes {
-		one, err := askOf(ctx, set, people, n)
-		if err != nil {
-			return answer{}, fmt.Errorf("%s: %w", name, err)
-		}
-		if all.forbid == "" {
-			all.forbid = one.forbid
-		}
-		permitted = permitted && one.permit != ""
-		all.permit = one.permit
+	forbid, permit, err = flow.CedarAll(ctx, facts.Nodes, func(n flow.Node) (string, string, error) {
+		return askOf(ctx, set, people, n)
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("%s: %w", name, err)
 	}
-	if !permitted {
-		all.permit = ""
-	}
-	return all, nil
+	return forbid, permit, nil
 }
 
 // askOf asks about one node in every world.
-func askOf(ctx context.Context, set *cedar.PolicySet, people []person, n flow.Node) (answer, error) {
+func askOf(ctx context.Context, set *cedar.PolicySet, people []person, n flow.Node) (forbid, permit string, err error) {
 	nodes, err := nodeWorlds(n)
 	if err != nil {
-		return answer{}, err
+		return "", "", err
 	}
 	if len(people)*len(nodes) > flow.MaxWorlds {
-		return answer{}, flow.ErrTooManyWorlds
+		return "", "", flow.ErrTooManyWorlds
 	}
-	var all answer
-	permitted := true
-	for _, p := range people {
-		for _, node := range nodes {
-			if err := ctx.Err(); err != nil {
-				return answer{}, err
-			}
-			one, err := authorize(set, p, node)
-			if err != nil {
-				return answer{}, err
-			}
-			if one.forbid != "" {
-				all.forbid = one.forbid
-			}
-			permitted = permitted && one.permit != ""
-			all.permit = one.permit
-		}
-	}
-	if !permitted {
-		all.permit = ""
-	}
-	return all, nil
+	return flow.CedarAll(ctx, people, func(p person) (string, string, error) {
+		return flow.CedarAll(ctx, nodes, func(node cedar.Entity) (string, string, error) {
+			return authorize(set, p, node)
+		})
+	})
 }
 
-func authorize(set *cedar.PolicySet, p person, node cedar.Entity) (answer, error) {
+func authorize(set *cedar.PolicySet, p person, node cedar.Entity) (forbid, permit string, err error) {
 	entities := cedar.EntityMap{p.user.UID: p.user, p.tags.UID: p.tags, node.UID: node}
 	for g := range p.user.Parents.All() {
 		entities[g] = cedar.Entity{UID: g}
@@ -187,17 +157,17 @@ func authorize(set *cedar.PolicySet, p person, node cedar.Entity) (answer, error
 	})
 	if len(why.Errors) > 0 {
 		e := why.Errors[0]
-		return answer{}, fmt.Errorf("line %d: %s", e.Position.Line, e.Message)
+		return "", "", fmt.Errorf("line %d: %s", e.Position.Line, e.Message)
 	}
 	if len(why.Reasons) == 0 {
-		return answer{}, nil
+		return "", "", nil
 	}
 	first := slices.MinFunc(why.Reasons, func(a, b cedar.DiagnosticReason) int { return a.Position.Offset - b.Position.Offset })
 	line := fmt.Sprintf("line %d", first.Position.Line)
 	if decision == cedar.Allow {
-		return answer{permit: line}, nil
+		return "", line, nil
 	}
-	return answer{forbid: line}, nil
+	return line, "", nil
 }
 
 // person is somebody in one of their worlds.

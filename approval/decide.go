@@ -87,11 +87,11 @@ func (r *Rules) auto(ctx context.Context, facts flow.Facts) (permit string, err 
 	if err != nil || !found {
 		return "", err
 	}
-	answer, err := r.ask(ctx, document.AutoApproval, text, facts)
-	if err != nil || answer.forbid != "" || answer.permit == "" {
+	forbid, permit, err := r.ask(ctx, document.AutoApproval, text, facts)
+	if err != nil || forbid != "" || permit == "" {
 		return "", err
 	}
-	return document.AutoApproval + " " + answer.permit, nil
+	return document.AutoApproval + " " + permit, nil
 }
 
 // denied asks the deny-access policy. Where nodes are asked for without naming them,
@@ -109,6 +109,6 @@ func (r *Rules) denied(ctx context.Context, facts flow.Facts) (bool, error) {
 		}
 		return false, nil
 	}
-	answer, err := r.ask(ctx, document.DenyAccess, text, facts)
-	return answer.forbid != "", err
+	forbid, _, err := r.ask(ctx, document.DenyAccess, text, facts)
+	return forbid != "", err
 }

@@ -51,24 +51,35 @@ func (f *Flow) Rule(ctx context.Context, facts Facts, now time.Time) (forbid, pe
 		return "", "", fmt.Errorf("flow %q: cedar: the request names nothing that rules could be asked about", f.Name)
 	}
 	rules := cedarRules{set: set, person: facts.cedarPerson(), context: f.cedarContext(facts, now)}
-	var failed error
-	undecided := false
-	for _, r := range asked {
-		forbid, allow, err := rules.ask(ctx, r)
-		if forbid != "" {
-			return forbid, "", nil
+	forbid, permit, err = CedarAll(ctx, asked, func(r cedarThing) (string, string, error) { return rules.ask(ctx, r) })
+	if err != nil {
+		return "", "", fmt.Errorf("flow %q: cedar: %w", f.Name, err)
+	}
+	return forbid, permit, nil
+}
+
+// CedarAll asks rules about each of several things, or of the worlds that one may be taken
+// for. One that is forbidden suffices, whatever cannot be evaluated about others; permit is
+// empty unless every one is permitted and nothing failed. Errors are those of ask, or of
+// the context.
+func CedarAll[T any](ctx context.Context, all []T, ask func(T) (forbid, permit string, err error)) (forbid, permit string, err error) {
+	undecided := len(all) == 0
+	for _, one := range all {
+		if e := ctx.Err(); e != nil {
+			return "", "", errors.Join(err, e)
 		}
-		failed = errors.Join(failed, err)
-		undecided = undecided || allow == ""
-		permit = allow
+		no, yes, e := ask(one)
+		if no != "" {
+			return no, "", nil
+		}
+		err = errors.Join(err, e)
+		undecided = undecided || yes == ""
+		permit = yes
 	}
-	switch {
-	case failed != nil:
-		return "", "", fmt.Errorf("flow %q: cedar: %w", f.Name, failed)
-	case undecided:
-		return "", "", nil
+	if undecided || err != nil {
+		permit = ""
 	}
-	return "", permit, nil
+	return "", permit, err
 }
 
 // cedarRules are rules with all that they look at, but the resource.
@@ -92,25 +103,11 @@ func (c *cedarRules) ask(ctx context.Context, resource cedarThing) (forbid, perm
 	if len(people)*len(things) > MaxWorlds {
 		return "", "", ErrTooManyWorlds
 	}
-	undecided := false
-	for _, person := range people {
-		for _, thing := range things {
-			if err := ctx.Err(); err != nil {
-				return "", "", err
-			}
-			no, yes, e := c.authorize(person, thing)
-			if no != "" {
-				return no, "", nil
-			}
-			err = errors.Join(err, e)
-			undecided = undecided || yes == ""
-			permit = yes
-		}
-	}
-	if undecided || err != nil {
-		permit = ""
-	}
-	return "", permit, err
+	return CedarAll(ctx, people, func(person cedar.Entity) (string, string, error) {
+		return CedarAll(ctx, things, func(thing cedar.Entity) (string, string, error) {
+			return c.authorize(person, thing)
+		})
+	})
 }
 
 // authorize asks Cedar once. Unlike Cedar itself it passes no error over: a prohibition

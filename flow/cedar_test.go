@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -77,5 +78,43 @@ func TestRule(t *testing.T) {
 				t.Errorf("got error %v, want %q", err, test.err)
 			}
 		})
+	}
+}
+
+// One that is forbidden suffices, and nothing is permitted beside an error or by silence.
+func TestCedarAll(t *testing.T) {
+	for _, test := range []struct{ name, answers, forbid, permit, err string }{
+		{name: "nothing"},
+		{name: "all permitted", answers: "p p", permit: "p"},
+		{name: "one is not", answers: "p - p"},
+		{name: "one is forbidden", answers: "p f p", forbid: "f"},
+		{name: "an error after what is permitted", answers: "p e", err: "e"},
+		{name: "an error before", answers: "e p", err: "e"},
+		{name: "forbidden after an error", answers: "e f", forbid: "f"},
+	} {
+		forbid, permit, err := CedarAll(context.Background(), strings.Fields(test.answers), func(a string) (string, string, error) {
+			switch a {
+			case "f":
+				return a, "", nil
+			case "p":
+				return "", a, nil
+			case "e":
+				return "", "", errors.New(a)
+			}
+			return "", "", nil
+		})
+		said := ""
+		if err != nil {
+			said = err.Error()
+		}
+		if forbid != test.forbid || permit != test.permit || said != test.err {
+			t.Errorf("%s: got %q, %q, %v", test.name, forbid, permit, err)
+		}
+	}
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, permit, err := CedarAll(gone, []string{"p"}, func(string) (string, string, error) { return "", "p", nil })
+	if permit != "" || !errors.Is(err, context.Canceled) {
+		t.Errorf("after its time: got %q, %v", permit, err)
 	}
 }
