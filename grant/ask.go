@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sallyport.dev/flow"
@@ -50,7 +51,10 @@ const (
 func (e *Engine) Ask(ctx context.Context, a Actor, in Ask) (Request, error) {
 	details := map[string]string{"flow": clip(in.Flow, 128), "reason": clip(first(in.Values[flow.FieldReason]), 256), "channel": a.Channel}
 	r, v, err := e.form(ctx, a, in)
-	if err == nil && !in.Explain {
+	if err == nil && in.Explain && !e.draft {
+		err = e.explained.once(r)
+	}
+	if err == nil && !e.draft {
 		err = e.notTooMany(ctx, r)
 	}
 	if err == nil {
@@ -66,6 +70,7 @@ func (e *Engine) Ask(ctx context.Context, a Actor, in Ask) (Request, error) {
 		return Request{}, e.refused(ctx, a, ActionAsk, e.FlowARN(r.Frozen.Flow.Name), details, err)
 	}
 	if in.Explain {
+		v.r.Revision = 0
 		return v.r, nil
 	}
 	if err := e.config.Store.CreateRequest(ctx, v.r, events); err != nil {
@@ -124,7 +129,7 @@ func (e *Engine) form(ctx context.Context, a Actor, in Ask) (Request, *view, err
 		return Request{}, nil, err
 	}
 	f := set.Flows[in.Flow]
-	v := &view{e: e, set: set}
+	v := &view{e: e, set: set, rehearse: in.Explain}
 	if err := v.mayAsk(ctx, f, in.Flow, a.Channel, who); err != nil {
 		return Request{}, nil, err
 	}
@@ -325,9 +330,36 @@ func (e *Engine) notTooMany(ctx context.Context, r Request) error {
 	}
 	lately, err := e.config.Store.Requests(ctx, Filter{Person: person.ID, Limit: maxHourly})
 	if err == nil && len(lately) == maxHourly && r.Frozen.Created.Sub(lately[maxHourly-1].Frozen.Created) < time.Hour {
-		err = &RefusedError{fmt.Sprintf("because %s has asked %d times within the hour", person.Name, maxHourly), true}
+		err = tooOften(person)
 	}
 	return err
+}
+
+func tooOften(who flow.Person) error {
+	return &RefusedError{fmt.Sprintf("because %s has asked %d times within the hour", who.Name, maxHourly), true}
+}
+
+// explained counts how often people have only asked what would become of a request, in this
+// hour and of this member: nothing is stored of it, but flow code runs.
+type explained struct {
+	mu   sync.Mutex
+	hour time.Time
+	of   map[string]int // by person; as many as there are users
+}
+
+// once counts one time more.
+func (x *explained) once(r Request) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if hour := r.Frozen.Created.Truncate(time.Hour); !hour.Equal(x.hour) {
+		x.hour, x.of = hour, map[string]int{}
+	}
+	who := r.Frozen.Person
+	if x.of[who.ID] >= maxHourly {
+		return tooOften(who)
+	}
+	x.of[who.ID]++
+	return nil
 }
 
 // judge decides what can be decided without people: prohibitions first, then what is

@@ -3,6 +3,7 @@ package grant_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,32 @@ func (o *onCall) OnCall(_ context.Context, _ *flow.Schedule, at time.Time) ([]st
 		return []string{o.first}, o.err
 	}
 	return []string{o.then}, o.err
+}
+
+// What only asks what would become of a request does nothing on the net, be it on the way or
+// for who would decide.
+func TestExplainAsksNobody(t *testing.T) {
+	w := newWorld(t)
+	w.put(strings.Replace(codeFlow, "stage", "http { allow_hosts = [\"tickets.example\"] }\n  stage", 1), `
+def on_request(event):
+    http_post("https://tickets.example/tickets", {"who": "carol"})
+
+def get_permissions(event):
+    http_get("https://tickets.example/people")
+`)
+	in := asked("coded")
+	in.Explain = true
+	r, err := w.Ask(t.Context(), w.as("carol"), in)
+	w.must(err)
+	const asksNobody = "a rehearsal asks nobody on the net"
+	for _, hook := range []string{"on_request", "get_permissions"} {
+		if !slices.ContainsFunc(r.Warnings, func(s string) bool { return strings.HasPrefix(s, hook) && strings.Contains(s, asksNobody) }) {
+			t.Errorf("%s: got the warnings %q", hook, r.Warnings)
+		}
+	}
+	if people, err := w.Deciders(t.Context(), r, 10); err != nil || len(people) != 2 {
+		t.Errorf("who would decide: got %v, %v", people, err)
+	}
 }
 
 // Where the source cannot be asked, the other people of the stage decide.

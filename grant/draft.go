@@ -22,7 +22,7 @@ func (e *Engine) Draft(set *flow.Set, files map[string][]byte, d Directory, p Po
 
 // codeEnv is what code runs against.
 func (v *view) codeEnv(at time.Time) flow.Env {
-	if v.e.draft {
+	if v.e.draft || v.rehearse {
 		return draftEnv{v.env(at)}
 	}
 	return v.env(at)

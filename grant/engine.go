@@ -109,6 +109,8 @@ type Engine struct {
 	open   grantCache
 	waits  waits
 	work   background
+
+	explained explained
 }
 
 // New returns an Engine; Start makes its clocks run.
@@ -140,5 +142,5 @@ type Ask struct {
 	Targets []string    // names of the flow's targets; all, unless given
 	Nodes   []string    // ids; none for the targets as a whole
 	Values  flow.Values // "reason" and "duration" included
-	Explain bool        // only says what would become of it: nothing is stored
+	Explain bool        // only says what would become of it: nothing is stored, and flow code asks nobody on the net
 }

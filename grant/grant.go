@@ -30,7 +30,7 @@ func (s State) Over() bool { return s != Pending && s != Approved && s != Active
 // Request is a request, with what became of it.
 type Request struct {
 	ID       string // oi- and twelve hexadecimal digits, as AWS has it
-	Revision int64  // grows with every change
+	Revision int64  // grows with every change; 0 for one that is not stored
 	State    State
 
 	Frozen Frozen

@@ -22,6 +22,27 @@ func TestAskingTooOften(t *testing.T) {
 	w.ask("role")
 }
 
+// To ask what would become of a request costs a run of code: there is a pace to that, too.
+func TestExplainingTooOften(t *testing.T) {
+	w := newWorld(t)
+	in := asked("role")
+	in.Explain = true
+	explain := func() error {
+		_, err := w.Ask(t.Context(), w.as("carol"), in)
+		return err
+	}
+	for range 200 {
+		w.must(explain())
+	}
+	wantRefused(t, explain(), "has asked 200 times within the hour")
+	w.advance(time.Hour)
+	w.must(explain())
+	for range 20 {
+		w.ask("role")
+	}
+	wantRefused(t, explain(), "has 20 requests waiting already")
+}
+
 // Once the use of a break-glass grant has been reviewed, nobody would see what more time is
 // used for.
 func TestNoMoreTimeAfterReview(t *testing.T) {

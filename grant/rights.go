@@ -26,13 +26,14 @@ type view struct {
 	r        Request
 	set      *flow.Set
 	code     *flow.Code // nil for none
+	rehearse bool       // nothing comes of it, and code asks nobody on the net
 	warnings []string
 }
 
 // look makes a view of a request. Flow files that cannot be read leave its code out,
 // which is a warning: then the stages' own people decide.
 func (e *Engine) look(ctx context.Context, r Request) *view {
-	v := &view{e: e, r: r}
+	v := &view{e: e, r: r, rehearse: r.Revision == 0}
 	set, err := e.setBy(ctx, r.Frozen.SetDigest)
 	if err != nil {
 		v.warn("reading the flow as it was", err)
