@@ -11,6 +11,7 @@ type Filter struct {
 	Flow   string
 	States []State
 	Review bool      // only those with an open review
+	Clocks bool      // only those that a clock is set for, as Request.Due says
 	Due    time.Time // only those with a clock that is up by then, the longest first
 	After  string    // continue after the request with this id; not with Due
 	Limit  int       // 0 for all
