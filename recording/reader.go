@@ -27,15 +27,11 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	var h headerLine
-	if !whole || json.Unmarshal(line, &h) != nil || h.Version != 2 {
-		return nil, fmt.Errorf("%w: the first line is no asciicast version 2 header", ErrFormat)
+	if !whole {
+		line = nil
 	}
-	rec.header = Header{Width: h.Width, Height: h.Height, Title: h.Title, Env: h.Env}
-	if h.Sallyport != nil {
-		rec.header.Metadata = *h.Sallyport
-	} else if h.Timestamp != 0 {
-		rec.header.Started = time.Unix(h.Timestamp, 0).UTC()
+	if rec.header, err = ParseHeader(line); err != nil {
+		return nil, err
 	}
 	return rec, nil
 }

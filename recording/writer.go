@@ -31,7 +31,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	dst     io.Writer
-	digest  hash.Hash
+	sink    Sink      // dst, if it is one
+	digest  hash.Hash // nil with a sink
 	buf     []byte
 	last    time.Duration // time of the last event; time never runs backwards
 	size    int64
@@ -41,6 +42,19 @@ type Writer struct {
 	err     error
 	closed  bool
 	summary Summary
+}
+
+// A Sink is a destination that holds what it is given, and takes digests itself.
+type Sink interface {
+	// Write takes whole lines. It must be quick: it is called under the writer's lock. What
+	// it returns an error for it has taken all the same, if it can.
+	io.Writer
+	// Flush makes durable what Write took. It is called without the writer's lock, so that
+	// a slow disk holds up no events.
+	Flush() error
+	// Finish is called once, by Close, also after an error: it writes the line of the end,
+	// Summary.EndLine, makes everything durable and fills in the name, size and digests.
+	Finish(s Summary) (Summary, error)
 }
 
 // A Follower is told of each event as it is recorded, after redaction and in order, the
@@ -58,7 +72,7 @@ func (w *Writer) Attach(f Follower) {
 }
 
 // NewWriter writes the header to w and returns a writer for the events. When w has
-// a method Sync() error, Close calls it.
+// a method Sync() error, Close calls it; when it is a Sink, that one's methods.
 func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	line, err := json.Marshal(headerLine{
 		Version:   2,
@@ -72,7 +86,10 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding recording header: %w", err)
 	}
-	rec := &Writer{start: h.Started, meta: h.Metadata, dst: w, digest: sha256.New()}
+	rec := &Writer{start: h.Started, meta: h.Metadata, dst: w}
+	if rec.sink, _ = w.(Sink); rec.sink == nil {
+		rec.digest = sha256.New()
+	}
 	rec.buf = append(line, '\n')
 	if err := rec.Flush(); err != nil {
 		return nil, err
@@ -118,16 +135,21 @@ func (w *Writer) Marker(at time.Time, label string) error {
 	return w.eventLocked(at, KindMarker, []byte(label))
 }
 
-// Flush writes out what is held. A writer that is idle between two flushes holds
-// no buffer.
+// Flush writes out what is held, and holds no buffer then.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.buf) == 0 {
-		w.buf = nil
-		return w.err
+	err := w.flushLocked()
+	w.buf = nil
+	w.mu.Unlock()
+	if err != nil || w.sink == nil {
+		return err
 	}
-	return w.flushLocked()
+	if err := w.sink.Flush(); err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.failLocked(err)
+	}
+	return nil
 }
 
 // Err returns the error that stopped the recording, or nil.
@@ -139,24 +161,24 @@ func (w *Writer) Err() error {
 
 // Close records the end, writes everything out and returns the summary. Closing
 // again returns the same; other calls after Close return ErrClosed.
-func (w *Writer) Close(end End) (Summary, error) {
+func (w *Writer) Close(end End) (_ Summary, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return w.summary, w.closeErr()
 	}
 	end.Ended = end.Ended.UTC()
-	err := w.endLocked(end)
-	if s, ok := w.dst.(interface{ Sync() error }); ok && err == nil {
-		err = w.failLocked(s.Sync())
-	}
+	w.tailsLocked(end.Ended)
 	w.closed = true
-	w.summary = Summary{
-		Size:     w.size,
-		SHA256:   hex.EncodeToString(w.digest.Sum(nil)),
-		Duration: w.last,
-		Metadata: w.meta,
-		End:      end,
+	w.summary = Summary{Duration: max(w.last, end.Ended.Sub(w.start)), Metadata: w.meta, End: end}
+	line, data := w.summary.endLine()
+	for _, f := range w.follow {
+		f.Follow(w.summary.Duration, KindEnd, data)
+	}
+	if w.sink != nil {
+		err = w.finishLocked()
+	} else {
+		err = w.syncLocked(line)
 	}
 	if w.onDone != nil {
 		err = w.failLocked(w.onDone(w.summary))
@@ -167,6 +189,37 @@ func (w *Writer) Close(end End) (Summary, error) {
 	return w.summary, err
 }
 
+// finishLocked leaves the end to the sink. An error that came before counts, but what could
+// be written until then is finished all the same.
+func (w *Writer) finishLocked() (err error) {
+	w.flushLocked()
+	w.buf = nil
+	w.summary, err = w.sink.Finish(w.summary)
+	return w.failLocked(err)
+}
+
+// syncLocked writes the last line, and digests.
+func (w *Writer) syncLocked(line []byte) error {
+	w.buf = append(w.buf, line...)
+	err := w.flushLocked()
+	if s, ok := w.dst.(interface{ Sync() error }); ok && err == nil {
+		err = w.failLocked(s.Sync())
+	}
+	w.summary.Size, w.summary.SHA256 = w.size, hex.EncodeToString(w.digest.Sum(nil))
+	return err
+}
+
+// EndLine is the last line of the recording, with its newline.
+func (s Summary) EndLine() []byte {
+	line, _ := s.endLine()
+	return line
+}
+
+func (s Summary) endLine() (line, data []byte) {
+	data, _ = json.Marshal(s.End) // of strings, a number and a time
+	return AppendEvent(nil, s.Duration, KindEnd, data), data
+}
+
 func (w *Writer) closeErr() error {
 	if w.err == ErrClosed {
 		return nil
@@ -174,26 +227,16 @@ func (w *Writer) closeErr() error {
 	return w.err
 }
 
-func (w *Writer) endLocked(end End) error {
-	if w.err != nil {
-		return w.err
-	}
-	data, err := json.Marshal(end)
-	if err != nil {
-		return w.failLocked(fmt.Errorf("encoding end of recording: %w", err))
-	}
+// tailsLocked writes the halves of characters that never became whole.
+func (w *Writer) tailsLocked(at time.Time) {
 	for _, s := range []struct {
 		kind Kind
 		tail *tail
 	}{{KindOutput, &w.output}, {KindInput, &w.input}} {
-		if rest := s.tail.bytes(); len(rest) > 0 { // half a character that never became whole
-			w.eventLocked(end.Ended, s.kind, rest)
+		if rest := s.tail.bytes(); len(rest) > 0 {
+			w.eventLocked(at, s.kind, rest)
 		}
 	}
-	if err := w.eventLocked(end.Ended, KindEnd, data); err != nil {
-		return err
-	}
-	return w.flushLocked()
 }
 
 // textLocked writes p as events of whole characters; the bytes of one that p ends
@@ -221,13 +264,7 @@ func (w *Writer) eventLocked(at time.Time, kind Kind, data []byte) error {
 	for _, f := range w.follow {
 		f.Follow(w.last, kind, data)
 	}
-	b := append(w.buf, '[')
-	b = appendSeconds(b, w.last)
-	b = append(b, `, "`...)
-	b = append(b, byte(kind))
-	b = append(b, `", `...)
-	b = appendString(b, data)
-	w.buf = append(b, "]\n"...)
+	w.buf = AppendEvent(w.buf, w.last, kind, data)
 	if len(w.buf) >= flushBuffer {
 		return w.flushLocked()
 	}
@@ -235,7 +272,7 @@ func (w *Writer) eventLocked(at time.Time, kind Kind, data []byte) error {
 }
 
 func (w *Writer) flushLocked() error {
-	if w.err != nil {
+	if w.err != nil || len(w.buf) == 0 {
 		return w.err
 	}
 	n, err := w.dst.Write(w.buf)
@@ -245,7 +282,9 @@ func (w *Writer) flushLocked() error {
 	if err != nil {
 		return w.failLocked(err)
 	}
-	w.digest.Write(w.buf)
+	if w.digest != nil {
+		w.digest.Write(w.buf)
+	}
 	w.size += int64(n)
 	w.buf = w.buf[:0]
 	return nil
