@@ -129,7 +129,8 @@ func (e *Engine) take(ctx context.Context, r Request, t flow.Target, handle stri
 // alsoGiven finds another grant of the same person that gives the same outside: one that
 // holds, if there is one, and the handle of any that has one.
 func (e *Engine) alsoGiven(ctx context.Context, r Request, t flow.Target) (holds *Request, handle string, err error) {
-	all, err := e.config.Store.Requests(ctx, Filter{Person: r.Frozen.Person.ID})
+	// One that holds has its end before it, one that takes back its next try.
+	all, err := e.config.Store.Requests(ctx, Filter{Person: r.Frozen.Person.ID, Clocks: true})
 	if err != nil {
 		return nil, "", err
 	}

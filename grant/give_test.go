@@ -69,3 +69,41 @@ func pastTheLease(w *world) {
 	w.advance(61 * time.Second)
 	w.tick()
 }
+
+// reading counts the requests that are read at a time.
+type reading struct {
+	grant.Store
+	most int
+}
+
+// Requests implements grant.Store.
+func (s *reading) Requests(ctx context.Context, f grant.Filter) ([]grant.Request, error) {
+	all, err := s.Store.Requests(ctx, f)
+	s.most = max(s.most, len(all))
+	return all, err
+}
+
+// Whether another grant gives the same is asked of those that may, not of all that somebody
+// ever asked for.
+func TestGivesWithoutHistory(t *testing.T) {
+	aws, counted := &outside{}, &reading{}
+	w := newWorld(t, func(config *grant.Config) {
+		counted.Store, config.Store, config.Giver = config.Store, counted, aws
+	})
+	w.put(strings.NewReplacer("activate_by = \"1h\"", "", "approvals = 2", "").Replace(crashFlow) + flows)
+	for range 10 {
+		r := w.ask("role")
+		_, err := w.Cancel(t.Context(), w.as("carol"), r.ID)
+		w.must(err)
+	}
+	w.approve(w.ask("crash"), w.as("alice"))
+	r := w.approve(w.ask("crash"), w.as("alice"))
+	counted.most = 0
+	w.tick()
+	_, err := w.Release(t.Context(), w.as("carol"), r.ID)
+	w.must(err)
+	w.tick()
+	if counted.most > 2 || len(aws.has) != 1 {
+		t.Errorf("%d requests were read at a time, and AWS has %v", counted.most, aws.has)
+	}
+}
