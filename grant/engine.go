@@ -79,9 +79,6 @@ type Config struct {
 	Sources func(ctx context.Context, o identity.Owner) ([]policy.Source, error)
 	// Policies are asked about every step; nil for none.
 	Policies Policies
-	// Same tells whether two users, by their unique ids, are one person, beside what the
-	// engine sees by itself; nil for a server that links none.
-	Same func(ctx context.Context, a, b string) (bool, error)
 	// Folder is where flows are read from, in words; PutFlows by people is then refused.
 	Folder string
 	Realm  arn.Realm

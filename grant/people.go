@@ -140,18 +140,8 @@ func (e *Engine) linked(ctx context.Context, a, b string) (bool, error) {
 	if a == b {
 		return true, nil
 	}
-	tagged, err := e.samePersonTag(ctx, a, b)
-	if tagged || err != nil {
-		return true, err
-	}
-	if e.config.Same == nil {
-		return false, nil
-	}
-	same, err := e.config.Same(ctx, a, b)
-	if err != nil {
-		return true, fmt.Errorf("asking whether two users are one person: %w", err)
-	}
-	return same, nil
+	same, err := e.samePersonTag(ctx, a, b)
+	return same || err != nil, err
 }
 
 // TagPerson is the tag of users that says which person they are: those with a value in
