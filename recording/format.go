@@ -16,6 +16,7 @@ var (
 	ErrIncomplete = errors.New("recording has no summary: its session has not ended, or its member died")
 	ErrName       = errors.New("bad recording name")
 	ErrNotFound   = errors.New("no such recording")
+	ErrFull       = errors.New("there is no room for recordings")
 )
 
 // Header is the first line of a recording.
@@ -66,12 +67,13 @@ type End struct {
 	Ended      time.Time `json:"ended"`
 }
 
-// Summary describes a finished recording. It is kept beside the recording, as JSON.
+// Summary describes a finished recording.
 type Summary struct {
 	Name     string        `json:"name"` // in the store
 	Size     int64         `json:"size"` // bytes
 	SHA256   string        `json:"sha256"`
-	Duration time.Duration `json:"duration"` // nanoseconds
+	Manifest string        `json:"manifest_sha256,omitempty"` // of what says where its bytes are
+	Duration time.Duration `json:"duration"`                  // nanoseconds
 	Metadata
 	End End `json:"end"`
 }
