@@ -11,9 +11,10 @@ const (
 	EventLogin        = "login"         // an authentication that failed
 	EventSessionStart = "session.start" // both ends attached or the session opened
 	EventSessionEnd   = "session.end"
-	EventCommandEnd   = "command.end" // on one node, or on all
-	EventTransfer     = "transfer"    // of a file through the SSH front door; details say which
-	EventNode         = "node"        // registered, connected, lost
+	EventWatch        = "session.watch" // of a session by another person: began or ended
+	EventCommandEnd   = "command.end"   // on one node, or on all
+	EventTransfer     = "transfer"      // of a file through the SSH front door; details say which
+	EventNode         = "node"          // registered, connected, lost
 	EventChange       = "change"
 	EventAccess       = "access"  // reading recordings and audit
 	EventServer       = "server"  // start, stop

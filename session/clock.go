@@ -36,6 +36,7 @@ func (s *live) tick(now time.Time) {
 		s.end(s.timeUp())
 	}
 	s.keepLinks(now)
+	s.tickWatches(now)
 	s.unhush(now)
 	s.flush()
 	if s.bulk != nil {

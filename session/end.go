@@ -79,6 +79,7 @@ func (s *live) finish() {
 	telling.Wait()
 	s.closeAgent(cause)
 	close(s.done)
+	s.endWatches()
 	s.unserve()
 }
 

@@ -159,6 +159,7 @@ type Gateway struct {
 	waiting chan struct{}
 
 	bulkConns atomic.Int64 // bulk connections of all sessions
+	watches   atomic.Int64 // watches of all sessions
 	pipes     pipes        // for splicing them
 
 	keeper atomic.Pointer[Keeper]

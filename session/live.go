@@ -54,6 +54,9 @@ type live struct {
 	done    chan struct{}         // closed when it has ended
 	unserve func()                // stops answering other members
 
+	watching watching
+	size     terminalSize
+
 	active          atomic.Int64 // when something last happened, ns
 	bytesIn         atomic.Int64
 	bytesOut        atomic.Int64

@@ -11,19 +11,22 @@ import (
 
 // request is what members ask of each other on the subjects of nodes and sessions.
 type request struct {
-	Op       string             `json:"op"` // open, send, ping, remove, keys; end, complete
+	Op       string             `json:"op"` // open, send, ping, remove, keys; end, complete, watch
 	Session  *Session           `json:"session,omitempty"`
 	Start    *wire.StartSession `json:"start,omitempty"`
 	Options  Options            `json:"options,omitzero"`
 	Frame    []byte             `json:"frame,omitempty"` // for the node's control channel
 	Cause    *Cause             `json:"cause,omitempty"`
 	Complete *wire.TaskComplete `json:"complete,omitempty"`
+	Watch    *WatchRequest      `json:"watch,omitempty"`
 }
 
 // reply is the answer; Code tells errors apart that callers must.
 type reply struct {
 	Code  string `json:"code,omitempty"`
 	Error string `json:"error,omitempty"`
+
+	Watch *WatchPiece `json:"watch,omitempty"`
 }
 
 // codes are the errors that keep their identity between members.
@@ -32,6 +35,9 @@ var codes = map[string]error{
 	"Ended":        ErrEnded,
 	"Recording":    ErrRecording,
 	"Stopped":      ErrStopped,
+	"NotRecorded":  ErrNotRecorded,
+	"Watchers":     ErrWatchers,
+	"NoWatch":      ErrNoWatch,
 }
 
 func replyFor(err error) []byte {
@@ -50,25 +56,30 @@ func replyFor(err error) []byte {
 
 // ask sends a request to the member that serves subject.
 func (g *Gateway) ask(ctx context.Context, subject string, req request) error {
+	_, err := g.question(ctx, subject, req)
+	return err
+}
+
+// question is ask where the answer says more than whether it worked.
+func (g *Gateway) question(ctx context.Context, subject string, req request) (r reply, err error) {
 	data, err := json.Marshal(req)
 	if err != nil {
-		return fmt.Errorf("encoding %s: %w", req.Op, err)
+		return r, fmt.Errorf("encoding %s: %w", req.Op, err)
 	}
 	answer, err := g.cfg.Cluster.Request(ctx, subject, data)
 	if err != nil {
-		return err
+		return r, err
 	}
-	var r reply
 	if err := json.Unmarshal(answer, &r); err != nil {
-		return fmt.Errorf("decoding answer to %s: %w", req.Op, err)
+		return r, fmt.Errorf("decoding answer to %s: %w", req.Op, err)
 	}
 	if r.Code == "" {
-		return nil
+		return r, nil
 	}
 	if e, ok := codes[r.Code]; ok {
-		return &remoteError{text: r.Error, is: e}
+		return r, &remoteError{text: r.Error, is: e}
 	}
-	return errors.New(r.Error)
+	return r, errors.New(r.Error)
 }
 
 // remoteError is an error of another member that keeps its identity.

@@ -54,6 +54,7 @@ func (s *live) openRecording() error {
 	}
 	s.rec, s.row.Recording = rec, name
 	if s.exec != nil && s.exec.Terminal != nil && s.exec.Terminal.Cols > 0 && s.exec.Terminal.Rows > 0 {
+		s.size.set(int(s.exec.Terminal.Cols), int(s.exec.Terminal.Rows))
 		return rec.Resize(s.g.now(), int(s.exec.Terminal.Cols), int(s.exec.Terminal.Rows))
 	}
 	return nil
@@ -93,7 +94,7 @@ func (s *live) writeUp(ctx context.Context, store func(context.Context, Session)
 func (s *live) enterGateway() error {
 	g := s.g
 	stop, err := g.cfg.Cluster.Serve(subjectOf(s.row.ID), func(ctx context.Context, data []byte) ([]byte, error) {
-		return s.serve(data), nil
+		return s.serve(ctx, data), nil
 	})
 	if err != nil {
 		return fmt.Errorf("serving session: %w", err)
@@ -117,7 +118,7 @@ func (s *live) abandon(err error) {
 }
 
 // serve answers members that want something of this session.
-func (s *live) serve(data []byte) []byte {
+func (s *live) serve(ctx context.Context, data []byte) []byte {
 	var req request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return replyFor(fmt.Errorf("decoding request: %w", err))
@@ -129,6 +130,8 @@ func (s *live) serve(data []byte) []byte {
 	case req.Op == "complete" && req.Complete != nil:
 		s.taskComplete(*req.Complete)
 		return replyFor(nil)
+	case req.Op == "watch" && req.Watch != nil:
+		return s.serveWatch(ctx, *req.Watch)
 	}
 	return replyFor(fmt.Errorf("unknown request %q", req.Op))
 }

@@ -130,6 +130,7 @@ func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) 
 		if json.Unmarshal(h.Payload, &size) != nil || size.Cols > 0xffff || size.Rows > 0xffff {
 			return nil
 		}
+		s.size.set(int(size.Cols), int(size.Rows))
 		err = s.rec.Resize(now, int(size.Cols), int(size.Rows))
 	case !fromAgent && h.PayloadType == wire.PayloadOutput && s.opts.RecordInput:
 		err = s.rec.Input(now, s.within(fromAgent, h.Payload))
