@@ -44,6 +44,8 @@ var bans = []ban{
 	{"cmd/sallyport", "sallyport.dev/internal/readalong", "only tests need it"},
 	{"cmd/sallyport-agent", "sallyport.dev/internal/readalong", "only tests need it"},
 	{"cmd/sallyportd", "sallyport.dev/internal/readalong", "only tests need it"},
+	{"cmd/sallyport-agent", "go.opentelemetry.io", "the agent runs on every machine and must stay small; its log names the trace"},
+	{"cmd/sallyport", "go.opentelemetry.io", "the server traces what it is asked"},
 	{"agent", "sallyport.dev/server", "server and agent meet in wire, never in each other's code"},
 	{"server", "sallyport.dev/agent", "server and agent meet in wire, never in each other's code"},
 	{"server", "sallyport.dev/client", "the server must not depend on one of its clients"},

@@ -138,7 +138,7 @@ func (a *Agent) startSession(m *wire.Message) {
 	go func() {
 		defer cancel(nil)
 		defer a.sessions.leave(start.SessionID)
-		log := a.log.With("session", start.SessionID)
+		log := a.log.With("session", start.SessionID, "trace", start.Trace)
 		out := outcome{status: statusFailed}
 		if err != nil {
 			out.output = "invalid session request: " + err.Error()

@@ -10,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"sallyport.dev/access"
+	"sallyport.dev/tracing"
 )
 
 // Door serves SSH connections.
@@ -127,7 +126,7 @@ func (d *Door) serveConn(conn net.Conn, proven func()) {
 }
 
 func (d *Door) origin(addr net.Addr) access.Origin {
-	o := access.Origin{RequestID: uuid.NewString(), TLS: true, Time: d.cfg.Now()}
+	o := access.Origin{RequestID: tracing.NewID(), TLS: true, Time: d.cfg.Now()}
 	if ip := addressOf(addr); ip.IsValid() {
 		o.SourceIP = ip.String()
 	}

@@ -87,6 +87,9 @@ type Config struct {
 	Webhooks []*Webhook `hcl:"webhook,block"`
 	SMTP     *SMTP      `hcl:"smtp,block"`
 
+	// Tracing sends spans of what the member does to an OpenTelemetry collector.
+	Tracing *Tracing `hcl:"tracing,block"`
+
 	// Menu is how people find nodes with "sallyport menu", and Tags what "sallyport
 	// doctor" wants of them; people's own config.hcl goes before both.
 	Menu *Menu            `hcl:"menu,block"`
@@ -228,6 +231,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkTags(); err != nil {
+		return err
+	}
+	if err := c.Tracing.check(); err != nil {
 		return err
 	}
 	if err := checkOnCall(c.OnCall); err != nil {

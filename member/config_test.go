@@ -68,6 +68,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"SSH suffix with a dot before it", goodConfig + "ssh {\n listen = \":2222\"\n suffix = \".nodes.example.com\"\n}", `ssh.suffix: ".nodes.example.com" is not a domain`},
 		{"SSH environment that is no name", goodConfig + "ssh {\n listen = \":2222\"\n environment = [\"LC-*\"]\n}", `ssh.environment: "LC-*"`},
 		{"SSH recording of nothing", goodConfig + "ssh {\n listen = \":2222\"\n record_limit_mib = -1\n}", "ssh.record_limit_mib: -1"},
+		{"spans in the clear", goodConfig + "tracing {\n endpoint = \"http://otel.example.com/v1/traces\"\n}", "tracing.endpoint: \"otel.example.com:80\" is not a loopback address"},
+		{"spans to nowhere", goodConfig + "tracing {\n endpoint = \"otel\"\n}", "tracing.endpoint: want a URL"},
+		{"more spans than requests", goodConfig + "tracing {\n endpoint = \"https://otel.example.com/v1/traces\"\n sample = 2\n}", "tracing.sample: 2 is not from 0 to 1"},
 		{"member with a dot", goodConfig + `member = "a.b"`, "member: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

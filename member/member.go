@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"sallyport.dev/audit"
 	"sallyport.dev/cluster"
@@ -52,7 +54,9 @@ type Member struct {
 	api        *server.Server
 	access     *grant.Engine
 	notify     *notify.Service
-	stopFlows  context.CancelFunc // nil unless a folder of flows is followed
+	tracer     trace.Tracer
+	spans      *sdk.TracerProvider // nil without a collector
+	stopFlows  context.CancelFunc  // nil unless a folder of flows is followed
 	listeners  []*listener
 	ssh        net.Listener    // nil without a front door
 	door       *frontdoor.Door // likewise
@@ -85,6 +89,9 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 }
 
 func (m *Member) start(ctx context.Context) (err error) {
+	if err := m.startTracing(ctx); err != nil {
+		return err
+	}
 	serverTLS, peers, err := m.tls()
 	if err != nil {
 		return err
@@ -187,6 +194,7 @@ func (m *Member) gatewayConfig() session.Config {
 		Audit:           m.Audit,
 		Logger:          m.log,
 		Record:          m.record,
+		Tracer:          m.tracer,
 		Now:             m.cfg.Now,
 		DisconnectGrace: s.disconnectGrace,
 		AgentGrace:      s.agentGrace,
@@ -221,6 +229,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Forward:               m.cfg.Sessions.forward(),
 		TrustedProxies:        m.cfg.trustedProxies,
 		Metrics:               registry,
+		Tracer:                m.tracer,
 		Ready:                 m.Ready,
 		Version:               build.Version(),
 	}
@@ -437,6 +446,7 @@ func (m *Member) Close(ctx context.Context) error {
 	if m.recordings != nil {
 		errs = append(errs, m.recordings.Close())
 	}
+	m.closeTracing(ctx)
 	return errors.Join(append(errs, m.State.Close())...)
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"sallyport.dev/access"
 	"sallyport.dev/approval"
@@ -73,6 +75,8 @@ type Config struct {
 	ClockSkew time.Duration
 	// BodyTimeout bounds the time a request's body takes to arrive; 0 is 30 seconds.
 	BodyTimeout time.Duration
+	// Tracer gets spans of calls; optional.
+	Tracer trace.Tracer
 	// Metrics gets the server's metrics; optional.
 	Metrics prometheus.Registerer
 	// Ready tells whether the server can serve, for /readyz; optional.
@@ -135,6 +139,9 @@ func (c *Config) complete() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.Tracer{}
 	}
 	if c.BodyTimeout == 0 {
 		c.BodyTimeout = 30 * time.Second

@@ -8,8 +8,13 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"sallyport.dev/access"
 	"sallyport.dev/identity"
+	"sallyport.dev/tracing"
 )
 
 // request is an API request on its way to its operation.
@@ -36,12 +41,28 @@ func (s *Server) serveOperation(w http.ResponseWriter, r *http.Request) {
 	req.scope, req.unsigned = identity.Service(r)
 	req.service = guessService(r, req.scope)
 	w.Header().Set("X-Amzn-Requestid", req.origin.RequestID)
+	ctx, span := s.config.Tracer.Start(tracing.WithRequest(r.Context(), req.origin.RequestID), "call", trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	req.http = r.WithContext(ctx)
 	o, code := s.answer(w, req)
 	name := ""
 	if o != nil {
 		name = o.Service + ":" + o.Name
+		span.SetName(name)
 	}
+	endCall(span, code)
 	s.metrics.observe(name, code, time.Since(start))
+}
+
+// endCall notes how a call ended. A refusal is an answer, not a failure of the server.
+func endCall(span trace.Span, code string) {
+	if code == "" {
+		return
+	}
+	span.SetAttributes(attribute.String("error.type", code))
+	if statusOf(code) >= http.StatusInternalServerError {
+		span.SetStatus(codes.Error, code)
+	}
 }
 
 // answer handles a request and returns the error code it answered with, if any.
@@ -105,7 +126,7 @@ func (s *Server) call(req *request, c *Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.authorize(ctx, in); err != nil {
+	if err := c.traced(ctx, "authorize", func(ctx context.Context) error { return c.authorize(ctx, in) }); err != nil {
 		return nil, err
 	}
 	out, err := c.Operation.run(ctx, c, in)
@@ -114,6 +135,13 @@ func (s *Server) call(req *request, c *Call) (any, error) {
 		return nil, fmt.Errorf("%s:%s answered without checking access", c.Operation.Service, c.Operation.Name)
 	}
 	return out, err
+}
+
+// traced runs a step of a call under a span of its own.
+func (c *Call) traced(ctx context.Context, name string, step func(context.Context) error) error {
+	ctx, span := c.Server.config.Tracer.Start(ctx, name)
+	defer span.End()
+	return step(ctx)
 }
 
 func decode(req *request, o *Operation) (any, error) {

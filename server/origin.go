@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"sallyport.dev/access"
+	"sallyport.dev/tracing"
 )
 
 // maxUserAgent bounds what is kept of a User-Agent header, in bytes.
@@ -19,7 +18,7 @@ const maxUserAgent = 512
 // only on connections from trusted proxies.
 func (s *Server) origin(r *http.Request) access.Origin {
 	o := access.Origin{
-		RequestID: uuid.NewString(),
+		RequestID: tracing.NewID(),
 		UserAgent: truncate(strings.ToValidUTF8(r.UserAgent(), "?"), maxUserAgent),
 		TLS:       r.TLS != nil,
 		Time:      s.config.Now(),

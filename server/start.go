@@ -5,11 +5,14 @@ import (
 	"errors"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"sallyport.dev/access"
 	"sallyport.dev/document"
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
+	"sallyport.dev/tracing"
 	"sallyport.dev/wire"
 )
 
@@ -64,7 +67,15 @@ func (s *Server) StartSession(ctx context.Context, p identity.Principal, o acces
 		return Started{}, err
 	}
 	c.input = asked
-	return c.start(ctx, in)
+	ctx, span := s.config.Tracer.Start(tracing.WithRequest(ctx, o.RequestID), "ssm:StartSession", trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	started, err := c.start(ctx, in)
+	if e := (*wire.Exception)(nil); errors.As(err, &e) {
+		endCall(span, e.Code)
+	} else if err != nil {
+		endCall(span, "InternalServerError")
+	}
+	return started, err
 }
 
 // members is the input as the API takes it, whose rules it must keep, too.
@@ -92,7 +103,12 @@ func (in StartInput) members() map[string]any {
 // start authorises the node, the document, where it leads and whom it runs as, and
 // starts the session. Who may not use a target learns nothing about it.
 func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
-	p, known, err := c.checkStart(ctx, in)
+	var p *plan
+	var known bool
+	err := c.traced(ctx, "authorize", func(ctx context.Context) (err error) {
+		p, known, err = c.checkStart(ctx, in)
+		return err
+	})
 	if err != nil {
 		return Started{}, err
 	}
@@ -107,6 +123,7 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 	if err != nil {
 		return Started{}, err
 	}
+	req.Options.Trace = tracing.Parent(ctx, c.Origin.RequestID)
 	token, err := g.Start(ctx, *req)
 	switch {
 	case errors.Is(err, session.ErrNotConnected):

@@ -205,6 +205,7 @@ func (g *Gateway) AgentToken(ctx context.Context, id, node string) (string, erro
 	}
 	s.mu.Lock()
 	s.asked = true
+	s.agentSpan.note("agent asked for its data channel")
 	over := s.closed
 	s.mu.Unlock()
 	if over {

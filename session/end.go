@@ -61,6 +61,7 @@ func (s *live) isDone() bool {
 // shown, the client is told, and the end is written down everywhere.
 func (s *live) finish() {
 	cause := s.cause.Load()
+	s.endSpans(cause)
 	s.save()
 	s.log.Debug("session ending", "reason", cause.Reason)
 	if s.bulk != nil {
@@ -301,7 +302,7 @@ func (s *live) writeDown(cause *Cause) {
 	if cause.Exit != nil {
 		details["exit_status"] = strconv.Itoa(*cause.Exit)
 	}
-	s.g.audit(ctx, audit.EventSessionEnd, s.row, cause.Error(), details)
+	s.audit(ctx, audit.EventSessionEnd, cause.Error(), details)
 	s.g.counters.end(End{s.kind(), cause.Reason}, in, out)
 	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "bytes_in", in, "bytes_out", out)
 	s.mu.Lock()

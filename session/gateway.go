@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
 	"sallyport.dev/audit"
 	"sallyport.dev/internal/seal"
 	"sallyport.dev/node"
@@ -78,6 +81,8 @@ type Config struct {
 	// recording store. Required unless no session asks to be recorded.
 	Record func(s Session, o Options) (Recorder, string, error)
 	Now    func() time.Time
+	// Tracer gets spans of how sessions begin; optional.
+	Tracer trace.Tracer
 
 	// OpeningTimeout bounds how long a channel may take to send its opening
 	// message. Default 10 s.
@@ -133,6 +138,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.Tracer{}
 	}
 	return c
 }
@@ -359,8 +367,9 @@ const (
 	subjectTaken   = "sallyport.control.taken"
 )
 
-// audit appends a record about a session and reports whether that worked.
-func (g *Gateway) audit(ctx context.Context, event string, s Session, reason string, details map[string]string) error {
+// audit appends a record about a session and reports whether that worked. Request is the
+// id of the one that the session is for, where it is known.
+func (g *Gateway) audit(ctx context.Context, event string, s Session, request, reason string, details map[string]string) error {
 	_, err := g.cfg.Audit.Append(ctx, audit.Record{
 		Time:      g.now(),
 		Event:     event,
@@ -369,6 +378,7 @@ func (g *Gateway) audit(ctx context.Context, event string, s Session, reason str
 		Node:      s.NodeID,
 		Document:  s.Document,
 		SourceIP:  s.SourceIP,
+		RequestID: request,
 		Reason:    reason,
 		Details:   details,
 	})

@@ -80,11 +80,13 @@ func (s *live) enterLink(l *link) (old *link, late bool) {
 	if l.role == roleAgent {
 		old, s.agent = s.agent, l
 		s.asked, s.agentOnce = true, true
+		s.agentSpan.end(nil)
 		s.in.rewind()
 		s.paused = false // agents forget it when they connect anew
 	} else {
 		old, s.client = s.client, l
 		s.clientOnce = true
+		s.clientSpan.end(nil)
 		s.out.rewind()
 		l.repeat = s.out.lastRepeat()
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport.dev/tracing"
 	"sallyport.dev/wire"
 )
 
@@ -27,6 +28,8 @@ type Options struct {
 	ClientReturns bool `json:"client_returns,omitempty"`
 	// Grants are the ids of the grants that the session was allowed by, for the audit log.
 	Grants []string `json:"grants,omitempty"`
+	// Trace is the traceparent (W3C Trace Context) of the request that the session is for.
+	Trace string `json:"trace,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, so that nothing
 	// can be read from it or put into it.
 	Encrypted bool `json:"encrypted,omitempty"`
@@ -48,6 +51,8 @@ type live struct {
 	exec *program  // nil where the task has no Exec
 	task wire.StartSession
 	log  sessionLog
+
+	agentSpan, clientSpan span // until each end has attached
 
 	cause   atomic.Pointer[Cause] // set once: the session is ending
 	cut     atomic.Pointer[Cause] // set once: nothing more is shown
@@ -108,7 +113,8 @@ type rowState struct {
 
 func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *live {
 	s := &live{g: g, row: row, task: task, opts: opts, done: make(chan struct{}), used: usedTokens{}}
-	s.log = sessionLog{g.log.With("session", row.ID, "node", row.NodeID)}
+	s.log = sessionLog{g.log.With("session", row.ID, "node", row.NodeID, "request", tracing.RequestOf(opts.Trace))}
+	s.task.Trace = opts.Trace
 	s.inRoom, s.outRoom, s.settled = sync.NewCond(&s.mu), sync.NewCond(&s.mu), sync.NewCond(&s.mu)
 	s.saved.state = row.State
 	s.exec = s.newProgram()

@@ -10,6 +10,7 @@ import (
 
 	"sallyport.dev/audit"
 	"sallyport.dev/recording"
+	"sallyport.dev/tracing"
 	"sallyport.dev/wire"
 )
 
@@ -19,6 +20,9 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	if req.Session == nil || req.Start == nil {
 		return fmt.Errorf("opening session: session or start is missing")
 	}
+	ctx, _ = tracing.Continue(ctx, req.Options.Trace)
+	ctx, opening := g.cfg.Tracer.Start(ctx, "open session")
+	defer opening.End()
 	s := newLive(g, *req.Session, *req.Start, req.Options)
 	s.task.DataChannelToken = g.newToken(roleAgent, s.row.ID)
 	s.task.Reattach = int(g.cfg.AgentGrace / time.Second)
@@ -36,6 +40,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	}
 	g.counters.start(s.kind())
 	s.log.Info("session opened", "principal", s.row.Owner, "document", s.row.Document)
+	s.traceEnds(ctx)
 	s.sendStart(c)
 	return nil
 }
@@ -82,10 +87,10 @@ func (s *live) writeUp(ctx context.Context, store func(context.Context, Session)
 	var stored error
 	var wg sync.WaitGroup
 	wg.Go(func() { stored = store(ctx, s.row) })
-	audited := s.g.audit(ctx, audit.EventSessionStart, s.row, s.row.Reason, s.details())
+	audited := s.audit(ctx, audit.EventSessionStart, s.row.Reason, s.details())
 	wg.Wait()
 	if stored != nil && audited == nil { // the log must not leave it open
-		s.g.audit(context.WithoutCancel(ctx), audit.EventSessionEnd, s.row, clip(stored.Error()), nil)
+		s.audit(context.WithoutCancel(ctx), audit.EventSessionEnd, clip(stored.Error()), nil)
 	}
 	return errors.Join(stored, audited)
 }

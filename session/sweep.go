@@ -112,7 +112,7 @@ func (g *Gateway) failRow(ctx context.Context, row Session, reason string) error
 		g.sendClosed(ctx, row.NodeID, row.ID)
 	}
 	// Over it is, whether or not that can be audited; the log has the error.
-	_ = g.audit(ctx, audit.EventSessionEnd, row, reason, nil)
+	_ = g.audit(ctx, audit.EventSessionEnd, row, "", reason, nil)
 	return nil
 }
 

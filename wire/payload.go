@@ -146,6 +146,9 @@ type StartSession struct {
 	// Reattach is after how many seconds without its data channel the session is over for
 	// the server, so that the agent need not keep it any longer; 0 for not known.
 	Reattach int `json:"Reattach,omitempty"`
+	// Trace is the traceparent (W3C Trace Context) of the request that the session is
+	// for, so that the agent's log can name it.
+	Trace string `json:"Trace,omitempty"`
 }
 
 // TaskComplete reports the end of a session on the control channel
