@@ -76,9 +76,7 @@ func (e *Engine) Ask(ctx context.Context, a Actor, in Ask) (Request, error) {
 	if err := e.config.Store.CreateRequest(ctx, v.r, events); err != nil {
 		return Request{}, err
 	}
-	if err := e.changed(ctx, v.r, events); err != nil {
-		return Request{}, err
-	}
+	e.changed(ctx, v.r, events)
 	return e.beginAtOnce(ctx, a, v.r), nil
 }
 
@@ -95,6 +93,20 @@ func (e *Engine) permit(ctx context.Context, a Actor, action, resource string, d
 		return nil
 	}
 	return e.config.Policies.Permit(ctx, a, action, resource, details)
+}
+
+// permitOnce returns what asks the policies about a step of a request until they permit it, and
+// not again: a step that is judged anew, because others came first, is one record.
+func (e *Engine) permitOnce(a Actor, action, id string, details map[string]string) func(context.Context, *view) error {
+	permitted := false
+	return func(ctx context.Context, v *view) error {
+		if permitted {
+			return nil
+		}
+		err := e.permit(ctx, a, action, e.RequestARN(id), v.details(details))
+		permitted = err == nil
+		return err
+	}
 }
 
 // refused records a refusal of ours, and returns it.

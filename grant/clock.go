@@ -232,10 +232,10 @@ func (e *Engine) discard(ctx context.Context, r Request) error {
 		}
 		return events, nil
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		e.changed(ctx, done, events)
 	}
-	return e.changed(ctx, done, events)
+	return err
 }
 
 var errNothingDue = errors.New("nothing is due")

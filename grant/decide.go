@@ -49,7 +49,8 @@ func (e *Engine) step(ctx context.Context, id string, judge func(*view) (func(*R
 		if err != nil {
 			return r, err
 		}
-		return done, e.changed(ctx, done, events)
+		e.changed(ctx, done, events)
+		return done, nil
 	}
 	return Request{}, fmt.Errorf("request %s: %w", id, errStale)
 }
@@ -65,12 +66,11 @@ func (e *Engine) Decide(ctx context.Context, a Actor, id, hash string, approve b
 	if err := CheckText("comment", comment, maxComment); err != nil {
 		return Request{}, err
 	}
-	permitted := false
+	permit := e.permitOnce(a, action, id, details)
 	r, err := e.step(ctx, id, func(v *view) (func(*Request) ([]Event, error), error) {
 		change, err := v.decision(ctx, a, hash, approve, comment)
-		if err == nil && !permitted {
-			err = e.permit(ctx, a, action, e.RequestARN(id), v.details(details))
-			permitted = err == nil
+		if err == nil {
+			err = permit(ctx, v)
 		}
 		return change, err
 	})
@@ -96,7 +96,7 @@ func (v *view) decision(ctx context.Context, a Actor, hash string, approve bool,
 	if subtle.ConstantTimeCompare([]byte(hash), []byte(v.r.Hash)) != 1 {
 		return nil, ErrHash
 	}
-	if v.r.State.Over() || v.r.State != Pending {
+	if v.r.State != Pending {
 		return nil, stateError(v.r)
 	}
 	right, because, err := v.mayDecide(ctx, a.Principal)
@@ -212,10 +212,11 @@ const maxDelegates = 20
 // Delegate lets another decide in the actor's place.
 func (e *Engine) Delegate(ctx context.Context, a Actor, id, to string) (Request, error) {
 	details := map[string]string{"request": id, "to": clip(to, 128), "channel": a.Channel}
+	permit := e.permitOnce(a, ActionDelegate, id, details)
 	r, err := e.step(ctx, id, func(v *view) (func(*Request) ([]Event, error), error) {
 		d, err := v.delegate(ctx, a, to)
 		if err == nil {
-			err = e.permit(ctx, a, ActionDelegate, e.RequestARN(id), v.details(details))
+			err = permit(ctx, v)
 		}
 		return func(r *Request) ([]Event, error) {
 			r.Delegates = append(r.Delegates, d)

@@ -17,12 +17,11 @@ func (e *Engine) simple(ctx context.Context, a Actor, action, id string, details
 		details = map[string]string{}
 	}
 	details["request"], details["channel"] = id, a.Channel
-	permitted := false
+	permit := e.permitOnce(a, action, id, details)
 	r, err := e.step(ctx, id, func(v *view) (func(*Request) ([]Event, error), error) {
 		err := judge(v)
-		if err == nil && !permitted {
-			err = e.permit(ctx, a, action, e.RequestARN(id), v.details(details))
-			permitted = err == nil
+		if err == nil {
+			err = permit(ctx, v)
 		}
 		return func(r *Request) ([]Event, error) { return change(r), nil }, err
 	})
@@ -121,15 +120,14 @@ func (v *view) mayRevoke(ctx context.Context, a Actor, allowed bool) error {
 // Activate begins the grant of an approved request.
 func (e *Engine) Activate(ctx context.Context, a Actor, id string) (Request, error) {
 	details := map[string]string{"request": id, "channel": a.Channel}
-	permitted := false
+	permit := e.permitOnce(a, ActionActivate, id, details)
 	r, err := e.step(ctx, id, func(v *view) (func(*Request) ([]Event, error), error) {
 		if err := v.own(a); err != nil {
 			return nil, err
 		}
 		change, err := v.activation(ctx, a)
-		if err == nil && !permitted {
-			err = e.permit(ctx, a, ActionActivate, e.RequestARN(id), v.details(details))
-			permitted = err == nil
+		if err == nil {
+			err = permit(ctx, v)
 		}
 		return change, err
 	})

@@ -21,16 +21,15 @@ func (e *Engine) Extend(ctx context.Context, a Actor, id string, by time.Duratio
 	}
 	details := map[string]string{"request": id, "channel": a.Channel, "reason": clip(reason, 256)}
 	var asked Request
-	permitted := false
+	permit := e.permitOnce(a, ActionExtend, id, details)
 	r, err := e.step(ctx, id, func(v *view) (func(*Request) ([]Event, error), error) {
 		if asked.ID != "" && v.r.extension(asked.ID) >= 0 {
 			return nil, errSettled // by another member's clock, which was faster
 		}
 		more, err := v.mayExtend(ctx, a, by)
-		if err == nil && !permitted {
+		if err == nil {
 			details["by"] = more.String()
-			err = e.permit(ctx, a, ActionExtend, e.RequestARN(id), v.details(details))
-			permitted = err == nil
+			err = permit(ctx, v)
 		}
 		if err != nil {
 			return nil, err
@@ -179,7 +178,8 @@ func (v *view) askForMore(ctx context.Context, a Actor, by time.Duration, reason
 	if err := v.e.config.Store.CreateRequest(ctx, child.r, events); err != nil {
 		return Request{}, err
 	}
-	return child.r, v.e.changed(ctx, child.r, events)
+	v.e.changed(ctx, child.r, events)
+	return child.r, nil
 }
 
 // endExtensions ends the requests for more time that still wait for a decision when their

@@ -15,14 +15,13 @@ import (
 
 // changed tells the audit log and who waits of a change that was stored. What the audit
 // log cannot take now the clocks tell it later: the events are stored with the change.
-func (e *Engine) changed(ctx context.Context, r Request, events []Event) error {
+func (e *Engine) changed(ctx context.Context, r Request, events []Event) {
 	e.waits.wake()
 	if err := e.tell(context.WithoutCancel(ctx), r.ID); err != nil {
 		e.config.Logger.Error("telling the audit log of a request", "request", r.ID, "error", err)
 	}
 	e.after(r, events)
 	e.endExtensions(context.WithoutCancel(ctx), r)
-	return nil
 }
 
 // tellTimeout bounds the wait for the audit log.
