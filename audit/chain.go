@@ -98,21 +98,29 @@ func (v *Verifier) Check(r Record) error {
 
 // checkLink compares a record with the one before it, whose Seq is 0 for none.
 func checkLink(last, r Record) error {
+	if problem := linkProblem(last, r); problem != "" {
+		return broken(r, problem)
+	}
+	return nil
+}
+
+// linkProblem says how a record does not continue the one before it; "" if it does.
+func linkProblem(last, r Record) string {
 	prev := last.Hash
 	if last.Seq == 0 {
 		prev = NoPrev
 	}
 	switch {
 	case r.Seq <= last.Seq:
-		return broken(r, fmt.Sprintf("comes after record %d: it was moved or repeated", last.Seq))
+		return fmt.Sprintf("comes after record %d: it was moved or repeated", last.Seq)
 	case r.Seq > last.Seq+1:
-		return broken(r, fmt.Sprintf("comes after record %d: %s missing", last.Seq, span(last.Seq+1, r.Seq-1)))
+		return fmt.Sprintf("comes after record %d: %s missing", last.Seq, span(last.Seq+1, r.Seq-1))
 	case r.Prev != prev:
-		return broken(r, fmt.Sprintf("does not continue record %d: one of them was replaced", last.Seq))
+		return fmt.Sprintf("does not continue record %d: one of them was replaced", last.Seq)
 	case r.Time.Before(last.Time):
-		return broken(r, fmt.Sprintf("is older than record %d", last.Seq))
+		return fmt.Sprintf("is older than record %d", last.Seq)
 	}
-	return nil
+	return ""
 }
 
 func span(from, to int64) string {
