@@ -35,7 +35,11 @@ func (a *Access) check() error {
 	if a == nil || a.FlowsDir == "" {
 		return nil
 	}
-	if _, err := readFlows(a.FlowsDir); err != nil {
+	files, err := readFlows(a.FlowsDir)
+	if err == nil {
+		_, err = flow.Parse(files)
+	}
+	if err != nil {
 		return fmt.Errorf("access.flows_dir: %w", err)
 	}
 	return nil
@@ -48,7 +52,7 @@ func (a *Access) flowsDir() string {
 	return a.FlowsDir
 }
 
-// readFlows reads and checks the flow files of a folder.
+// readFlows reads the flow files of a folder.
 func readFlows(dir string) (map[string][]byte, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -64,8 +68,7 @@ func readFlows(dir string) (map[string][]byte, error) {
 			return nil, err
 		}
 	}
-	_, err = flow.Parse(files)
-	return files, err
+	return files, nil
 }
 
 // accessParts are what others plug into access just in time; nil for none.
@@ -157,8 +160,8 @@ func (m *Member) startAccess(ctx context.Context, engine *grant.Engine) error {
 	return nil
 }
 
-// loadFlows puts the files of a folder in force, unless they are those of a digest. It
-// returns the digest of the files.
+// loadFlows checks the files of a folder and puts them in force, unless they are those of a
+// digest, which were. It returns the digest of the files.
 func loadFlows(ctx context.Context, engine *grant.Engine, dir, last string) (digest string, err error) {
 	files, err := readFlows(dir)
 	if err != nil {

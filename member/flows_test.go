@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport.dev/flow"
 )
 
 const folderFlow = `
@@ -87,5 +89,16 @@ func TestFlowsDirBroken(t *testing.T) {
 	c.Access.FlowsDir = filepath.Join(dir, "none")
 	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "access.flows_dir:") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Files that are in force already are read, but neither checked nor put in force again.
+func TestFlowsDirUnchanged(t *testing.T) {
+	_, dir := folderConfig(t)
+	const text = `flow "broken" {`
+	writeFlow(t, dir, text)
+	last := flow.Digest(map[string][]byte{"a.sallyport.hcl": []byte(text)})
+	if got, err := loadFlows(t.Context(), nil, dir, last); err != nil || got != last {
+		t.Errorf("got %s, %v, want %s", got, err, last)
 	}
 }
