@@ -133,6 +133,13 @@ var bans = []ban{
 	{"agent/keyscan", "sallyport.dev/", "keyscan reads files and tells what they let in"},
 	{"session", "sallyport.dev/frontdoor", "sessions know nothing of SSH"},
 	{"server", "sallyport.dev/frontdoor", "the API knows nothing of SSH connections"},
+	{"kms", "sallyport.dev/store", "domain packages declare the storage they need; store satisfies it"},
+	{"kms", "sallyport.dev/server", "keys know nothing of the API"},
+	{"kms", "sallyport.dev/access", "who may use a key is decided by who asks"},
+	{"session", "sallyport.dev/kms", "sessions declare where data keys come from; member puts it in"},
+	{"cmd/sallyport", "sallyport.dev/kms", "the client asks the server for keys"},
+	{"cmd/sallyport-agent", "sallyport.dev/kms", "the agent asks the server for keys"},
+	{"internal/datakey", "sallyport.dev/", "client, agent and gateway share it: it knows none of them"},
 }
 
 type listed struct {

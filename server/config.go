@@ -23,6 +23,7 @@ import (
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/kms"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
 	"sallyport.dev/signin"
@@ -47,6 +48,7 @@ type Config struct {
 	Ties       identity.Ties    // optional: what temporary credentials come from
 	Factors    *factor.Keeper   // optional: without it there are no passwords and second factors
 	Chats      ChatStore        // optional: who is who in chats
+	Keys       *kms.Keeper      // optional: without it there are no keys to encrypt with
 	Gateway    *session.Gateway // optional: without it there are no sessions
 	Commands   command.Store    // optional, with Runner: without them nothing is run
 	Runner     *command.Runner
@@ -58,6 +60,12 @@ type Config struct {
 	SSH SSHGateway
 	// RecordInput records what people type as well as what they see.
 	RecordInput bool
+	// Encrypted is what becomes of sessions whose document has client and node encrypt
+	// what they send each other. Empty refuses them.
+	Encrypted session.Encryption
+	// WatchNotice tells people that somebody watches their session, where no flow says
+	// whether to.
+	WatchNotice bool
 	// RequireDocumentAccess checks the default session document even where the
 	// caller did not name it.
 	RequireDocumentAccess bool

@@ -11,6 +11,7 @@ import (
 	"sallyport.dev/document"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
+	"sallyport.dev/kms"
 	"sallyport.dev/node"
 	"sallyport.dev/policy"
 	"sallyport.dev/session"
@@ -43,6 +44,8 @@ var statuses = map[string]int{
 	"InternalError":                  http.StatusInternalServerError,
 	"InternalFailure":                http.StatusInternalServerError,
 	"ServiceFailure":                 http.StatusInternalServerError,
+	"KMSInternalException":           http.StatusInternalServerError,
+	"DryRunOperationException":       http.StatusPreconditionFailed,
 	"InternalServerException":        http.StatusInternalServerError,
 	"ServiceUnavailable":             http.StatusServiceUnavailable,
 	"RequestEntityTooLargeException": http.StatusRequestEntityTooLarge,
@@ -92,8 +95,13 @@ func (s service) code(d dialect) string {
 		tooLarge:         {"RequestEntityTooLargeException", "RequestEntityTooLarge", "RequestEntityTooLarge"},
 		timedOut:         {"RequestTimeout", "RequestTimeout", "RequestTimeout"},
 	}[d][s.protocol]
-	if d == internal && s.name == "iam" {
+	switch {
+	case d == internal && s.name == "iam":
 		return "ServiceFailure"
+	case d == internal && s.name == "kms":
+		return "KMSInternalException"
+	case d == badToken && s.name == "kms":
+		return "InvalidMarkerException"
 	}
 	return spelled
 }
@@ -145,6 +153,9 @@ func (s service) domain(err error) *wire.Exception {
 		{grant.ErrHash, "ConflictException"},
 		{grant.ErrFlowsChanged, "ConflictException"},
 		{grant.ErrBusy, "ThrottlingException"},
+		{kms.ErrNotFound, "NotFoundException"},
+		{kms.ErrExists, "AlreadyExistsException"},
+		{kms.ErrLimit, "LimitExceededException"},
 		{document.ErrNotFound, "InvalidDocument"},
 		{document.ErrVersion, "InvalidDocumentVersion"},
 		{document.ErrExists, "DocumentAlreadyExists"},

@@ -49,7 +49,7 @@ import (
 // Operation is one row of the operation table: what the API can do, who may do it,
 // and how.
 type Operation struct {
-	Service string // signing name: ssm, ec2messages, iam, sts, ec2, sallyport
+	Service string // signing name: ssm, ec2messages, iam, sts, ec2, kms, sallyport
 	Name    string // StartSession
 	Action  string // action to authorise, Service:Name
 	Caller  Caller // who may call at all
@@ -275,6 +275,7 @@ func services() []service {
 		{name: "ec2messages", target: "EC2WindowsMessageDeliveryService"},
 		{name: "ssmmessages"},
 		{name: "sallyport", target: "Sallyport"},
+		{name: "kms", target: "TrentService"},
 		{name: "iam", protocol: protocolQuery, version: "2010-05-08", namespace: "https://iam.amazonaws.com/doc/2010-05-08/"},
 		{name: "sts", protocol: protocolQuery, version: "2011-06-15", namespace: "https://sts.amazonaws.com/doc/2011-06-15/"},
 		{name: "ec2", protocol: protocolEC2, version: "2016-11-15", namespace: "http://ec2.amazonaws.com/doc/2016-11-15/"},

@@ -86,7 +86,7 @@ func (c *Call) openPageToken(token string) (string, error) {
 
 func (c *Call) badToken() *wire.Exception {
 	s := c.Server.table.services[c.Operation.Service]
-	if s.name == "iam" {
+	if s.name == "iam" || s.name == "kms" {
 		return exception(s.code(badToken), "The Marker was not given out by %s.", c.Operation.Name)
 	}
 	return exception(s.code(badToken), "The NextToken was not given out by %s.", c.Operation.Name)

@@ -8,6 +8,7 @@ func operations() []*Operation {
 	return slices.Concat(
 		stsOperations(),
 		ownOperations(),
+		watchOperations(),
 		requestOperations(),
 		sshOperations(),
 		signInOperations(),
@@ -18,5 +19,6 @@ func operations() []*Operation {
 		iamOperations(),
 		ssmOperations(),
 		ec2Operations(),
+		kmsOperations(),
 	)
 }

@@ -50,7 +50,22 @@ type Session struct {
 	// Authority is the question that was answered when it began, as JSON of package
 	// server, to be asked again while it lives; empty for a session that nobody asks about.
 	Authority string
+	// KMSKey is the key that the ends encrypt the stream with between them: the id of one
+	// of ours, the name of another's; empty where they do not. Encryption tells whether the
+	// gateway follows.
+	KMSKey     string
+	Encryption Encryption
 }
+
+// Encryption is what the gateway makes of a stream that the ends encrypt.
+type Encryption string
+
+// What a gateway makes of an encrypted stream.
+const (
+	EncryptionNone       Encryption = ""           // there is none
+	EncryptionRecorded   Encryption = "recorded"   // it follows with the session's data key, and records
+	EncryptionUnrecorded Encryption = "unrecorded" // it passes on what it cannot read
+)
 
 // ErrNotFound is returned for a session that does not exist.
 var ErrNotFound = errors.New("no such session")

@@ -10,7 +10,7 @@ import (
 
 const sessionColumns = `id, node_id, target, document, session_type, owner, owner_id, owner_name, reason, source_ip,
 	run_as, state, started, ended, end_reason, exit_status, member, recording, bytes_in, bytes_out,
-	max_duration, idle_timeout, root_id, authority`
+	max_duration, idle_timeout, root_id, authority, kms_key, encryption`
 
 // activeState matches the WHERE of index sessions_active, and session.State.Active.
 const activeState = "state NOT IN ('Terminated', 'Failed')"
@@ -18,7 +18,8 @@ const activeState = "state NOT IN ('Terminated', 'Failed')"
 func scanSession(r row) (s session.Session, err error) {
 	err = r.Scan(&s.ID, &s.NodeID, &s.Target, &s.Document, &s.SessionType, &s.Owner, &s.OwnerID, &s.OwnerName,
 		&s.Reason, &s.SourceIP, &s.RunAs, &s.State, stored{&s.Started}, stored{&s.Ended}, &s.EndReason, &s.ExitStatus,
-		&s.Member, &s.Recording, &s.BytesIn, &s.BytesOut, lasting{&s.MaxDuration}, lasting{&s.IdleTimeout}, &s.RootID, &s.Authority)
+		&s.Member, &s.Recording, &s.BytesIn, &s.BytesOut, lasting{&s.MaxDuration}, lasting{&s.IdleTimeout}, &s.RootID, &s.Authority,
+		&s.KMSKey, &s.Encryption)
 	return s, err
 }
 
@@ -26,7 +27,8 @@ func scanSession(r row) (s session.Session, err error) {
 func sessionValues(s session.Session) []any {
 	return []any{s.NodeID, s.Target, s.Document, s.SessionType, s.Owner, s.OwnerID, s.OwnerName,
 		s.Reason, s.SourceIP, s.RunAs, s.State, micros(s.Started), micros(s.Ended), s.EndReason, s.ExitStatus,
-		s.Member, s.Recording, s.BytesIn, s.BytesOut, s.MaxDuration.Microseconds(), s.IdleTimeout.Microseconds(), s.RootID, s.Authority}
+		s.Member, s.Recording, s.BytesIn, s.BytesOut, s.MaxDuration.Microseconds(), s.IdleTimeout.Microseconds(), s.RootID, s.Authority,
+		s.KMSKey, s.Encryption}
 }
 
 func sessionByID(t tx, id string) (session.Session, error) {
@@ -38,7 +40,7 @@ func sessionByID(t tx, id string) (session.Session, error) {
 func (s *Store) CreateSession(ctx context.Context, n session.Session) error {
 	return s.write(ctx, "creating session", func(t tx) error {
 		_, err := t.exec("INSERT INTO sessions ("+sessionColumns+`) VALUES
-			($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)`,
+			($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)`,
 			append([]any{n.ID}, sessionValues(n)...)...)
 		if isDuplicate(err) {
 			return fmt.Errorf("session %q exists already", n.ID)

@@ -49,3 +49,11 @@ func (r Realm) Own(kind, name string) string {
 func (r Realm) AssumedRole(role, session string) string {
 	return "arn:aws:sts::" + r.Account + ":assumed-role/" + role + "/" + session
 }
+
+// Key returns the ARN of a key of the key service.
+func (r Realm) Key(id string) string { return r.kms() + "key/" + id }
+
+// Alias returns the ARN of an alias, whose name begins with alias/.
+func (r Realm) Alias(name string) string { return r.kms() + name }
+
+func (r Realm) kms() string { return "arn:aws:kms:" + r.Region + ":" + r.Account + ":" }

@@ -18,7 +18,7 @@ func testSessions(t *testing.T, fresh Fresh) {
 		Owner: "arn:alice", OwnerID: "AIDA1", OwnerName: "alice", RootID: "AIDA0", Reason: "why", SourceIP: "192.0.2.1", RunAs: "ec2-user", Authority: `{"at":"2026"}`,
 		State: session.StateTerminated, Started: at(1), Ended: at(2), EndReason: "exit", ExitStatus: &status,
 		Member: "one", Recording: "2026/03/01/alice-1.cast", BytesIn: 1 << 40, BytesOut: 1<<62 + 1,
-		MaxDuration: time.Hour, IdleTimeout: 20 * time.Minute}
+		MaxDuration: time.Hour, IdleTimeout: 20 * time.Minute, KMSKey: "key", Encryption: session.EncryptionRecorded}
 	must(t, s.CreateSession(ctx, full))
 	wantSame(t, "session", get[session.Session](t)(s.Session(ctx, "alice-1")), full)
 	bare := session.Session{ID: "bob-1", State: session.StateConnecting, Started: at(3)}
