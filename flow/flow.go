@@ -32,6 +32,9 @@ type Flow struct {
 	Cedar string
 	// BreakGlass grants first and has the use reviewed afterwards; nil for other flows.
 	BreakGlass *BreakGlass
+	// WatchNotice says whether people are told of who watches the sessions that the flow's
+	// grants give them; nil leaves that to the server.
+	WatchNotice *bool `json:",omitempty"`
 	// Code is the flow's Starlark; nil for none.
 	Code *Code
 }

@@ -154,6 +154,7 @@ func (p *parser) flow(b *hclsyntax.Block) {
 		Description: r.text("description"),
 		Channels:    p.known(r, "channels", channels[:]),
 		Cedar:       p.cedar(r),
+		WatchNotice: r.flagOrNone("watch_notice"),
 		Clocks:      p.clocks(r.one("clocks")),
 		Announce:    p.announce(r.all("announce", 20)),
 		BreakGlass:  p.breakGlass(r.one("break_glass")),

@@ -312,15 +312,22 @@ func (r *reader) sets(name string) map[string][]string {
 }
 
 func (r *reader) flag(name string) bool {
+	v := r.flagOrNone(name)
+	return v != nil && *v
+}
+
+// flagOrNone is flag where leaving it out is something else than false.
+func (r *reader) flagOrNone(name string) *bool {
 	v, at, ok := r.value(name)
 	if !ok {
-		return false
+		return nil
 	}
 	if v.Type() != cty.Bool {
 		r.wrong(at, "%s: want true or false", name)
-		return false
+		return nil
 	}
-	return v.True()
+	on := v.True()
+	return &on
 }
 
 // number returns a whole number within bounds, or otherwise unless there is one.

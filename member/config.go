@@ -155,6 +155,9 @@ type Sessions struct {
 	RequireDocumentAccess bool `hcl:"require_document_access,optional"`
 	// RecordInput records what people type as well as what they see.
 	RecordInput bool `hcl:"record_input,optional"`
+	// WatchNotice tells people that somebody watches their session, where no flow says
+	// whether to.
+	WatchNotice bool `hcl:"watch_notice,optional"`
 	// DisconnectGrace is how long a session waits for a client that is away.
 	DisconnectGrace string `hcl:"disconnect_grace,optional"`
 	// AgentGrace is how long a session waits for an agent that is away.

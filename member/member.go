@@ -226,6 +226,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Now:                   m.cfg.Now,
 		RequireDocumentAccess: m.cfg.Sessions.RequireDocumentAccess,
 		RecordInput:           m.cfg.Sessions.RecordInput,
+		WatchNotice:           m.cfg.Sessions.WatchNotice,
 		Forward:               m.cfg.Sessions.forward(),
 		TrustedProxies:        m.cfg.trustedProxies,
 		Metrics:               registry,
