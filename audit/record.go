@@ -22,6 +22,12 @@ const (
 	EventSignIn       = "signin"  // of a person: begun, ended, a factor enrolled
 )
 
+// Events lists the events that records tell of.
+func Events() []string {
+	return []string{EventDecision, EventLogin, EventSessionStart, EventSessionEnd, EventCommandEnd, EventTransfer,
+		EventNode, EventChange, EventAccess, EventServer, EventRequest, EventSignIn}
+}
+
 // Record is one line of the audit log. The chain members (Member, Seq, Prev, Hash)
 // are set when it is appended.
 type Record struct {
