@@ -146,7 +146,34 @@ func TestVerify(t *testing.T) {
 		{"a step that nobody recorded", func(e *Export) { e.Audit = slices.Concat(e.Audit[:1], e.Audit[2:]) }, "step 2 (approved) has no audit record"},
 		{"a changed record", func(e *Export) { e.Audit[1].Reason = "x" }, "audit record m/2 does not have its hash"},
 		{"a record put between", func(e *Export) { e.Audit[1].Prev = audit.NoPrev; rehash(t, &e.Audit[1]) }, "audit record m/2 does not continue the one before"},
-		{"a session that nobody recorded", func(e *Export) { e.Audit = e.Audit[:2] }, "session carol-1 has no audit record"},
+		{"a session that nobody recorded", func(e *Export) { e.Audit = e.Audit[:2] }, "session carol-1 has no audit record of its end"},
+		{"a session with another record", func(e *Export) {
+			e.Audit[2].Event = audit.EventDecision
+			rehash(t, &e.Audit[2])
+		}, "session carol-1 has no audit record of its end"},
+		{"an open session that nobody recorded", func(e *Export) { e.Session[0].Ended = time.Time{} }, "session carol-1 has no audit record of its beginning"},
+		{"an open session", func(e *Export) {
+			e.Session[0].Ended = time.Time{}
+			e.Audit[2].Event = audit.EventSessionStart
+			rehash(t, &e.Audit[2])
+		}, ""},
+		{"held by nobody's decision", changeRequest(t, func(r *grant.Request) { r.State, r.Decisions = grant.Active, nil }), "stage 1 was passed with 0 of 1 approvals"},
+		{"ended, by nobody's decision", changeRequest(t, func(r *grant.Request) { r.ActivatedAt, r.Decisions = r.Frozen.Created, nil }), "stage 1 was passed with 0 of 1 approvals"},
+		{"approved in another stage", changeRequest(t, func(r *grant.Request) { r.State, r.Decisions[0].Stage = grant.Approved, 1 }), "stage 1 was passed with 0 of 1 approvals"},
+		{"approved by what was struck", changeRequest(t, func(r *grant.Request) { r.State, r.Decisions[0].Struck = grant.Active, "left" }), "stage 1 was passed with 0 of 1 approvals"},
+		{"approved by a rule", func(e *Export) {
+			changeRequest(t, func(r *grant.Request) {
+				r.State, r.Decisions = grant.Active, []grant.Decision{{Approve: true, Rule: "code", Hash: r.Hash}}
+			})(e)
+			changeStep(t, func(ev *grant.Event) { ev.Actor = "rule code" })(e)
+			e.Audit[1].Principal = "rule code"
+			rehash(t, &e.Audit[1])
+			e.Audit[2].Prev = e.Audit[1].Hash
+			rehash(t, &e.Audit[2])
+		}, ""},
+		{"approved by a rule in no step", changeRequest(t, func(r *grant.Request) {
+			r.State, r.Decisions = grant.Active, []grant.Decision{{Approve: true, Rule: "code", Hash: r.Hash}}
+		}), "decision 1, the approval of rule code, is no step"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := export(t)

@@ -23,8 +23,10 @@ var ErrKey = errors.New("the evidence is not signed by a trusted key")
 
 // Verify checks the signature of a file by one of the trusted keys, and that what it says
 // fits together: the request is the one that was hashed, every decision is on that hash and
-// every approval that counts was a step, every audit record is whole and those that follow each
-// other are chained, every step has its record. It returns what the file says and everything that is wrong with it.
+// every approval that counts was a step, what was granted has the approvals that its flow wants,
+// every audit record is whole and those that follow each other are chained, every step has its
+// record, every session that of its beginning or, once it is over, its end. It returns what the
+// file says and everything that is wrong with it.
 func Verify(f File, trusted []ssh.PublicKey) (Export, []string, error) {
 	var e Export
 	sig, err := sshsig.Unarmor([]byte(f.Signature))
@@ -61,13 +63,15 @@ func (e Export) Asked() (Request, error) {
 
 // Request is what is read of a request.
 type Request struct {
-	ID, State, Hash string
-	Frozen          json.RawMessage
-	Decisions       []Decision
+	ID, State, Hash         string
+	Frozen                  json.RawMessage
+	Decisions               []Decision
+	ApprovedAt, ActivatedAt time.Time
 }
 
 // Decision is what is read of one.
 type Decision struct {
+	Stage                         int
 	Hash, Principal, Rule, Struck string
 	Approve                       bool
 	At                            time.Time
@@ -110,8 +114,48 @@ func wrongRequest(r Request) (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("decision %d is on hash %s", i+1, d.Hash))
 		}
 	}
+	return append(wrong, r.lacking()...)
+}
+
+// granted reports whether the request was approved, whatever became of it.
+func (r Request) granted() bool {
+	return r.State == "Approved" || r.State == "Active" || !r.ApprovedAt.IsZero() || !r.ActivatedAt.IsZero()
+}
+
+// lacking tells of the stages that a request went through without the approvals of people that
+// its flow wants. A rule approves for all stages.
+func (r Request) lacking() (wrong []string) {
+	var frozen struct {
+		Flow struct{ Stages []struct{ Approvals int } }
+	}
+	if !r.granted() || json.Unmarshal(r.Frozen, &frozen) != nil { // which the hash tells
+		return nil
+	}
+	approvals := map[int]int{}
+	for _, d := range r.Decisions {
+		if !d.counts() {
+			continue
+		}
+		if d.Rule != "" {
+			return nil
+		}
+		approvals[d.Stage]++
+	}
+	stages := frozen.Flow.Stages
+	for i := range max(1, len(stages)) {
+		want := 1
+		if i < len(stages) {
+			want = max(1, stages[i].Approvals)
+		}
+		if got := approvals[i]; got < want {
+			wrong = append(wrong, fmt.Sprintf("stage %d was passed with %d of %d approvals", i+1, got, want))
+		}
+	}
 	return wrong
 }
+
+// counts reports whether a decision is an approval that counts.
+func (d Decision) counts() bool { return d.Approve && d.Struck == "" }
 
 // wrongEvents finds steps of another request, out of order, or that the audit log does not
 // have so, and approvals that were none.
@@ -152,18 +196,32 @@ func recordsOf(r Request, all []audit.Record) map[string]audit.Record {
 	return recorded
 }
 
-// wrongApprovals finds approvals of people that count and are no step. Those of requests that
-// were denied do not: code may deny what somebody has just approved.
+// wrongApprovals finds approvals that count and are no step. Those of requests that were denied
+// do not: code may deny what somebody has just approved.
 func wrongApprovals(r Request, steps []step) (wrong []string) {
 	for i, d := range r.Decisions {
-		if !d.Approve || d.Rule != "" || d.Struck != "" || r.State == "Denied" {
+		if !d.counts() || r.State == "Denied" || slices.ContainsFunc(steps, d.taken) {
 			continue
 		}
-		if !slices.ContainsFunc(steps, func(s step) bool { return s.Kind == "approved" && s.Actor == d.Principal && s.At.Equal(d.At) }) {
-			wrong = append(wrong, fmt.Sprintf("decision %d, the approval of %s, is no step", i+1, d.Principal))
+		by := d.Principal
+		if d.Rule != "" {
+			by = "rule " + d.Rule
 		}
+		wrong = append(wrong, fmt.Sprintf("decision %d, the approval of %s, is no step", i+1, by))
 	}
 	return wrong
+}
+
+// taken reports whether a step is that of an approval. What code approves because somebody just
+// has is one step with that.
+func (d Decision) taken(s step) bool {
+	if s.Kind != "approved" {
+		return false
+	}
+	if d.Rule != "" {
+		return s.Actor == "rule "+d.Rule || s.At.Equal(d.At)
+	}
+	return s.Actor == d.Principal && s.At.Equal(d.At)
 }
 
 // wrongRecords finds audit records that were changed, and gaps where there can be none.
@@ -182,15 +240,20 @@ func wrongRecords(records []audit.Record) (wrong []string) {
 	return wrong
 }
 
-// wrongSessions finds sessions whose beginning or end no audit record tells.
+// wrongSessions finds sessions that no audit record tells of: of the end of those that are over,
+// of the beginning of others. One that was lost before it began has no more than its end.
 func wrongSessions(e Export) (wrong []string) {
 	told := map[[2]string]bool{}
 	for _, r := range e.Audit {
 		told[[2]string{r.Session, r.Event}] = true
 	}
 	for _, s := range e.Session {
-		if !s.Ended.IsZero() && !told[[2]string{s.ID, audit.EventSessionEnd}] && !told[[2]string{s.ID, audit.EventDecision}] {
-			wrong = append(wrong, "session "+s.ID+" has no audit record")
+		event, what := audit.EventSessionStart, "beginning"
+		if !s.Ended.IsZero() {
+			event, what = audit.EventSessionEnd, "end"
+		}
+		if !told[[2]string{s.ID, event}] {
+			wrong = append(wrong, fmt.Sprintf("session %s has no audit record of its %s", s.ID, what))
 		}
 	}
 	return wrong
