@@ -23,6 +23,8 @@ const (
 	SSHGateway SSHAuthorityKind = "gateway" // certifies nothing: the front door's own host key
 	// SSHEvidence certifies nothing: it signs what is exported of the audit log.
 	SSHEvidence SSHAuthorityKind = "evidence"
+	// SSHAudit certifies nothing: it signs checkpoints of the audit log.
+	SSHAudit SSHAuthorityKind = "audit"
 )
 
 // SSHAuthority is a key of an SSH authority. Several may be trusted; one of each kind
@@ -143,6 +145,31 @@ func (s *SSH) replace(ctx context.Context, kind SSHAuthorityKind, old string) er
 func (s *SSH) EvidenceSigner(ctx context.Context) (ssh.Signer, error) {
 	signer, _, err := s.signs(ctx, SSHEvidence)
 	return signer, err
+}
+
+// AuditSigner returns the key that signs checkpoints now.
+func (s *SSH) AuditSigner(ctx context.Context) (ssh.Signer, error) {
+	signer, _, err := s.signs(ctx, SSHAudit)
+	return signer, err
+}
+
+// AuditKeys returns the public keys whose checkpoints are trusted. One whose private key
+// is not sealed beside it is none: somebody else wrote it into the database.
+func (s *SSH) AuditKeys(ctx context.Context) ([]ssh.PublicKey, error) {
+	all, err := s.Authorities(ctx, SSHAudit)
+	if err != nil {
+		return nil, err
+	}
+	var keys []ssh.PublicKey
+	for _, a := range all {
+		if signer, err := a.signer(s.config.Sealer); err == nil {
+			keys = append(keys, signer.PublicKey())
+		}
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("SSH authority %s: %w", SSHAudit, ErrNotFound)
+	}
+	return keys, nil
 }
 
 // signs returns the signer of the authority of a kind that signs, and its id.

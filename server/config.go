@@ -39,6 +39,7 @@ type Config struct {
 	Documents  document.Store
 	Audit      access.Auditor
 	AuditStore AuditReader
+	AuditChain AuditChain       // optional: without it the log cannot be verified
 	Sealer     identity.Sealer  // *seal.Key
 	Recordings Recordings       // optional: without it there are none to read
 	Access     *grant.Engine    // optional: without it nobody can ask for access

@@ -125,7 +125,7 @@ type sshAuthoritiesOutput struct {
 func getSSHAuthorities(ctx context.Context, c *Call, _ *struct{}) (*sshAuthoritiesOutput, error) {
 	gateway := c.Server.config.SSH
 	out := &sshAuthoritiesOutput{Gateway: gateway.Address, Suffix: gateway.Suffix}
-	for _, kind := range []identity.SSHAuthorityKind{identity.SSHUsers, identity.SSHHosts, identity.SSHGateway, identity.SSHEvidence} {
+	for _, kind := range []identity.SSHAuthorityKind{identity.SSHUsers, identity.SSHHosts, identity.SSHGateway, identity.SSHEvidence, identity.SSHAudit} {
 		all, err := c.Server.ssh.Authorities(ctx, kind)
 		if err != nil {
 			return nil, err
@@ -167,7 +167,7 @@ func (g SSHGateway) patterns() string {
 }
 
 type rotateSSHInput struct {
-	Kind string `json:"Kind" check:"required,enum=user|host|gateway|evidence"`
+	Kind string `json:"Kind" check:"required,enum=user|host|gateway|evidence|audit"`
 	// Signing is the id of the authority that signs now, as GetSSHAuthorities tells, so
 	// that two administrators do not rotate twice.
 	Signing string `json:"Signing" check:"required,min=1,max=64"`

@@ -8,6 +8,7 @@ func operations() []*Operation {
 	return slices.Concat(
 		stsOperations(),
 		ownOperations(),
+		auditOperations(),
 		watchOperations(),
 		requestOperations(),
 		sshOperations(),
