@@ -78,8 +78,9 @@ func (p *program) step(ctx context.Context, s stepCommand, args []string, in *cl
 func (p *program) newCancelCommand() *cobra.Command {
 	return p.newStepCommand(stepCommand{
 		use: "cancel [ID]", short: "Take back a request of yours that is not decided",
-		example: "  sallyport cancel\n  sallyport cancel oi-0123456789ab",
-		step:    client.CancelRequest, optional: true, states: []string{statePending, stateApproved},
+		example: "  sallyport cancel\n  sallyport cancel oi-0123456789ab --yes",
+		step:    client.CancelRequest, question: "Take it back?", otherwise: "nothing was taken back",
+		optional: true, states: []string{statePending, stateApproved},
 	}, &client.StepInput{}, nil)
 }
 

@@ -288,6 +288,22 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// What somebody asked for is taken back once they have agreed, as what they hold is given back.
+func TestCancel(t *testing.T) {
+	s := newAccessServer(t, frontendFlow)
+	s.run("request", "--reason", "fix it")
+	status, _, stderr := s.run("cancel")
+	wantText(t, "nobody to ask", stderr, `Take it back\? .*give --yes`)
+	if state := s.requests[0].State; status != statusUsage || state != statePending {
+		t.Errorf("got status %d, and the request is %s", status, state)
+	}
+	status, _, stderr = s.run("cancel", "--yes")
+	wantText(t, "agreed", stderr, `has ended: cancelled`)
+	if state := s.requests[0].State; status != statusDone || state != "Cancelled" {
+		t.Errorf("got status %d, and the request is %s", status, state)
+	}
+}
+
 // Nothing of a request acts on a terminal, or looks like another line.
 func TestHostileRequest(t *testing.T) {
 	evil := "x\x1b]0;own\x07\n  decides    nobody\u202e"
