@@ -2,6 +2,7 @@ package grant_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,6 +67,24 @@ func TestChangedRowOfWhoIsGone(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A changed row makes nobody a member of a group.
+func TestChangedRowOfGroup(t *testing.T) {
+	w := newWorld(t)
+	w.put(strings.Replace(flows, `target "role" "frontend" { role = "FrontEnd" }`, `target "group" "backend" { group = "backend" }`, 1))
+	r := w.approve(w.ask("role"), w.as("bob"))
+	config := w.set
+	s := &forged{w.store, ""}
+	config.Store = s
+	e := grant.New(config)
+	defer e.Close()
+	for id, want := range map[string]int{"": 1, r.ID: 0} {
+		s.id = id
+		if got, err := e.GroupHolders(t.Context(), "backend"); err != nil || len(got) != want {
+			t.Errorf("with %q changed: got %v, %v, want %d", id, got, err, want)
+		}
 	}
 }
 

@@ -286,7 +286,8 @@ func (r Request) Ending(now time.Time) string {
 	return "ended" + at + because
 }
 
-// GroupHolders are the unique ids of users who hold a group by grants at this moment.
+// GroupHolders are the unique ids of users who hold a group by grants at this moment. Rows that
+// somebody changed give nobody anything.
 func (e *Engine) GroupHolders(ctx context.Context, group string) ([]string, error) {
 	active, err := e.config.Store.Requests(ctx, Filter{States: []State{Active}})
 	if err != nil {
@@ -298,7 +299,7 @@ func (e *Engine) GroupHolders(ctx context.Context, group string) ([]string, erro
 		gives := slices.ContainsFunc(r.Frozen.Targets, func(t flow.Target) bool {
 			return t.Kind == flow.TargetGroup && strings.EqualFold(t.Group, group)
 		})
-		if gives && r.Holds(now) && !slices.Contains(ids, r.Frozen.Person.ID) {
+		if gives && r.Holds(now) && r.Intact() && !slices.Contains(ids, r.Frozen.Person.ID) {
 			ids = append(ids, r.Frozen.Person.ID)
 		}
 	}
