@@ -26,11 +26,8 @@ var prefixForm = regexp.MustCompile(`^[A-Za-z0-9\r\n_:-]{0,30}$`)
 // serveCommand runs a NonInteractiveCommands session: a handshake, then a program
 // without a terminal whose output, errors and exit status are told apart on demand.
 func (s *session) serveCommand(ctx context.Context, u shell.User, p plan) outcome {
-	if err := s.handshake(ctx, p.sessionType); err != nil {
-		if ctx.Err() != nil {
-			return s.ended(ctx)
-		}
-		return failed("Encountered error while initiating handshake. %v", err)
+	if err := s.handshake(ctx, p); err != nil {
+		return s.unshaken(ctx, err)
 	}
 	c := p.command
 	separate := bool(c.SeparateOutputStream)
@@ -73,16 +70,44 @@ func (s *session) failedCommand(ctx context.Context, separate bool, err error) o
 	return out
 }
 
-// handshake tells the client the session's type and waits for its consent.
-func (s *session) handshake(ctx context.Context, sessionType string) error {
-	_, err := s.shake(ctx, wire.SessionTypeParameters{SessionType: sessionType, Properties: json.RawMessage("null")})
+// handshake tells the client the session's type, and that it is to be encrypted where
+// that is so, and waits for its consent.
+func (s *session) handshake(ctx context.Context, p plan) error {
+	parameters := wire.SessionTypeParameters{SessionType: p.sessionType, Properties: json.RawMessage("null")}
+	if p.encrypted() {
+		return s.shakeEncrypted(ctx, parameters, p.in.KMSKeyID)
+	}
+	_, err := s.shake(ctx, parameters)
 	return err
+}
+
+// unshaken is the outcome of a session whose handshake failed.
+func (s *session) unshaken(ctx context.Context, err error) outcome {
+	if ctx.Err() != nil {
+		return s.ended(ctx)
+	}
+	return failed("Encountered error while initiating handshake. %v", err)
 }
 
 // shake makes a handshake with the given parameters and returns the client's consent.
 func (s *session) shake(ctx context.Context, parameters wire.SessionTypeParameters) (r wire.HandshakeResponse, err error) {
 	began := time.Now()
-	if err := s.sendJSON(wire.PayloadHandshakeRequest, handshakeRequest(parameters)); err != nil {
+	if r, err = s.askConsent(ctx, handshakeRequest(parameters)); err != nil {
+		return r, err
+	}
+	return r, s.completeHandshake(began, "")
+}
+
+// completeHandshake lets the client begin; message is shown to its person.
+func (s *session) completeHandshake(began time.Time, message string) error {
+	return s.sendJSON(wire.PayloadHandshakeComplete, wire.HandshakeComplete{
+		HandshakeTimeToComplete: time.Since(began).Nanoseconds(), CustomerMessage: message,
+	})
+}
+
+// askConsent asks the client for what a handshake is about and returns its consent.
+func (s *session) askConsent(ctx context.Context, request wire.HandshakeRequest) (r wire.HandshakeResponse, err error) {
+	if err := s.sendJSON(wire.PayloadHandshakeRequest, request); err != nil {
 		return r, err
 	}
 	limit := time.NewTimer(handshakeWait)
@@ -93,13 +118,8 @@ func (s *session) shake(ctx context.Context, parameters wire.SessionTypeParamete
 	case <-limit.C:
 		return r, errors.New("the client did not answer: handshake timed out")
 	case r = <-s.responses:
-		if err := consent(r); err != nil {
-			return r, err
-		}
+		return r, consent(r)
 	}
-	return r, s.sendJSON(wire.PayloadHandshakeComplete, wire.HandshakeComplete{
-		HandshakeTimeToComplete: time.Since(began).Nanoseconds(),
-	})
 }
 
 func handshakeRequest(p wire.SessionTypeParameters) wire.HandshakeRequest {

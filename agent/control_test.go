@@ -126,7 +126,6 @@ func TestRefusedSessions(t *testing.T) {
 		{`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":80}}`, "invalid format"},
 		{`{"schemaVersion":"1.0","sessionType":"Port","properties":{"portNumber":"80","host":"169.254.169.254"}}`, "Forwarding to IP address 169.254.169.254 is forbidden."},
 		{`{"schemaVersion":"1.0","sessionType":"Port","properties":{"unixSocket":"/run/../run/x"}}`, "not a plain absolute path"},
-		{`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"kmsKeyId":"k"}}`, "KMS"},
 		{`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnabled":"maybe"}}`, "neither true nor false"},
 		{`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnabled":true}}`, "RunAs default user"},
 		{`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"runAsEnabled":"true","runAsDefaultUser":"root"}}`, "cannot run as root"},

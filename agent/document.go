@@ -112,9 +112,9 @@ func readPlan(start wire.StartSession) (plan, error) {
 	if err := convert(fill(map[string]any(doc.Inputs), values), &p.in); err != nil {
 		return plan{}, fmt.Errorf("invalid inputs in session document: %w", err)
 	}
-	if p.in.KMSKeyID != "" && p.sessionType != typePort {
+	if p.encrypted() && start.Exec != nil {
 		// Going on in the clear would break the promise the document makes.
-		return plan{}, errors.New("we couldn't start the session because this agent does not support encryption with a KMS key")
+		return plan{}, errors.New("the session document demands encryption with a KMS key, which sessions of an SSH server's kind do not have")
 	}
 	switch p.sessionType {
 	case typeShell:

@@ -191,8 +191,13 @@ type session struct {
 	rules  forward.Rules           // the node's
 	cancel context.CancelCauseFunc // set by run
 	beside func() bulk.Dialer      // for connections beside the data channel
+	// dataKey has the key service decrypt the data key of a session that is encrypted.
+	dataKey func(ctx context.Context, in decryptInput) ([]byte, error)
 
 	wg sync.WaitGroup // goroutines around the program
+
+	encrypted  bool        // nothing but what is encrypted is taken from the client, or sent to it
+	challenges chan []byte // the client's answers to the encryption challenge
 
 	command   bool                        // a plain command: input is only looked at for signals
 	responses chan wire.HandshakeResponse // the client's, of a plain command
@@ -210,7 +215,8 @@ type session struct {
 }
 
 func (a *Agent) newSession(start wire.StartSession, log *slog.Logger) *session {
-	s := &session{start: start, opts: a.cfg.Shell, rules: a.cfg.rules, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1)}
+	s := &session{start: start, opts: a.cfg.Shell, rules: a.cfg.rules, log: log, sized: make(chan struct{}), responses: make(chan wire.HandshakeResponse, 1), challenges: make(chan []byte, 1)}
+	s.dataKey = a.decryptDataKey
 	s.stream = newStream(start.SessionID, a.NodeID(), a.cfg.now)
 	s.stream.connect = a.dataChannel(start.SessionID, start.DataChannelToken, a.reattach(start))
 	s.beside = a.besideDataChannel(start.SessionID)
@@ -235,7 +241,7 @@ func (s *session) run(ctx context.Context) outcome {
 		s.port = newPort()
 		s.stream.hold = s.port.hold
 	}
-	s.command = p.sessionType == typeNonInteractive
+	s.command, s.encrypted = p.sessionType == typeNonInteractive, p.encrypted()
 	streamCtx, stopStream := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStream()
 	streamed := make(chan error, 1)
@@ -296,6 +302,11 @@ func (s *session) serve(ctx context.Context, p plan) outcome {
 	}
 	if p.sessionType == typeNonInteractive {
 		return s.serveCommand(ctx, user, p)
+	}
+	if s.encrypted {
+		if err := s.handshake(ctx, p); err != nil {
+			return s.unshaken(ctx, err)
+		}
 	}
 	s.awaitSize(ctx)
 	if ctx.Err() != nil {
@@ -458,7 +469,15 @@ func (s *session) noteExit() {
 
 // deliver takes the client's messages.
 func (s *session) deliver(pt wire.PayloadType, b []byte, must bool) bool {
+	if s.encrypted && pt.IsEncrypted(false) {
+		var ok bool
+		if b, ok = s.decrypt(b); !ok {
+			return true
+		}
+	}
 	switch pt {
+	case wire.PayloadEncChallengeResponse:
+		s.challengeResponse(b)
 	case wire.PayloadOutput:
 		if s.command {
 			s.interrupt(b)

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
+	"sallyport.dev/internal/datakey"
 	"sallyport.dev/internal/websocket"
 	"sallyport.dev/wire"
 )
@@ -63,9 +65,10 @@ type stream struct {
 	hold func(pt wire.PayloadType, payload []byte, taken func()) (known, kept bool)
 	// closed is called when the server closes the channel.
 	closed   func()
-	attached chan struct{} // closed when the first connection is open
-	wake     chan struct{} // the writer has something to do; room for one
-	progress chan struct{} // something was acknowledged; room for one
+	attached chan struct{}               // closed when the first connection is open
+	key      atomic.Pointer[datakey.Key] // of a session that is encrypted, once it is agreed on
+	wake     chan struct{}               // the writer has something to do; room for one
+	progress chan struct{}               // something was acknowledged; room for one
 
 	mu     sync.Mutex
 	room   *sync.Cond // Send may go on
@@ -383,7 +386,11 @@ func (s *stream) numberLocked() *frame {
 		s.pending = nil
 	}
 	s.pendingBytes -= len(c.data)
-	m := wire.NewStream(wire.TypeOutputStreamData, s.nextSeq, c.pt, s.now(), c.data)
+	data := c.data
+	if key := s.key.Load(); key != nil && c.pt.IsEncrypted(true) {
+		data = key.Seal(true, data)
+	}
+	m := wire.NewStream(wire.TypeOutputStreamData, s.nextSeq, c.pt, s.now(), data)
 	if s.nextSeq == 0 {
 		m.Flags = wire.FlagSYN
 	}

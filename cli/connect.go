@@ -333,10 +333,11 @@ func (p *program) sayUnread(node client.Node) {
 
 func (p *program) channel(api *client.API, stream client.Stream) client.ChannelConfig {
 	return client.ChannelConfig{
-		Stream: stream,
-		Dial:   client.Dialer(api.TLS(), p.userAgent()),
-		Resume: api.ResumeSession,
-		Logger: p.logger(),
+		Stream:  stream,
+		Dial:    client.Dialer(api.TLS(), p.userAgent()),
+		Resume:  api.ResumeSession,
+		DataKey: api.DataKey,
+		Logger:  p.logger(),
 	}
 }
 

@@ -57,7 +57,17 @@ func (p *program) plugin(ctx context.Context, args []string) int {
 	if err != nil {
 		return p.pluginFailed(err)
 	}
+	stream.Target = pluginTarget(argument(args, pluginRequest))
 	return p.pluginSession(ctx, api, stream)
+}
+
+// pluginTarget is the node that the AWS CLI asked for, where it tells.
+func pluginTarget(request string) string {
+	var in struct{ Target string }
+	if json.Unmarshal([]byte(request), &in) != nil {
+		return ""
+	}
+	return in.Target
 }
 
 func argument(args []string, i int) string {
@@ -99,10 +109,11 @@ func (p *program) pluginSession(ctx context.Context, api *client.API, stream cli
 	defer holdHangups()()
 	port := newPluginPort(p, stream)
 	end, err := client.RunSession(ctx, client.ChannelConfig{
-		Stream: stream,
-		Dial:   client.Dialer(api.TLS(), p.userAgent()),
-		Resume: api.ResumeSession,
-		Notify: port.notify,
+		Stream:  stream,
+		Dial:    client.Dialer(api.TLS(), p.userAgent()),
+		Resume:  api.ResumeSession,
+		DataKey: api.DataKey,
+		Notify:  port.notify,
 	}, client.ShellConfig{
 		Terminal: port.terminal, Escape: true, Plugin: true, Started: port.start,
 	}, client.ForwardConfig{Event: port.event, Bulk: p.bulk(api, stream)}, port.run)

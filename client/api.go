@@ -243,6 +243,7 @@ func (a *API) Start(ctx context.Context, in StartInput) (Stream, error) {
 	if err != nil {
 		return Stream{}, err
 	}
+	out.Target = in.Target
 	return *out, nil
 }
 
@@ -267,6 +268,7 @@ func (a *API) StartSession(ctx context.Context, in *ssm.StartSessionInput) (Stre
 		SessionID: aws.ToString(out.SessionId),
 		Token:     aws.ToString(out.TokenValue),
 		URL:       aws.ToString(out.StreamUrl),
+		Target:    aws.ToString(in.Target),
 	}, nil
 }
 
@@ -333,7 +335,12 @@ func callService[Out any](ctx context.Context, a *API, service, target string, i
 
 // post signs and sends one request of JSON 1.1.
 func (a *API) post(ctx context.Context, service, target string, body []byte) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.endpoint, bytes.NewReader(body))
+	return a.postTo(ctx, a.endpoint, service, target, body)
+}
+
+// postTo is post to another endpoint.
+func (a *API) postTo(ctx context.Context, endpoint, service, target string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -347,7 +354,7 @@ func (a *API) post(ctx context.Context, service, target string, body []byte) (in
 	if err := a.sign(ctx, req, hex.EncodeToString(sum[:]), service, a.cfg.Region); err != nil {
 		return 0, nil, err
 	}
-	a.log.Debug("calling", "operation", target, "endpoint", a.endpoint)
+	a.log.Debug("calling", "operation", target, "endpoint", endpoint)
 	return a.send(req)
 }
 

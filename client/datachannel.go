@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"sallyport.dev/internal/datakey"
 	"sallyport.dev/wire"
 )
 
@@ -83,6 +84,9 @@ type ChannelConfig struct {
 	// Direct, if set, takes everything from the first payload on, in place of Handlers:
 	// sessions with an Exec have no handshake (docs/protocol.md §28).
 	Direct Handler
+	// DataKey, if set, makes the data key of a session that client and agent encrypt
+	// between them; without it the client does not.
+	DataKey DataKeyFunc
 	// Notify, if set, is told what a person should know: that the link is lost or back,
 	// and the agent's message. The text is not cleaned of control characters.
 	Notify func(text string)
@@ -112,12 +116,14 @@ type DataChannel struct {
 	clientID string
 	now      func() time.Time
 
-	opened  chan struct{} // closed when the first opening message has gone out
-	started chan struct{} // closed when the session type is known
-	taken   chan struct{} // closed when the agent has acknowledged something
-	shaking atomic.Bool   // a handshake has begun
-	handler Handler       // set before started is closed
-	unsure  bool          // whether this is a terminal's session shows when it has started
+	opened  chan struct{}               // closed when the first opening message has gone out
+	started chan struct{}               // closed when the session type is known
+	taken   chan struct{}               // closed when the agent has acknowledged something
+	shaking atomic.Bool                 // a handshake has begun
+	handler Handler                     // set before started is closed
+	unsure  bool                        // whether this is a terminal's session shows when it has started
+	ctx     context.Context             // of Run, which the channel lives exactly as long as
+	key     atomic.Pointer[datakey.Key] // of a session that is encrypted, else nil
 
 	// sending keeps stream messages in order on the wire. Lock order: sending, mu.
 	sending sync.Mutex
@@ -147,6 +153,7 @@ type DataChannel struct {
 	handshake struct {
 		properties  json.RawMessage
 		sessionType string
+		refused     bool // something of it was refused: nothing may follow
 	}
 }
 
@@ -231,6 +238,7 @@ func (d *DataChannel) Run(ctx context.Context) (End, error) {
 	wake := context.AfterFunc(ctx, d.halt)
 	defer wake()
 
+	d.ctx = ctx
 	if err := d.startDirect(); err != nil {
 		return End{}, err
 	}
@@ -753,6 +761,7 @@ func (d *DataChannel) waitForRoom(ctx context.Context) error {
 func (d *DataChannel) trySend(pt wire.PayloadType, payload []byte, always bool) bool {
 	d.sending.Lock()
 	defer d.sending.Unlock()
+	payload = d.encrypt(pt, payload)
 	d.mu.Lock()
 	if d.out.full() && !always {
 		d.mu.Unlock()
@@ -874,9 +883,16 @@ func (d *DataChannel) handle(m *wire.Message) error {
 	if d.cfg.Direct != nil {
 		return d.handler.Take(m.PayloadType, m.Payload)
 	}
+	payload, err := d.decrypt(m)
+	if err != nil {
+		return err
+	}
+	m.Payload = payload
 	switch m.PayloadType {
 	case wire.PayloadHandshakeRequest:
 		return d.answerHandshake(m.Payload)
+	case wire.PayloadEncChallengeRequest:
+		return d.answerChallenge(m.Payload)
 	case wire.PayloadHandshakeComplete:
 		return d.completeHandshake(m.Payload)
 	}
@@ -889,6 +905,9 @@ func (d *DataChannel) handle(m *wire.Message) error {
 // first decides on the session type without a handshake: output means a shell, any
 // other payload is swallowed.
 func (d *DataChannel) first(m *wire.Message) error {
+	if d.handshake.refused {
+		return errRefused
+	}
 	if d.handshake.sessionType != "" {
 		return nil // output before the handshake is complete
 	}
@@ -914,6 +933,10 @@ func (d *DataChannel) start(h Handler, properties json.RawMessage) error {
 	return nil
 }
 
+// errRefused ends a session that an agent begins although its handshake was refused: what
+// was to be encrypted would be shown in clear.
+var errRefused = errors.New("the node went on with a session that was refused in its handshake")
+
 func (d *DataChannel) answerHandshake(payload []byte) error {
 	d.shaking.Store(true)
 	var req wire.HandshakeRequest
@@ -934,6 +957,7 @@ func (d *DataChannel) answerHandshake(payload []byte) error {
 	}
 	d.trySend(wire.PayloadHandshakeResponse, b, true)
 	if len(res.Errors) > 0 {
+		d.handshake.refused = true
 		d.cfg.Notify(strings.Join(res.Errors, "; "))
 	}
 	return nil
@@ -960,8 +984,17 @@ func (d *DataChannel) processAction(version string, a wire.RequestedAction) wire
 		d.handshake.sessionType, d.handshake.properties = params.SessionType, params.Properties
 		p.ActionStatus = wire.ActionSuccess
 	case wire.ActionKMSEncryption:
-		p.ActionStatus = wire.ActionUnsupported
-		p.Error = "this client does not support encryption with KMS; the document sets kmsKeyId"
+		if d.cfg.DataKey == nil {
+			p.ActionStatus = wire.ActionUnsupported
+			p.Error = "this client does not support encryption with KMS; the document sets kmsKeyId"
+			return p
+		}
+		result, err := d.agreeEncryption(a.ActionParameters)
+		if err != nil {
+			p.Error = err.Error()
+			return p
+		}
+		p.ActionStatus, p.ActionResult = wire.ActionSuccess, result
 	default:
 		p.ActionStatus = wire.ActionUnsupported
 		p.Error = fmt.Sprintf("handshake action %q is not known to this client", a.ActionType)
@@ -987,6 +1020,9 @@ func (d *DataChannel) completeHandshake(payload []byte) error {
 	var done wire.HandshakeComplete
 	if err := json.Unmarshal(payload, &done); err != nil {
 		return fmt.Errorf("decoding handshake completion: %w", err)
+	}
+	if d.handshake.refused {
+		return errRefused
 	}
 	if done.CustomerMessage != "" {
 		d.cfg.Notify(done.CustomerMessage)

@@ -9,4 +9,7 @@ type Stream struct {
 	// Input says that the session's command takes input: RunExec runs it, and nothing
 	// else can. The server answers so only to those who asked.
 	Input bool `json:"Input"`
+	// Target is the node that was asked for. Only sessions that client and agent encrypt
+	// need it.
+	Target string `json:"-"`
 }
