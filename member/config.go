@@ -79,6 +79,9 @@ type Config struct {
 	// OnCall says how sources of on-call schedules are asked.
 	OnCall []OnCall `hcl:"on_call,block"`
 
+	// Audit secures the audit log and sends it on; checkpoints are made without the block.
+	Audit *Audit `hcl:"audit,block"`
+
 	// SignIn lets people sign in by browser; without the block they have access keys only.
 	SignIn *SignIn `hcl:"sign_in,block"`
 
@@ -243,6 +246,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.Access.check(); err != nil {
+		return err
+	}
+	if err := c.Audit.check(); err != nil {
 		return err
 	}
 	return c.Sessions.check()

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/audit/checkpoint"
 	"sallyport.dev/cluster"
 	"sallyport.dev/command"
 	"sallyport.dev/frontdoor"
@@ -54,6 +55,7 @@ type Member struct {
 	api        *server.Server
 	access     *grant.Engine
 	notify     *notify.Service
+	auditing   *auditing
 	tracer     trace.Tracer
 	spans      *sdk.TracerProvider // nil without a collector
 	stopFlows  context.CancelFunc  // nil unless a folder of flows is followed
@@ -115,6 +117,10 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.listenSSH(); err != nil {
 		return err
 	}
+	if m.auditing, err = m.newAuditing(checkpoint.Dir(m.cfg.RecordingsDir)); err != nil {
+		return err
+	}
+	registry.MustRegister(auditMetrics{m.auditing})
 	if err := m.newAPI(m.serverConfig(registry, peers)); err != nil {
 		return err
 	}
@@ -137,6 +143,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	m.started = true
+	m.auditing.start(ctx)
 	for _, l := range m.listeners {
 		m.running.Go(func() { m.serve(l) })
 	}
@@ -213,6 +220,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Documents:             m.Store,
 		Audit:                 m.Audit,
 		AuditStore:            m.Store,
+		AuditChain:            m.auditing,
 		Sealer:                m.Key,
 		Recordings:            recordings{m.recordings},
 		Gateway:               m.gateway,
@@ -441,6 +449,7 @@ func (m *Member) Close(ctx context.Context) error {
 		_, err := m.Audit.Append(context.WithoutCancel(ctx), audit.Record{Event: audit.EventServer, Action: "stop"})
 		errs = append(errs, err)
 	}
+	errs = append(errs, m.auditing.close(ctx))
 	if m.cluster != nil {
 		errs = append(errs, m.cluster.Close())
 	}

@@ -149,11 +149,11 @@ func readAuditCheckpoints(ctx context.Context, c *Call, in *readAuditCheckpoints
 	if err != nil {
 		return nil, err
 	}
-	return &auditCheckpointsOutput{fitting(all)}, nil
+	return &auditCheckpointsOutput{someOf(all)}, nil
 }
 
-// fitting is as many of the checkpoints as go into one answer, one at least.
-func fitting(all []checkpoint.Signed) []checkpoint.Signed {
+// someOf is as many of the checkpoints as go into one answer, one at least.
+func someOf(all []checkpoint.Signed) []checkpoint.Signed {
 	some := []checkpoint.Signed{}
 	for size := 0; len(some) < len(all) && size < maxAuditBytes; {
 		c := all[len(some)]
@@ -196,7 +196,7 @@ func listAuditObjects(ctx context.Context, c *Call, in *listAuditObjectsInput) (
 // storeAway says that the recording store does not answer, which is not the caller's
 // doing and not a mistake of ours.
 func storeAway(err error) error {
-	return exception("ServiceUnavailableException", "The recording store does not answer: %v", err)
+	return exception("ServiceUnavailable", "The recording store does not answer: %v", err)
 }
 
 type readAuditObjectsInput struct {

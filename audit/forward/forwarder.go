@@ -78,6 +78,7 @@ const (
 	maxBytes    = 1 << 20
 	sendTimeout = time.Minute
 	maxRetry    = 5 * time.Minute
+	lastTimeout = 3 * time.Second // of the last records of all
 )
 
 // Forwarder sends the log to its destinations, each in a goroutine of its own.
@@ -114,10 +115,17 @@ func (f *Forwarder) Start(ctx context.Context) {
 	}
 }
 
-// Close ends what is under way, gives the leases up and waits. What was not delivered is
-// sent by another member, or by the next start.
+// Close ends what is under way, sends the last records to destinations that take them at
+// once, gives the leases up and waits. What was not delivered is sent by another member,
+// or by the next start.
 func (f *Forwarder) Close(ctx context.Context) error {
 	f.cancel()
+	f.done.Wait()
+	last, cancel := context.WithTimeout(ctx, lastTimeout)
+	defer cancel()
+	for _, l := range f.lanes {
+		f.done.Go(func() { l.finish(last) })
+	}
 	f.done.Wait()
 	var errs []error
 	for _, l := range f.lanes {
@@ -129,12 +137,13 @@ func (f *Forwarder) Close(ctx context.Context) error {
 // Stats are figures of one destination, as this member knows them.
 type Stats struct {
 	Destination string
-	Held        bool      // by this member
-	Behind      int64     // records that were not delivered yet; 0 unless Held
-	Oldest      time.Time // of those, the oldest; zero for none
-	Sent        int64     // records delivered since the start
-	Failures    int64     // attempts that failed since the start
-	Problem     string    // the last failure, empty after a success
+	Held        bool          // by this member
+	Behind      int64         // records that were not delivered yet; 0 unless Held
+	Oldest      time.Time     // of those, the oldest; zero for none
+	Lag         time.Duration // the age of that
+	Sent        int64         // records delivered since the start
+	Failures    int64         // attempts that failed since the start
+	Problem     string        // the last failure, empty after a success
 }
 
 // Stats returns the figures of all destinations.
@@ -160,7 +169,11 @@ type lane struct {
 func (l *lane) stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.last
+	s := l.last
+	if !s.Oldest.IsZero() {
+		s.Lag = max(0, l.config.Now().Sub(s.Oldest))
+	}
+	return s
 }
 
 func (l *lane) note(change func(*Stats)) {
@@ -246,6 +259,16 @@ func (l *lane) skip(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// finish sends what was written last, to a destination that took what was before.
+func (l *lane) finish(ctx context.Context) {
+	if !l.held || l.stats().Problem != "" {
+		return
+	}
+	if err := l.round(ctx); err != nil {
+		l.failed(err)
+	}
 }
 
 func (l *lane) drop(ctx context.Context) error {
