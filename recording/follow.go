@@ -57,3 +57,13 @@ func ParseEvent(line []byte) (Event, error) {
 	}
 	return e, nil
 }
+
+// ParseEnd reads how the session ended from the last event of a whole recording; nil for
+// another event.
+func ParseEnd(e Event) *End {
+	var end End
+	if e.Kind != KindEnd || json.Unmarshal([]byte(e.Data), &end) != nil {
+		return nil
+	}
+	return &end
+}

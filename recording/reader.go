@@ -64,17 +64,10 @@ func (r *Reader) Next() (Event, error) {
 		if err != nil {
 			return Event{}, fmt.Errorf("%w: line %d: %w", ErrFormat, r.n, err)
 		}
-		if e.Kind == KindEnd {
-			r.readEnd(e)
+		if end := ParseEnd(e); end != nil {
+			r.end = end
 		}
 		return e, nil
-	}
-}
-
-func (r *Reader) readEnd(e Event) {
-	var end End
-	if json.Unmarshal([]byte(e.Data), &end) == nil {
-		r.end = &end
 	}
 }
 
