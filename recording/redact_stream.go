@@ -1,0 +1,313 @@
+package recording
+
+import (
+	"bytes"
+	"slices"
+	"unicode/utf8"
+)
+
+// feedAtOnce is how much is looked at before what is safe is let go, in bytes.
+const feedAtOnce = 4 << 10
+
+// redactStream is one direction of a session on its way through redaction. It is read in
+// two ways at once. In shown, what a terminal does not show is left out: colours,
+// cursor movements, the line feeds and the like with which programs wrap long lines, the
+// spaces that a backspace erases with. In apart, moving the cursor separates, as what is
+// written elsewhere does not belong to what stands before it, and the texts that set
+// titles count. A match in either is one.
+type redactStream struct {
+	*Redaction
+	emit func(p []byte) error
+
+	held    []byte // not yet emitted
+	base    int64  // where held begins
+	at      int64  // up to where it has been looked at
+	ranges  []span // what of held is not to be emitted, ascending
+	covered int64  // up to where a match has been replaced by its text
+
+	shown, apart []machine
+	screen       screenReader
+}
+
+// span is part of a stream that a rule does not let through.
+type span struct {
+	from, to int64
+	by       *rule
+	more     bool // a match that goes on: its text is there already
+}
+
+// stream returns a stream to a terminal of so many columns; 0 for none.
+func (r *Redaction) stream(cols int, emit func(p []byte) error) *redactStream {
+	s := &redactStream{Redaction: r, emit: emit, covered: -1, screen: screenReader{width: cols, space: -1}}
+	for _, u := range r.rules {
+		s.shown, s.apart = append(s.shown, newMachine(u)), append(s.apart, newMachine(u))
+	}
+	return s
+}
+
+// feed takes what comes next, and emits what is safe.
+func (s *redactStream) feed(p []byte) error {
+	quiet := 0
+	if len(s.held) == 0 && s.quiet() {
+		quiet = s.skip(p)
+		s.at += int64(quiet)
+		if quiet == len(p) {
+			s.base = s.at
+			return s.emit(p)
+		}
+	}
+	for len(p) > 0 {
+		part := p[:min(len(p), max(quiet, feedAtOnce))]
+		p, quiet = p[len(part):], 0
+		s.held = append(s.held, part...)
+		s.read()
+		s.doubt(s.base) // nothing is held for a match whose beginning is gone
+		if err := s.release(s.safe()); err != nil {
+			return err
+		}
+		if len(s.held) > maxMatch {
+			if err := s.force(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// quiet reports whether nothing that came may belong to what comes next.
+func (s *redactStream) quiet() bool {
+	return s.screen.state == scanText && s.screen.space < 0 && allIdle(s.shown) && allIdle(s.apart)
+}
+
+func allIdle(all []machine) bool {
+	for i := range all {
+		if !all[i].idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// skip returns how many bytes at the beginning of p begin no match and need no other
+// attention, and takes note of what they show.
+func (s *redactStream) skip(p []byte) int {
+	n := 0
+	for n < len(p) && (!s.first[p[n]] || p[n] >= ' ' && !s.mayBegin(p[n:])) {
+		n++
+	}
+	for n > 0 && n < len(p) && p[n]&0xc0 == 0x80 { // within a character
+		n--
+	}
+	if n == len(p) {
+		n -= partial(p)
+	}
+	if n == 0 {
+		return 0
+	}
+	r, _ := utf8.DecodeLastRune(p[:n])
+	for _, all := range [][]machine{s.shown, s.apart} {
+		for i := range all {
+			all[i].prev = r
+		}
+	}
+	s.screen.pass(p[:n])
+	return n
+}
+
+func (s *redactStream) mayBegin(p []byte) bool {
+	for _, u := range s.rules {
+		if u.first[p[0]] && u.mayStart(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// partial returns how many bytes at the end of p begin a character that is not whole.
+func partial(p []byte) int {
+	for n := 1; n <= min(len(p), utf8.UTFMax-1); n++ {
+		if b := p[len(p)-n]; utf8.RuneStart(b) {
+			if !utf8.FullRune(p[len(p)-n:]) {
+				return n
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
+// read looks at what has been added to held.
+func (s *redactStream) read() {
+	for {
+		rest := s.held[s.at-s.base:]
+		if s.quiet() {
+			n := s.skip(rest)
+			s.at += int64(n)
+			rest = rest[n:]
+		}
+		if len(rest) == 0 || !utf8.FullRune(rest) {
+			return
+		}
+		r, size := utf8.DecodeRune(rest)
+		at := s.at
+		s.at += int64(size)
+		s.screen.read(s, r, at, rest)
+	}
+}
+
+// show gives a character to the text as it is shown.
+func (s *redactStream) show(r rune, at, end int64, rest []byte) { s.step(s.shown, r, at, end, rest) }
+
+// part gives a character to the text with what is apart in it.
+func (s *redactStream) part(r rune, at, end int64, rest []byte) { s.step(s.apart, r, at, end, rest) }
+
+func (s *redactStream) step(all []machine, r rune, at, end int64, rest []byte) {
+	for i := range all {
+		all[i].step(r, at, end, rest, s.cover)
+	}
+}
+
+// cover notes a match. Parts of it may have been emitted.
+func (s *redactStream) cover(u *rule, from, to int64) {
+	if to <= s.base || from >= to {
+		return
+	}
+	more := from < s.covered
+	from = max(from, s.base)
+	i, _ := slices.BinarySearchFunc(s.ranges, from, func(r span, from int64) int {
+		if r.to <= from {
+			return -1
+		}
+		return 1
+	})
+	j := i
+	for j < len(s.ranges) && s.ranges[j].from < to {
+		j++
+	}
+	merged := span{from, to, u, more}
+	if j > i {
+		first := s.ranges[i]
+		merged = span{min(from, first.from), max(to, s.ranges[j-1].to), first.by, more || first.more}
+	}
+	s.ranges = slices.Replace(s.ranges, i, j, merged)
+}
+
+// safe returns up to where nothing can become part of a match any more.
+func (s *redactStream) safe() int64 {
+	safe := s.at
+	for _, all := range [][]machine{s.shown, s.apart} {
+		for i := range all {
+			if began, ok := all[i].began(s.base); ok {
+				safe = min(safe, began)
+			}
+		}
+	}
+	return s.screen.unfinished(safe)
+}
+
+// force emits what is held, as no more can be awaited or held. What may be part of a
+// match is replaced where that is likely, and let go where it is not.
+func (s *redactStream) force() error {
+	s.doubt(s.at)
+	return s.release(s.at)
+}
+
+// doubt covers what may be part of a match that began before an offset.
+func (s *redactStream) doubt(before int64) {
+	for _, all := range [][]machine{s.shown, s.apart} {
+		for i := range all {
+			all[i].doubt(before, s.cover)
+		}
+	}
+}
+
+// end emits everything.
+func (s *redactStream) end() error {
+	s.screen.close(s)
+	s.step(s.shown, -1, s.at, s.at, nil)
+	s.step(s.apart, -1, s.at, s.at, nil)
+	return s.release(s.base + int64(len(s.held)))
+}
+
+// release emits what is held up to an offset.
+func (s *redactStream) release(upto int64) error {
+	if upto <= s.base {
+		return nil
+	}
+	p := s.held[:upto-s.base]
+	if out := s.redacted(p, upto); len(out) > 0 {
+		if err := s.emit(out); err != nil {
+			return err
+		}
+	}
+	s.base = upto
+	rest := len(s.held) - len(p)
+	if rest == 0 {
+		s.held = nil // idle sessions hold no buffer
+	} else {
+		s.held = append(s.held[:0], s.held[len(p):]...)
+	}
+	return nil
+}
+
+// redacted returns p, which ends at upto, without what a rule does not let through.
+func (s *redactStream) redacted(p []byte, upto int64) []byte {
+	if len(s.ranges) == 0 || s.ranges[0].from >= upto {
+		return p
+	}
+	var out []byte
+	from := s.base
+	for len(s.ranges) > 0 && s.ranges[0].from < upto {
+		r := s.ranges[0]
+		to := min(r.to, upto)
+		out = append(out, p[from-s.base:r.from-s.base]...)
+		if !r.more {
+			out = append(out, r.by.replace...)
+		}
+		out = appendControls(out, p[r.from-s.base:to-s.base])
+		from, s.covered = to, to
+		if r.to > upto {
+			s.ranges[0].from, s.ranges[0].more = upto, true
+			break
+		}
+		s.ranges = s.ranges[1:]
+	}
+	if len(s.ranges) == 0 {
+		s.ranges = nil
+	}
+	return append(out, p[from-s.base:]...)
+}
+
+// appendControls appends what in p controls the terminal and shows nothing, so that what
+// follows a match is shown as it was.
+func appendControls(out, p []byte) []byte {
+	for len(p) > 0 {
+		if p[0] != '\x1b' {
+			if p[0] == '\a' { // it may end the text of a title that began before
+				out = append(out, '\a')
+			}
+			p = p[1:]
+			continue
+		}
+		n := sequence(p)
+		out, p = append(out, p[:n]...), p[n:]
+	}
+	return out
+}
+
+// sequence returns the length of the escape sequence with which p begins. Of those that
+// carry a text, that is their introduction.
+func sequence(p []byte) int {
+	switch {
+	case len(p) < 2:
+		return len(p)
+	case p[1] == '[':
+		if i := bytes.IndexFunc(p[2:], func(r rune) bool { return r >= 0x40 && r <= 0x7e }); i >= 0 {
+			return i + 3
+		}
+		return len(p)
+	case p[1] >= 0x20 && p[1] <= 0x2f:
+		return min(3, len(p))
+	}
+	return 2
+}

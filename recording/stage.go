@@ -1,0 +1,15 @@
+package recording
+
+import "time"
+
+// Stage takes what a session shows and what is typed into it, on the way to a Writer,
+// which is the last one. Stages before it change what is recorded: EchoGuard leaves out
+// hidden input, Redactor what a pattern names. All are safe for concurrent use.
+type Stage interface {
+	Output(at time.Time, p []byte) error
+	Input(at time.Time, p []byte) error
+	Resize(at time.Time, cols, rows int) error
+	Marker(at time.Time, label string) error
+	Flush() error
+	Close(end End) (Summary, error)
+}
