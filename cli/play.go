@@ -1,21 +1,22 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"sallyport.dev/client"
+	"sallyport.dev/playback"
 	"sallyport.dev/recording"
 )
 
@@ -23,6 +24,7 @@ type playFlags struct {
 	speed      float64
 	maxIdle    time.Duration
 	from       string
+	command    int
 	text, cast bool
 }
 
@@ -38,7 +40,7 @@ paused, the arrows left and right jump five seconds, q quits.
 Sequences that would ask your terminal something, or set its title or clipboard, are
 left out. --cast writes the recording as it is.`,
 		Example: `  sallyport play
-  sallyport play --speed 4 --max-idle 1s --from 2m alice-0a1b2c3d4e5f67890
+  sallyport play --speed 4 --idle-limit 1s --at 2m alice-0a1b2c3d4e5f67890
   sallyport play --text alice-0a1b2c3d4e5f67890 | less`,
 		Args:              between(0, 1, "want one SESSION or FILE"),
 		ValidArgsFunction: p.completeRecordings,
@@ -48,17 +50,18 @@ left out. --cast writes the recording as it is.`,
 	}
 	f := cmd.Flags()
 	f.Float64Var(&flags.speed, "speed", 1, "so many times as fast")
-	f.DurationVar(&flags.maxIdle, "max-idle", 2*time.Second, "shorten pauses to this; 0 keeps them")
-	f.StringVar(&flags.from, "from", "", "start at this `time` (90s, 2m, 1:30)")
+	f.DurationVar(&flags.maxIdle, "idle-limit", 2*time.Second, "shorten pauses to this; 0 keeps them")
+	f.StringVar(&flags.from, "at", "", "start at this `time` (90s, 2m, 1:30)")
+	f.IntVar(&flags.command, "command", 0, "start at the command or marker with this `number`")
 	f.BoolVar(&flags.text, "text", false, "write plain text at once")
 	f.BoolVar(&flags.cast, "cast", false, "write the asciicast file")
 	cmd.MarkFlagsMutuallyExclusive("text", "cast")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name {
-		case "idle-limit":
-			name = "max-idle"
-		case "jump":
-			name = "from"
+		case "max-idle":
+			name = "idle-limit"
+		case "from", "jump":
+			name = "at"
 		}
 		return pflag.NormalizedName(name)
 	})
@@ -70,7 +73,10 @@ func (p *program) play(ctx context.Context, what string, flags playFlags) error 
 		return usagef("--speed %v: want more than 0 and at most 1000", flags.speed)
 	}
 	if flags.maxIdle < 0 {
-		return usagef("--max-idle %s: want 0 or more", flags.maxIdle)
+		return usagef("--idle-limit %s: want 0 or more", flags.maxIdle)
+	}
+	if flags.command < 0 {
+		return usagef("--command %d: want 1 or more", flags.command)
 	}
 	from, err := parseOffset(flags.from)
 	if err != nil {
@@ -103,7 +109,7 @@ func parseOffset(s string) (time.Duration, error) {
 	for i, part := range strings.Split(s, ":") {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 0 || n > 1<<20 || total > 1<<20 || i > 0 && (n > 59 || len(part) != 2) || i > 2 {
-			return 0, usagef("--from %q: want 90s, 2m, 1:30 or 1:00:00", s)
+			return 0, usagef("--at %q: want 90s, 2m, 1:30 or 1:00:00", s)
 		}
 		total = total*60 + n
 	}
@@ -215,25 +221,39 @@ func (p *program) dumpText(file io.Reader) error {
 	}
 }
 
+// playFile plays a recording on a terminal; elsewhere it is written at once.
 func (p *program) playFile(ctx context.Context, file io.ReadSeeker, from time.Duration, flags playFlags) error {
-	out, ok := p.stdout.(*os.File)
-	live := ok && term.IsTerminal(int(out.Fd()))
-	pl := &player{file: file, out: bufio.NewWriter(p.stdout), speed: flags.speed, maxIdle: flags.maxIdle, live: live}
-	if err := pl.rewind(); err != nil {
+	tape, err := playback.NewTape(file)
+	if err != nil {
 		return err
 	}
-	if live {
-		terminal := &client.Terminal{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
-		if terminal.Interactive() {
-			if err := terminal.MakeRaw(); err != nil {
-				return err
-			}
-			defer terminal.Restore()
-			keys, stop := readKeys(p.stdin)
-			defer stop()
-			pl.keys = keys
+	if flags.command > 0 {
+		if from, err = commandAt(tape, flags.command); err != nil {
+			return err
 		}
-		defer pl.reset()
 	}
-	return pl.run(ctx, from)
+	if !isTerminal(p.stdout) {
+		return dumpTape(tape, p.stdout)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	stage, err := p.newStage()
+	if err != nil {
+		return err
+	}
+	defer stage.leave()
+	pl := newPlayer(tape)
+	pl.speed, pl.maxIdle, pl.keys = flags.speed, flags.maxIdle, stage.keys
+	pl.show, pl.resized = stage.draw, stage.resize
+	err = pl.run(ctx, from)
+	stage.last = pl.screen
+	return err
+}
+
+// commandAt is when the n-th command or marker of a recording begins.
+func commandAt(tape *playback.Tape, n int) (time.Duration, error) {
+	if n > len(tape.Marks) {
+		return 0, fmt.Errorf("there is no command %d: the recording has marks for %d", n, len(tape.Marks))
+	}
+	return tape.Marks[n-1].At, nil
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"sallyport.dev/client"
-	"sallyport.dev/recording"
+	"sallyport.dev/playback"
 )
 
 func TestTranscript(t *testing.T) {
@@ -120,99 +121,126 @@ const cast = `{"version":2,"width":80,"height":24}
 [61.0,"o","c"]
 `
 
-func testPlayer(t *testing.T, keys ...byte) (*player, *bytes.Buffer) {
-	var out bytes.Buffer
-	c := make(chan byte, len(keys))
-	for _, k := range keys {
-		c <- k
-	}
-	pl := &player{file: strings.NewReader(cast), out: bufio.NewWriter(&out), speed: 1000, maxIdle: time.Second, live: true, keys: c}
-	if err := pl.rewind(); err != nil {
+func testTape(t *testing.T, cast string) *playback.Tape {
+	t.Helper()
+	tape, err := playback.NewTape(strings.NewReader(cast))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return pl, &out
+	return tape
 }
 
 func TestPlayer(t *testing.T) {
+	const marked = `{"version":2,"width":20,"height":3}
+[0.0,"o","a"]
+[1.0,"m","first"]
+[2.0,"o","b"]
+[60.0,"o","c"]
+[61.0,"m","second"]
+[62.0,"o","d"]
+[70.0,"r","30x5"]
+`
+	right := []key{keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight, keyRight}
 	tests := []struct {
 		name string
 		from time.Duration
-		keys []byte
-		want string
+		keys []key
+		want string // on the screen, at the end
+		at   time.Duration
 	}{
-		{"all of it", 0, nil, "abc"},
-		{"from a time", 70 * time.Second, nil, "abc"},
-		{"quit", 0, []byte{keyPause, keyQuit}, "a"},
-		{"pause and step", 0, []byte{keyPause, keyStep, keyQuit}, "ab"},
-		{"ahead", 0, []byte{keyPause, keyAhead, keyAhead, keyQuit}, "abc"},
-		{"back", 0, []byte{keyPause, keyStep, keyBack, keyQuit}, "ab" + clearTerminal + "a"},
+		{"from behind the end", time.Hour, nil, "abcd", 70 * time.Second},
+		{"quit", 0, []key{keyPause, keyQuit}, "a", 0},
+		{"pause and step", 0, []key{keyPause, keyStep, keyQuit}, "ab", 2 * time.Second},
+		{"ahead", 0, []key{keyPause, keyRight, keyQuit}, "ab", 5 * time.Second},
+		{"ahead, far", 0, append(append([]key{keyPause}, right...), keyQuit), "abcd", 65 * time.Second},
+		{"back", 0, []key{keyPause, keyRight, keyLeft, keyQuit}, "a", 0},
+		{"back from near the end", 69 * time.Second, []key{keyPause, keyLeft, keyQuit}, "abcd", 64 * time.Second},
+		{"behind the end nothing waits", time.Hour, []key{keyLeft}, "abcd", 70 * time.Second},
+		{"the next mark", 0, []key{keyPause, keyNext, keyQuit}, "a", time.Second},
+		{"the next but one", 0, []key{keyPause, keyNext, keyNext, keyQuit}, "abc", 61 * time.Second},
+		{"behind the last mark", 65 * time.Second, []key{keyPause, keyNext, keyQuit}, "abcd", 65 * time.Second},
+		{"the previous mark", 65 * time.Second, []key{keyPause, keyPrevious, keyPrevious, keyQuit}, "a", time.Second},
+		{"before the first", 0, []key{keyPause, keyPrevious, keyQuit}, "a", 0},
+		{"find", 0, []key{keyPause, keyFind, 'b', 'C', keyEnter, keyQuit}, "abc", 60 * time.Second},
+		{"find what is shown already", 0, []key{keyPause, keyFind, 'a', keyEnter, keyQuit}, "a", 0},
+		{"find, and think better of it", 0, []key{keyPause, keyFind, 'q', keyEscape, keyQuit}, "a", 0},
+		{"find, mistyped", 0, []key{keyPause, keyFind, 'x', keyErase, 'b', keyEnter, keyQuit}, "ab", 2 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			pl, out := testPlayer(t, tt.keys...)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			pl := newPlayer(testTape(t, marked))
+			keys := make(chan key, len(tt.keys))
+			for _, k := range tt.keys {
+				keys <- k
+			}
+			pl.keys, pl.speed = keys, 1.0/16
+			if tt.keys == nil {
+				pl.keys = nil
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			if err := pl.run(ctx, tt.from); err != nil {
 				t.Fatal(err)
 			}
-			if out.String() != tt.want {
-				t.Errorf("got %q, want %q", out.String(), tt.want)
+			if got := pl.screen.Text(0); got != tt.want {
+				t.Errorf("shown: got %q, want %q", got, tt.want)
+			}
+			if got := pl.at.Truncate(time.Second); got != tt.at {
+				t.Errorf("at: got %v, want %v", got, tt.at)
 			}
 		})
 	}
 }
 
-// Playing gives the terminal back: only a recording that entered the alternate screen
-// makes it left, which moves the cursor; and the prompt gets a line of its own.
-func TestPlayerReset(t *testing.T) {
-	tests := []struct{ name, output, want string }{
-		{"whole lines", "a\r\n", "a\r\n" + softReset},
-		{"within a line", "$ ", "$ " + softReset + "\r\n"},
-		{"a full-screen program", "$ vi\r\n\x1b[?1049h\x1b[?25l~", "$ vi\r\n\x1b[?1049h\x1b[?25l~\x1b[?25h\x1b[?1049l" + softReset},
-		{"one that ended", "\x1b[?1049h~\x1b[?1049l", "\x1b[?1049h~\x1b[?1049l" + softReset},
+// Time passes by the speed, and pauses are cut.
+func TestPlayerTime(t *testing.T) {
+	pl := newPlayer(testTape(t, cast))
+	pl.speed, pl.maxIdle = 1000, time.Second
+	if err := pl.run(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := pl.screen.Text(0); got != "abc" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPlayerStatus(t *testing.T) {
+	pl := newPlayer(testTape(t, "{\"version\":2,\"width\":80,\"height\":24}\n[1,\"m\",\"do\\u001b[2Jit\"]\n[3700,\"o\",\"a\"]\n"))
+	pl.paused = true
+	if err := pl.rewind(); err != nil {
+		t.Fatal(err)
+	}
+	want := " paused  0:02 / 1:01:40  x1  1/1 do\u241b[2Jit  space pauses, q quits"
+	if got := pl.status(2 * time.Second); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestKeysOf(t *testing.T) {
+	tests := []struct {
+		in   string
+		want []key
+	}{
+		{"q", []key{'q'}},
+		{"\x1b[C\x1bOD", []key{keyRight, keyLeft}},
+		{"\x1b", []key{keyEscape}},
+		{"\x1b[1;5C\x1b[3~x", []key{'x'}}, // with Ctrl, Delete: not ours
+		{"CD", []key{'C', 'D'}},
+		{"ż\n\x7f\b", []key{'ż', keyEnter, keyErase, keyErase}},
+		{"\x1b[200", nil},
 	}
 	for _, tt := range tests {
-		var out bytes.Buffer
-		pl := &player{out: bufio.NewWriter(&out)}
-		pl.show(recording.Event{Kind: recording.KindOutput, Data: tt.output})
-		pl.reset()
-		if out.String() != tt.want {
-			t.Errorf("%s: got %q, want %q", tt.name, out.String(), tt.want)
+		if diff := cmp.Diff(tt.want, keysOf(tt.in)); diff != "" {
+			t.Errorf("keysOf(%q) (-want +got):\n%s", tt.in, diff)
 		}
 	}
 }
 
-// Into a pipe or a file a recording is written once, at once, and ends.
+// Into a pipe or a file a recording is written once, at once.
 func TestPlayIntoPipe(t *testing.T) {
-	tests := []struct {
-		name  string
-		from  time.Duration
-		speed float64
-	}{
-		{"all of it", 0, 1},
-		{"from a time in it", 30 * time.Second, 1},
-		{"from behind its end", time.Hour, 1},
-		{"slowly", 0, 0.001},
-		{"fast", time.Second, 1000},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			var out bytes.Buffer
-			pl := &player{file: strings.NewReader(cast), out: bufio.NewWriter(&out), speed: tt.speed}
-			if err := pl.rewind(); err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan error, 1)
-			go func() { done <- pl.run(t.Context(), tt.from) }()
-			select {
-			case err := <-done:
-				if err != nil || out.String() != "abc" {
-					t.Errorf("got %q, %v, want abc", out.String(), err)
-				}
-			case <-time.After(10 * time.Second):
-				t.Fatal("it does not end")
-			}
-		})
+	var out bytes.Buffer
+	if err := dumpTape(testTape(t, cast), &out); err != nil || out.String() != "abc" {
+		t.Errorf("got %q, %v, want abc", out.String(), err)
 	}
 }
 

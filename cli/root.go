@@ -61,7 +61,7 @@ func (p *program) addCommands(root *cobra.Command) {
 			p.newLoginCommand(), p.newLogoutCommand(), p.newSignInsCommand(), p.newCredentialsCommand(), p.newFactorCommand(),
 		}},
 		{"See what is and was:", []*cobra.Command{
-			p.newWhyCommand(), p.newSessionsCommand(), p.newTerminateCommand(), p.newPlayCommand(), p.newAuditCommand(),
+			p.newWhyCommand(), p.newSessionsCommand(), p.newWatchCommand(), p.newTerminateCommand(), p.newPlayCommand(), p.newAuditCommand(),
 			p.newStatusCommand(), p.newDoctorCommand(),
 		}},
 		{"Administer:", []*cobra.Command{
