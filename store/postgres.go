@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -45,13 +46,13 @@ func openPostgres(ctx context.Context, url string, opts Options) (database, erro
 	db.SetMaxIdleConns(postgresConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	p := &postgresDB{db: db, readOnly: opts.ReadOnly}
-	if err := p.prepare(ctx); err != nil {
+	if err := p.prepare(ctx, opts.Logger); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return p, nil
 }
 
-func (p *postgresDB) prepare(ctx context.Context) error {
+func (p *postgresDB) prepare(ctx context.Context, logger *slog.Logger) error {
 	if p.readOnly {
 		return checkSchema(ctx, p.db)
 	}
@@ -71,7 +72,10 @@ func (p *postgresDB) prepare(ctx context.Context) error {
 	if _, err := t.exec(`CREATE COLLATION IF NOT EXISTS "binary" FROM pg_catalog."C"`); err != nil {
 		return fmt.Errorf("creating collation: %w", err)
 	}
-	return migrate(ctx, p.db, goose.DialectPostgres)
+	if err := migrate(ctx, p.db, goose.DialectPostgres); err != nil {
+		return err
+	}
+	return preparePostgresGrams(t, logger)
 }
 
 func (p *postgresDB) pool() conn { return p.db }

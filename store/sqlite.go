@@ -44,6 +44,9 @@ func openSQLite(ctx context.Context, path string, opts Options) (database, error
 	if err := migrate(ctx, s.writes, goose.DialectSQLite3); err != nil {
 		return nil, errors.Join(err, s.writes.Close())
 	}
+	if err := prepareSQLiteGrams(tx{ctx: ctx, on: s.writes}); err != nil {
+		return nil, errors.Join(err, s.writes.Close())
+	}
 	s.openReaders(path)
 	s.writer = startWriter(ctx, s.writes)
 	return s, nil

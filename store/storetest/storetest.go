@@ -80,6 +80,8 @@ func Run(t *testing.T, fresh Fresh) {
 		{"KMSDeletion", testKMSDeletion},
 		{"KMSAliases", testKMSAliases},
 		{"KMSRace", testKMSRace},
+		{"Transcripts", testTranscripts},
+		{"TranscriptRace", testTranscriptRace},
 		{"Meta", testMeta},
 		{"Races", testRaces},
 		{"Contexts", testContexts},

@@ -1,0 +1,59 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sallyport.dev/session"
+)
+
+// State says how far a transcript has come.
+type State string
+
+// States of transcripts.
+const (
+	Live    State = "live"    // its session goes on, or a crash ended both
+	Partial State = "partial" // lines are missing; it is to be made again of the recording
+	Whole   State = "whole"
+	Gone    State = "gone" // deleted with its recording, or there is none to be read
+)
+
+// ErrGone is returned where a transcript was deleted, or taken over by another member.
+var ErrGone = errors.New("the transcript is not this member's to write any more")
+
+// Work is a transcript that a member makes of a recording.
+type Work struct {
+	Number    int64
+	Session   string
+	Recording string // name
+}
+
+// Store keeps transcripts. Each has a number of its own, never used again.
+type Store interface {
+	// CreateTranscript begins a transcript in a state. It returns 0 if the session has one.
+	CreateTranscript(ctx context.Context, session, member string, state State, now time.Time) (number int64, err error)
+	// AddBlock appends a block to a transcript that member writes, or fails with ErrGone.
+	AddBlock(ctx context.Context, number int64, member string, b Block, now time.Time) error
+	// EndTranscript sets the state of a transcript that member writes, or fails with ErrGone.
+	EndTranscript(ctx context.Context, number int64, member string, state State, now time.Time) error
+	// DeleteTranscript deletes what is kept of a session; the transcript is Gone.
+	DeleteTranscript(ctx context.Context, session string, now time.Time) error
+	// ClaimTranscripts gives member up to limit transcripts, Live or Partial, whose
+	// sessions have ended and that nobody has written to since before, and empties them.
+	ClaimTranscripts(ctx context.Context, member string, before, now time.Time, limit int) ([]Work, error)
+	// MissingTranscripts are recorded sessions that have ended and have no transcript,
+	// newest first.
+	MissingTranscripts(ctx context.Context, limit int) ([]Work, error)
+	// FindSessions are sessions whose transcripts may match, newest first.
+	FindSessions(ctx context.Context, c Clauses, f session.Filter) ([]session.Session, error)
+	// FindBlocks are the blocks of a session that may match, in order, after a number of
+	// them, at most limit.
+	FindBlocks(ctx context.Context, session string, c Clauses, after int64, limit int) ([]Found, error)
+}
+
+// Found is a block with its number within the session.
+type Found struct {
+	Number int64
+	Block
+}

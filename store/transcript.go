@@ -1,0 +1,239 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"sallyport.dev/index"
+	"sallyport.dev/session"
+)
+
+var _ index.Store = (*Store)(nil)
+
+const (
+	// transcriptRoom is how many blocks a transcript may have; a block's id is its
+	// transcript's number times this, plus its place. Migration 18 says so too.
+	transcriptRoom = 1 << 20
+	// createTries bounds how often a number is sought while others take them.
+	createTries = 10
+)
+
+// CreateTranscript implements index.Store.
+func (s *Store) CreateTranscript(ctx context.Context, session, member string, state index.State, now time.Time) (number int64, err error) {
+	for range createTries {
+		err = s.write(ctx, "creating transcript", func(t tx) error {
+			number, err = createTranscript(t, session, member, state, now)
+			return err
+		})
+		if !isDuplicate(err) {
+			break // else another member took the number, or the session
+		}
+	}
+	return number, err
+}
+
+func createTranscript(t tx, session, member string, state index.State, now time.Time) (int64, error) {
+	known, err := t.count("SELECT COUNT(*) FROM transcripts WHERE session = $1", session)
+	if err != nil || known > 0 {
+		return 0, err
+	}
+	last, err := t.count("SELECT COALESCE(MAX(number), 0) FROM transcripts")
+	if err != nil {
+		return 0, err
+	}
+	_, err = t.exec("INSERT INTO transcripts (number, session, state, member, touched, blocks) VALUES ($1, $2, $3, $4, $5, 0)",
+		last+1, session, string(state), member, micros(now))
+	return last + 1, err
+}
+
+// AddBlock implements index.Store.
+func (s *Store) AddBlock(ctx context.Context, number int64, member string, b index.Block, now time.Time) error {
+	return s.write(ctx, "adding to transcript", func(t tx) error {
+		blocks, err := one(t, index.ErrGone, scanInt, `UPDATE transcripts SET blocks = blocks + 1, touched = $3
+			WHERE number = $1 AND member = $2 AND state IN ('live', 'partial') RETURNING blocks`, number, member, micros(now))
+		if err != nil {
+			return err
+		}
+		if blocks > transcriptRoom {
+			return fmt.Errorf("the transcript has %d blocks, no more are kept", transcriptRoom)
+		}
+		id := number*transcriptRoom + blocks - 1
+		if _, err := t.exec("INSERT INTO transcript_blocks (id, times, text) VALUES ($1, $2, $3)", id, hex.EncodeToString(b.Times), b.Text); err != nil {
+			return err
+		}
+		_, err = t.exec("INSERT INTO transcript_grams (rowid, folded) VALUES ($1, $2)", id, index.Fold(b.Text))
+		return err
+	})
+}
+
+// EndTranscript implements index.Store.
+func (s *Store) EndTranscript(ctx context.Context, number int64, member string, state index.State, now time.Time) error {
+	return s.write(ctx, "ending transcript", func(t tx) error {
+		return t.must(index.ErrGone, `UPDATE transcripts SET state = $3, touched = $4
+			WHERE number = $1 AND member = $2 AND state <> 'gone'`, number, member, string(state), micros(now))
+	})
+}
+
+// DeleteTranscript implements index.Store.
+func (s *Store) DeleteTranscript(ctx context.Context, session string, now time.Time) error {
+	return s.write(ctx, "deleting transcript", func(t tx) error {
+		numbers, err := list(t, scanInt, "UPDATE transcripts SET state = 'gone', touched = $2 WHERE session = $1 RETURNING number", session, micros(now))
+		if err != nil || len(numbers) == 0 {
+			return err
+		}
+		return emptyTranscript(t, numbers[0])
+	})
+}
+
+func emptyTranscript(t tx, number int64) error {
+	for _, sql := range []string{
+		"DELETE FROM transcript_grams WHERE rowid >= $1 AND rowid < $2",
+		"DELETE FROM transcript_blocks WHERE id >= $1 AND id < $2",
+	} {
+		if _, err := t.exec(sql, number*transcriptRoom, (number+1)*transcriptRoom); err != nil {
+			return err
+		}
+	}
+	_, err := t.exec("UPDATE transcripts SET blocks = 0 WHERE number = $1", number)
+	return err
+}
+
+func scanWork(r row) (w index.Work, err error) {
+	return w, r.Scan(&w.Number, &w.Session, &w.Recording)
+}
+
+// ClaimTranscripts implements index.Store.
+func (s *Store) ClaimTranscripts(ctx context.Context, member string, before, now time.Time, limit int) (claimed []index.Work, err error) {
+	err = s.write(ctx, "claiming transcripts", func(t tx) error {
+		claimed = nil
+		due, err := list(t, scanWork, fmt.Sprintf(`SELECT t.number, t.session, s.recording FROM transcripts t JOIN sessions s ON s.id = t.session
+			WHERE t.state IN ('live', 'partial') AND t.touched < $1 AND NOT (s.%s) ORDER BY t.touched LIMIT %d`, activeState, limit), micros(before))
+		if err != nil {
+			return err
+		}
+		for _, w := range due {
+			n, err := t.exec(`UPDATE transcripts SET state = 'partial', member = $2, touched = $3
+				WHERE number = $1 AND state IN ('live', 'partial') AND touched < $4`, w.Number, member, micros(now), micros(before))
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				continue // another member was first
+			}
+			if err := emptyTranscript(t, w.Number); err != nil {
+				return err
+			}
+			claimed = append(claimed, w)
+		}
+		return nil
+	})
+	return claimed, err
+}
+
+// MissingTranscripts implements index.Store.
+func (s *Store) MissingTranscripts(ctx context.Context, limit int) ([]index.Work, error) {
+	all, err := list(s.read(ctx), scanWork, fmt.Sprintf(`SELECT 0, id, recording FROM sessions WHERE recording <> '' AND NOT (%s)
+		AND NOT EXISTS (SELECT 1 FROM transcripts t WHERE t.session = sessions.id) ORDER BY started DESC, id DESC LIMIT %d`, activeState, limit))
+	return all, wrap("listing sessions without transcripts", err)
+}
+
+// FindSessions implements index.Store.
+func (s *Store) FindSessions(ctx context.Context, c index.Clauses, f session.Filter) ([]session.Session, error) {
+	t := s.read(ctx)
+	w := sessionsWhere(f)
+	if f.After != "" {
+		last, err := sessionByID(t, f.After)
+		if err != nil {
+			return nil, wrap("searching sessions", err)
+		}
+		w.add("(started, id) < (?, ?)", micros(last.Started), last.ID)
+	}
+	grams, args := s.grams(c)
+	if grams == "" {
+		w.add("id IN (SELECT session FROM transcripts WHERE blocks > 0)")
+	} else {
+		w.add(fmt.Sprintf("id IN (SELECT session FROM transcripts WHERE number IN (SELECT rowid / %d FROM transcript_grams WHERE %s))", transcriptRoom, grams), args...)
+	}
+	all, err := list(t, scanSession,
+		"SELECT "+sessionColumns+" FROM sessions"+w.String()+" ORDER BY started DESC, id DESC"+limit(f.Limit), w.args...)
+	return all, wrap("searching sessions", err)
+}
+
+// FindBlocks implements index.Store.
+func (s *Store) FindBlocks(ctx context.Context, session string, c index.Clauses, after int64, most int) ([]index.Found, error) {
+	t := s.read(ctx)
+	number, err := t.count("SELECT COALESCE(MAX(number), 0) FROM transcripts WHERE session = $1", session)
+	if err != nil {
+		return nil, wrap("searching session", err)
+	}
+	first, end := number*transcriptRoom+after, (number+1)*transcriptRoom
+	w := where{}
+	w.add("id >= ? AND id < ?", first, end)
+	if grams, args := s.grams(c); grams != "" {
+		w.add("id IN (SELECT rowid FROM transcript_grams WHERE "+grams+" AND rowid >= ? AND rowid < ?)", append(args, first, end)...)
+	}
+	scan := func(r row) (f index.Found, err error) {
+		var times string
+		if err := r.Scan(&f.Number, &times, &f.Text); err != nil {
+			return f, err
+		}
+		f.Number -= number * transcriptRoom
+		f.Times, err = hex.DecodeString(times)
+		return f, err
+	}
+	all, err := list(t, scan, "SELECT id, times, text FROM transcript_blocks"+w.String()+" ORDER BY id"+limit(most), w.args...)
+	return all, wrap("searching session", err)
+}
+
+// grams returns the condition on transcript_grams that says what a text must hold; empty
+// for any.
+func (s *Store) grams(c index.Clauses) (condition string, args []any) {
+	if len(c) == 0 {
+		return "", nil
+	}
+	if _, ok := s.db.(*sqliteDB); ok {
+		return "transcript_grams MATCH ?", []any{matchGrams(c)}
+	}
+	var all []string
+	for _, clause := range c {
+		var any []string
+		for _, literal := range clause {
+			any = append(any, `folded LIKE ? ESCAPE '\'`)
+			args = append(args, "%"+escapeLike.Replace(literal)+"%")
+		}
+		all = append(all, "("+strings.Join(any, " OR ")+")")
+	}
+	return strings.Join(all, " AND "), args
+}
+
+// gramsMost bounds the trigrams that are asked for of one literal.
+const gramsMost = 12
+
+// matchGrams writes clauses in FTS5's language, trigram by trigram: where they stand is
+// not in the index, which makes it half as large, and is looked at afterwards.
+func matchGrams(c index.Clauses) string {
+	var all []string
+	for _, clause := range c {
+		var any []string
+		for _, literal := range clause {
+			any = append(any, "("+strings.Join(gramsOf(literal), " AND ")+")")
+		}
+		all = append(all, "("+strings.Join(any, " OR ")+")")
+	}
+	return strings.Join(all, " AND ")
+}
+
+// gramsOf returns trigrams of a literal in FTS5's quotes, spread over all of it.
+func gramsOf(literal string) []string {
+	runes := []rune(literal)
+	n := len(runes) - 2
+	step := max(1, (n+gramsMost-1)/gramsMost)
+	var grams []string
+	for i := 0; i < n; i += step {
+		grams = append(grams, `"`+strings.ReplaceAll(string(runes[i:i+3]), `"`, `""`)+`"`)
+	}
+	return grams
+}
