@@ -1,10 +1,15 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gocloud.dev/blob"
@@ -17,7 +22,7 @@ import (
 var (
 	// ErrFull means that the spool has no room, because the store does not take what
 	// waits there. The text says since when and why.
-	ErrFull = errors.New("the spool of recordings is full")
+	ErrFull = recording.ErrFull
 	// ErrClosed means that the archive was closed.
 	ErrClosed = errors.New("the archive is closed")
 )
@@ -79,13 +84,55 @@ type Peers interface {
 }
 
 // Archive keeps recordings. It is safe for concurrent use.
-type Archive struct{ cfg Config }
+type Archive struct {
+	cfg     Config
+	log     *slog.Logger
+	spool   *spool
+	zip     *zipper
+	keys    *keyCache
+	chunks  *chunkCache
+	scratch sync.Pool // of *scratch
+	buffers sync.Pool // of []byte
+	stats   counters
+
+	ctx    context.Context // lives as long as the archive
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	toSeal chan *live
+	wake   chan struct{} // something waits for the store
+
+	mu        sync.Mutex
+	closed    bool
+	live      map[string]*live
+	ending    map[string]*live   // that have ended, and whose end could not be written yet
+	recover   map[string]bool    // that an earlier run left open and this one has not finished
+	parcels   map[string]*parcel // what waits for the store, by recording
+	failing   string             // the last error of the store, empty while it works
+	failingAt time.Time          // since when
+}
+
+type counters struct {
+	stored, storedBytes, storeErrors atomic.Int64
+	frameBytes, sealedBytes          atomic.Int64
+	damaged, keeperErrors            atomic.Int64
+}
 
 // Recording is a recording being written.
 type Recording struct {
 	*recording.Writer
 	// Name is the recording's name in the store, 2026/11/20/SESSION.
 	Name string
+
+	live *live
+}
+
+// Err returns the error by which the recording cannot go on, if any: also where nothing is
+// being shown that could not be recorded.
+func (r *Recording) Err() error {
+	if err := r.live.failed(); err != nil {
+		return err
+	}
+	return r.live.a.room(true)
 }
 
 // Reader is the plain text of a recording (asciicast) as far as it was flushed when it
@@ -94,55 +141,6 @@ type Reader interface {
 	io.ReaderAt
 	io.Closer
 	Size() int64 // bytes
-}
-
-// Manifest is the object manifest.json. It does not depend on how the key is wrapped.
-type Manifest struct {
-	Format   string        `json:"format"` // Format
-	Name     string        `json:"name"`
-	Session  string        `json:"session"`
-	Owner    string        `json:"principal"` // ARN
-	Node     string        `json:"node"`      // id
-	NodeName string        `json:"node_name,omitempty"`
-	Document string        `json:"document,omitempty"`
-	Started  time.Time     `json:"started"`
-	End      recording.End `json:"end"`
-	Duration float64       `json:"duration"` // seconds, until the last event
-	// Size and SHA256 are of the whole plain recording, the digest in hex.
-	Size   int64   `json:"size"`
-	SHA256 string  `json:"sha256"`
-	Chunks []Chunk `json:"chunks"`
-
-	// Sum is the SHA-256 of the object itself, in hex.
-	Sum string `json:"-"`
-}
-
-// Format is the Format of a Manifest.
-const Format = "sallyport-recording-1"
-
-// Chunk tells of one object 000001.chunk.
-type Chunk struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`   // bytes, sealed
-	SHA256 string `json:"sha256"` // of them, in hex
-	Frames int64  `json:"frames"`
-	// PlainOffset and PlainSize are which bytes of the plain recording it holds.
-	PlainOffset int64 `json:"plain_offset"`
-	PlainSize   int64 `json:"plain_size"`
-}
-
-// Damage says where a recording is not what it was.
-type Damage struct {
-	Name   string // of the recording
-	Object string // key.json, 000001.chunk, manifest.json
-	Frame  int64  // number within the recording, from 1; 0 if no single frame is meant
-	What   string // what is wrong
-}
-
-// Report is what Verify found.
-type Report struct {
-	Manifest Manifest
-	Damage   []*Damage // empty if all is well
 }
 
 // Stats are figures of one member's archive, for metrics.
@@ -160,4 +158,265 @@ type Stats struct {
 	FrameBytes   int64         // plain bytes sealed since start
 	SealedBytes  int64         // what they became
 	KeeperErrors int64         // calls of the Keeper that failed since start
+}
+
+const (
+	defaultSpoolLimit    = 1 << 30
+	defaultChunkSize     = 4 << 20
+	defaultChunkInterval = 10 * time.Second
+	// sealQueue bounds the recordings that wait for a worker to seal what they hold; more
+	// are sealed by those who write them.
+	sealQueue = 1024
+)
+
+// complete checks the configuration and fills its defaults.
+func (c *Config) complete() error {
+	if c.Bucket == nil || c.Keeper == nil || c.Rows == nil || c.Logger == nil || c.Member == "" || c.Spool == "" {
+		return errors.New("archive configuration lacks one of Bucket, Keeper, Rows, Logger, Member, Spool")
+	}
+	c.SpoolLimit = cmp.Or(c.SpoolLimit, defaultSpoolLimit)
+	c.HardLimit = cmp.Or(c.HardLimit, c.SpoolLimit+c.SpoolLimit/4)
+	c.ChunkSize = cmp.Or(c.ChunkSize, defaultChunkSize)
+	c.ChunkInterval = cmp.Or(c.ChunkInterval, defaultChunkInterval)
+	c.WhenFull = cmp.Or(c.WhenFull, Refuse)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.ChunkSize < 1 || c.ChunkSize > defaultChunkSize {
+		return fmt.Errorf("ChunkSize is %d, must be from 1 to %d", c.ChunkSize, defaultChunkSize)
+	}
+	if c.SpoolLimit < 1 || c.HardLimit < c.SpoolLimit || c.ChunkInterval < 0 {
+		return errors.New("SpoolLimit must be positive, HardLimit no less, ChunkInterval not negative")
+	}
+	if c.WhenFull != Refuse && c.WhenFull != End {
+		return fmt.Errorf("WhenFull is %q, must be %q or %q", c.WhenFull, Refuse, End)
+	}
+	return nil
+}
+
+// Open opens the archive and goes on with what an earlier run has left in the spool. The
+// context bounds the opening alone.
+func Open(ctx context.Context, cfg Config) (*Archive, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	zip, err := newZipper()
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSpool(cfg.Spool)
+	if err != nil {
+		zip.close()
+		return nil, err
+	}
+	a := &Archive{
+		cfg: cfg, log: cfg.Logger, spool: s, zip: zip,
+		keys: newKeyCache(cfg.Now), chunks: newChunkCache(keptChunks),
+		scratch: sync.Pool{New: func() any { return &scratch{} }},
+		buffers: sync.Pool{New: func() any { return make([]byte, 0, 2*frameSize) }},
+		toSeal:  make(chan *live, sealQueue), wake: make(chan struct{}, 1),
+		live: map[string]*live{}, ending: map[string]*live{}, recover: map[string]bool{}, parcels: map[string]*parcel{},
+	}
+	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := a.takeUp(ctx); err != nil {
+		a.cancel()
+		zip.close()
+		return nil, errors.Join(err, s.close())
+	}
+	a.run()
+	return a, nil
+}
+
+// run starts what belongs to the archive.
+func (a *Archive) run() {
+	for range runtime.GOMAXPROCS(0) {
+		a.wg.Go(a.sealer)
+	}
+	a.wg.Go(a.clock)
+	a.wg.Go(a.sender)
+	a.wg.Go(a.recoverLeft)
+}
+
+func (a *Archive) now() time.Time { return a.cfg.Now() }
+
+// sealer seals what recordings hold, off the way of who writes them.
+func (a *Archive) sealer() {
+	for {
+		select {
+		case <-a.ctx.Done():
+			return
+		case l := <-a.toSeal:
+			l.Flush() // who writes next learns of an error
+		}
+	}
+}
+
+// queue leaves a recording to a worker and reports whether there was room.
+func (a *Archive) queue(l *live) bool {
+	select {
+	case a.toSeal <- l:
+		return true
+	default:
+		return false
+	}
+}
+
+// clock ends chunks that are old enough, and tries again what could not be finished.
+func (a *Archive) clock() {
+	t := time.NewTicker(min(time.Second, max(a.cfg.ChunkInterval/4, 10*time.Millisecond)))
+	defer t.Stop()
+	for {
+		select {
+		case <-a.ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := a.now()
+		for _, l := range a.all() {
+			l.finishOld(now)
+		}
+		a.finishEnding()
+	}
+}
+
+func (a *Archive) all() []*live {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make([]*live, 0, len(a.live))
+	for _, l := range a.live {
+		all = append(all, l)
+	}
+	return all
+}
+
+// enter makes a recording known.
+func (a *Archive) enter(l *live) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return ErrClosed
+	}
+	a.live[l.name] = l
+	return nil
+}
+
+func (a *Archive) leave(l *live) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.live, l.name)
+	delete(a.ending, l.name)
+}
+
+// finishLater has the clock finish what could not be finished.
+func (a *Archive) finishLater(l *live) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ending[l.name] = l
+}
+
+// finishEnding tries again to finish recordings. Their sessions' ends are written down, so
+// that they are told of like those of an earlier run.
+func (a *Archive) finishEnding() {
+	a.mu.Lock()
+	ending := make([]*live, 0, len(a.ending))
+	for _, l := range a.ending {
+		ending = append(ending, l)
+	}
+	a.mu.Unlock()
+	for _, l := range ending {
+		l.sealing.Lock()
+		err := l.finish()
+		l.sealing.Unlock()
+		if err == nil {
+			a.leave(l)
+			a.log.Info("recording finished late", "recording", l.name)
+		}
+	}
+}
+
+// room returns ErrFull where nothing new may be recorded, or nothing at all.
+func (a *Archive) room(live bool) error {
+	have, limit := a.spool.bytes.Load(), a.cfg.SpoolLimit
+	if live && a.cfg.WhenFull != End {
+		limit = a.cfg.HardLimit
+	}
+	if have < limit {
+		return nil
+	}
+	return fmt.Errorf("%w: the spool %s holds %d of at most %d bytes, because %s", ErrFull, a.cfg.Spool, have, limit, a.why())
+}
+
+// why tells what keeps the spool from being emptied.
+func (a *Archive) why() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failing == "" {
+		return "the store takes recordings more slowly than they are made"
+	}
+	return fmt.Sprintf("the store takes nothing since %s: %s", a.failingAt.UTC().Format(time.RFC3339), a.failing)
+}
+
+// Ready tells what keeps recordings from being written.
+func (a *Archive) Ready() error {
+	if err := a.room(false); err != nil {
+		return err
+	}
+	return a.spool.ready()
+}
+
+// Stats returns the figures of now.
+func (a *Archive) Stats() Stats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Stats{
+		Live: len(a.live), Waiting: len(a.parcels) + len(a.recover), SpoolBytes: a.spool.bytes.Load(), SpoolLimit: a.cfg.SpoolLimit,
+		Stored: a.stats.stored.Load(), StoredBytes: a.stats.storedBytes.Load(),
+		StoreErrors: a.stats.storeErrors.Load(), StoreError: a.failing,
+		Damaged: a.stats.damaged.Load(), KeeperErrors: a.stats.keeperErrors.Load(),
+		FrameBytes: a.stats.frameBytes.Load(), SealedBytes: a.stats.sealedBytes.Load(),
+	}
+	now := a.now()
+	for _, p := range a.parcels {
+		if len(p.todo) > 0 {
+			s.Lag = max(s.Lag, now.Sub(p.since))
+		}
+	}
+	return s
+}
+
+// Close sends what it can to the store until ctx ends; the rest waits in the spool for
+// the next start, as does what is still being recorded.
+func (a *Archive) Close(ctx context.Context) error {
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return nil
+	}
+	a.closed = true
+	a.mu.Unlock()
+	for !a.isSent() && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	a.cancel()
+	a.wg.Wait()
+	a.zip.close()
+	return errors.Join(a.spool.close(), a.cfg.Bucket.Close())
+}
+
+// isSent reports whether the store has all that it can be expected to take now.
+func (a *Archive) isSent() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failing != "" {
+		return true
+	}
+	for _, p := range a.parcels {
+		if len(p.todo) > 0 || p.end != nil {
+			return false
+		}
+	}
+	return true
 }

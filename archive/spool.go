@@ -1,0 +1,226 @@
+package archive
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync/atomic"
+)
+
+const (
+	trashFolder   = ".trash"
+	damagedFolder = ".damaged"
+	journalObject = "journal"
+	lockName      = ".lock"
+	probeName     = ".probe"
+	temporary     = ".new"
+)
+
+// spool is the folder in which recordings wait for the store: a folder for each, with the
+// objects that the store does not have yet, key.json and a journal. Folders have mode
+// 0700, files 0600. Names cannot lead out of it, through symbolic links neither.
+type spool struct {
+	dir   string
+	root  *os.Root
+	lock  *os.File
+	bytes atomic.Int64 // of all files of recordings
+}
+
+func openSpool(dir string) (*spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the spool of recordings: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the spool of recordings: %w", err)
+	}
+	s := &spool{dir: dir, root: root}
+	if err := s.take(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the spool of recordings %s: %w", dir, err), root.Close())
+	}
+	return s, nil
+}
+
+// take locks the folder against another process, and clears away what was thrown away.
+func (s *spool) take() (err error) {
+	if s.lock, err = s.root.OpenFile(lockName, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err := lockFile(s.lock); err != nil {
+		return errors.Join(fmt.Errorf("another process has it: %w", err), s.lock.Close())
+	}
+	if err := s.root.RemoveAll(trashFolder); err != nil {
+		return errors.Join(err, s.lock.Close())
+	}
+	return nil
+}
+
+func (s *spool) close() error { return errors.Join(s.lock.Close(), s.root.Close()) }
+
+// names lists the recordings in the spool, and counts their bytes.
+func (s *spool) names() (names []string, err error) {
+	s.bytes.Store(0)
+	err = fs.WalkDir(s.root.FS(), ".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(file, ".") && file != ".":
+			return fs.SkipDir
+		case d.IsDir() && CheckName(file) == nil:
+			names = append(names, file)
+		case d.Type().IsRegular():
+			if info, err := d.Info(); err == nil {
+				s.bytes.Add(info.Size())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the spool of recordings: %w", err)
+	}
+	return names, nil
+}
+
+// create makes the folder of a recording. It never takes over another's.
+func (s *spool) create(name string) (err error) {
+	for range 3 { // the day's folder may go as its last recording is stored
+		if err = s.root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			break
+		}
+		if err = s.root.Mkdir(name, 0o700); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("making the recording's folder: %w", err)
+	}
+	return nil
+}
+
+// write writes an object whole: after a crash it is there or not.
+func (s *spool) write(name, object string, b []byte) error {
+	to := path.Join(name, object)
+	f, err := s.root.OpenFile(to+temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", object, err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = s.root.Rename(to+temporary, to)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", object, err), s.root.Remove(to+temporary))
+	}
+	s.bytes.Add(int64(len(b)))
+	return nil
+}
+
+// append opens a file for writing at its end.
+func (s *spool) append(name, object string) (*os.File, error) {
+	return s.root.OpenFile(path.Join(name, object), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+}
+
+// read returns n bytes of an object from an offset, or fewer at its end. The error is
+// fs.ErrNotExist where it is not here.
+func (s *spool) read(name, object string, offset, n int64) ([]byte, error) {
+	f, err := s.root.Open(path.Join(name, object))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file", object)
+	}
+	b := make([]byte, min(n, max(0, info.Size()-offset)))
+	read, err := f.ReadAt(b, offset)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	return b[:read], nil
+}
+
+// objects lists the files of a recording.
+func (s *spool) objects(name string) ([]string, error) {
+	entries, err := fs.ReadDir(s.root.FS(), name)
+	if err != nil {
+		return nil, err
+	}
+	var objects []string
+	for _, e := range entries {
+		objects = append(objects, e.Name())
+	}
+	return objects, nil
+}
+
+// remove removes an object that the store has.
+func (s *spool) remove(name, object string) error {
+	file := path.Join(name, object)
+	info, err := s.root.Stat(file)
+	if err == nil {
+		err = s.root.Remove(file)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing %s from the spool: %w", object, err)
+	}
+	s.bytes.Add(-info.Size())
+	return nil
+}
+
+// drop removes a recording that the store has, at once: a crash leaves all or nothing.
+func (s *spool) drop(name string) error {
+	size := int64(0)
+	entries, _ := fs.ReadDir(s.root.FS(), name)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			size += info.Size()
+		}
+	}
+	if err := s.root.MkdirAll(trashFolder, 0o700); err != nil {
+		return fmt.Errorf("removing from the spool: %w", err)
+	}
+	trash := path.Join(trashFolder, rand.Text())
+	if err := s.root.Rename(name, trash); err != nil {
+		return fmt.Errorf("removing from the spool: %w", err)
+	}
+	s.bytes.Add(-size)
+	for day := path.Dir(name); day != "." && s.root.Remove(day) == nil; day = path.Dir(day) {
+	}
+	_ = s.root.RemoveAll(trash) // or the next start does it
+	return nil
+}
+
+// keepDamaged puts what was cut off a damaged file where an administrator finds it.
+func (s *spool) keepDamaged(name, object string, b []byte) error {
+	if err := s.root.MkdirAll(damagedFolder, 0o700); err != nil {
+		return err
+	}
+	return s.root.WriteFile(path.Join(damagedFolder, path.Base(name)+"-"+object), b, 0o600)
+}
+
+// ready tells what keeps the spool from being written: it writes a file, and removes it.
+func (s *spool) ready() error {
+	err := s.root.WriteFile(probeName, []byte("probe\n"), 0o600)
+	if err == nil {
+		err = s.root.Remove(probeName)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("writing to the spool of recordings: %w", err)
+	}
+	if _, statErr := os.Stat(s.dir); statErr != nil {
+		return fmt.Errorf("writing to the spool of recordings: %w", statErr)
+	}
+	return nil
+}
