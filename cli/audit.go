@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/audit/format"
 	"sallyport.dev/client"
 )
 
@@ -30,6 +31,7 @@ type auditFlags struct {
 	query        client.QueryAuditInput
 	limit        int
 	follow       bool
+	format       string
 }
 
 func (p *program) newAuditCommand() *cobra.Command {
@@ -39,7 +41,9 @@ func (p *program) newAuditCommand() *cobra.Command {
 		Short: "Show who did what, allowed or not",
 		Long: `Show audit records, oldest first; without --since the newest ones.
 
-A refusal's reason follows on a line of its own. With --json every record is one line.`,
+A refusal's reason follows on a line of its own. With --json every record is one line, and
+with --format ocsf or ecs one event of the Open Cybersecurity Schema Framework or by the
+Elastic Common Schema.`,
 		Example: `  sallyport audit --decision ImplicitlyDenied --since 1h
   sallyport audit --principal user/alice --action 'ssm:*Session' --json
   sallyport audit --follow`,
@@ -59,15 +63,21 @@ A refusal's reason follows on a line of its own. With --json every record is one
 	f.StringVar(&flags.query.Event, "event", "", strings.Join(auditEvents[:], ", "))
 	f.IntVar(&flags.limit, "limit", 100, "at most so many; with --follow so many from before")
 	f.BoolVarP(&flags.follow, "follow", "f", false, "go on as records come in")
+	f.StringVar(&flags.format, "format", "", "print JSON lines: json, ocsf or ecs")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions(auditDecisions[:], cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(auditEvents[:], cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
-	cmd.AddCommand(p.newAuditExportCommand(), p.newAuditVerifyCommand())
+	cmd.AddCommand(p.newAuditExportCommand(), p.newAuditVerifyCommand(), p.newAuditStatusCommand())
 	return cmd
 }
 
 func (p *program) audit(ctx context.Context, flags auditFlags) error {
 	in, err := flags.input()
+	if err != nil {
+		return err
+	}
+	show, err := p.recordPrinter(flags.format)
 	if err != nil {
 		return err
 	}
@@ -85,7 +95,7 @@ func (p *program) audit(ctx context.Context, flags auditFlags) error {
 			return err
 		}
 		for _, r := range out.Records {
-			if err := p.printRecord(r); err != nil {
+			if err := show(r); err != nil {
 				return err
 			}
 			shown++
@@ -107,6 +117,24 @@ func (p *program) audit(ctx context.Context, flags auditFlags) error {
 		case <-time.After(followEvery):
 		}
 	}
+}
+
+// recordPrinter prints records in a format; "" is for people, or as --json says.
+func (p *program) recordPrinter(name string) (func(audit.Record) error, error) {
+	if name == "" {
+		return p.printRecord, nil
+	}
+	encode, err := format.Of(name)
+	if err != nil {
+		return nil, usagef("--%v", err)
+	}
+	return func(r audit.Record) error {
+		line, err := encode(r)
+		if err == nil {
+			_, err = p.stdout.Write(append(line, '\n'))
+		}
+		return err
+	}, nil
 }
 
 const maxAuditPage = 1000

@@ -13,35 +13,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
 	"sallyport.dev/client"
 	"sallyport.dev/evidence"
 )
-
-func (p *program) newAuditExportCommand() *cobra.Command {
-	var request, file string
-	cmd := &cobra.Command{
-		Use:   "export --request ID",
-		Short: "Write all that is known of a request for access into one signed file",
-		Long: `Write the request as it was asked, every decision and step, the sessions that it opened
-with the digests of their recordings, and the audit records of all that into one file. The
-server signs it; "sallyport audit verify" checks it without the server.`,
-		Example: `  sallyport audit export --request oi-0123456789ab -o evidence.json
-  sallyport audit verify evidence.json`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if request == "" {
-				return usagef("--request: want the id of a request, oi-…")
-			}
-			return p.exportRequest(cmd.Context(), request, file)
-		},
-	}
-	cmd.Flags().StringVar(&request, "request", "", "`ID` of the request")
-	cmd.Flags().StringVarP(&file, "output", "o", "", "`file` to write, readable by you alone; standard output unless given")
-	return cmd
-}
 
 func (p *program) exportRequest(ctx context.Context, id, file string) error {
 	api, err := p.api(ctx)
@@ -62,33 +38,8 @@ func (p *program) exportRequest(ctx context.Context, id, file string) error {
 	return os.WriteFile(file, b.Bytes(), 0o600)
 }
 
-type verifyFlags struct{ key, recordings string }
-
-func (p *program) newAuditVerifyCommand() *cobra.Command {
-	var flags verifyFlags
-	cmd := &cobra.Command{
-		Use:   "verify FILE",
-		Short: "Check a file of sallyport audit export",
-		Long: `Check that a trusted key signed the file, that the request is the one that was decided
-on, that the audit records are whole, and that recordings have the digests noted.
-
-Trusted are the keys in the file of --key, as "sallyport ssh-authority list --json" shows
-those of kind evidence; without it, the server is asked for them. Keep them where those
-who run the server cannot change them.
-
-Exit status 0 if all is right, 1 if not.`,
-		Example: `  sallyport audit verify evidence.json
-  sallyport audit verify evidence.json --key evidence.pub --recordings /var/lib/sallyport/recordings`,
-		Args: between(1, 1, "want the FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error { return p.verifyEvidence(cmd.Context(), args[0], flags) },
-	}
-	cmd.Flags().StringVar(&flags.key, "key", "", "`file` of trusted public keys, one a line, as in authorized_keys")
-	cmd.Flags().StringVar(&flags.recordings, "recordings", "", "`folder` of recordings to check, too")
-	return cmd
-}
-
 func (p *program) verifyEvidence(ctx context.Context, path string, flags verifyFlags) error {
-	trusted, err := p.evidenceKeys(ctx, flags.key)
+	trusted, _, err := p.trustedKeys(ctx, flags.key, "evidence")
 	if err != nil {
 		return err
 	}
@@ -137,30 +88,33 @@ func (p *program) reportEvidence(e evidence.Export, wrong []string, recordings i
 	return nil
 }
 
-// evidenceKeys reads the trusted keys from a file, or asks the server for them.
-func (p *program) evidenceKeys(ctx context.Context, file string) ([]ssh.PublicKey, error) {
+// trustedKeys reads the trusted keys from a file, or asks the server for those of a kind;
+// asked says which.
+func (p *program) trustedKeys(ctx context.Context, file, kind string) (keys []ssh.PublicKey, asked bool, err error) {
 	if file != "" {
 		text, err := readSmall(file, maxSettings)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		return parseKeys(file, text)
+		keys, err = parseKeys(file, text)
+		return keys, false, err
 	}
 	api, err := p.api(ctx)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	all, err := api.GetSSHAuthorities(ctx)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	var lines strings.Builder
 	for _, a := range all.Authorities {
-		if a.Kind == "evidence" {
+		if a.Kind == kind {
 			lines.WriteString(a.PublicKey + "\n")
 		}
 	}
-	return parseKeys("the server's answer", []byte(lines.String()))
+	keys, err = parseKeys("the server's answer", []byte(lines.String()))
+	return keys, true, err
 }
 
 func parseKeys(whence string, text []byte) (keys []ssh.PublicKey, err error) {

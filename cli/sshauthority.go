@@ -15,9 +15,9 @@ func (p *program) newSSHAuthorityCommand() *cobra.Command {
 		Use:   "ssh-authority",
 		Short: "Show and replace the keys that sign SSH certificates",
 		Long: `Show the server's SSH authorities: the key that certifies people (user), the one that
-certifies hosts (host), the gateway's own host key (gateway), and the key that signs what
-is exported of the audit log (evidence). Of each kind one signs; others are trusted until
-they are deleted.`,
+certifies hosts (host), the gateway's own host key (gateway), the key that signs what is exported of
+requests (evidence), and the one that signs checkpoints of the audit log (audit). Of each
+kind one signs; others are trusted until they are deleted.`,
 		Example: `  sallyport ssh-authority list
   sallyport ssh-authority rotate user`,
 	}
@@ -32,10 +32,10 @@ they are deleted.`,
 	}
 	list.Flags().BoolVar(&trusted, "trusted", false, "print the lines of sshd's TrustedUserCAKeys")
 	rotate := &cobra.Command{
-		Use:     "rotate {user|host|gateway|evidence}",
+		Use:     "rotate {user|host|gateway|evidence|audit}",
 		Short:   "Let a new key sign; the old one stays trusted",
 		Example: "  sallyport ssh-authority rotate user",
-		Args:    between(1, 1, "want user, host, gateway or evidence"),
+		Args:    between(1, 1, "want user, host, gateway, evidence or audit"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return p.rotateSSHAuthority(cmd.Context(), args[0]) },
 	}
 	remove := &cobra.Command{

@@ -17,6 +17,34 @@ import (
 // whole or not at all.
 type Dir string
 
+// Under returns the objects of a folder that holds checkpoints: the one that Folder is
+// in, as of a recording store, or what would be in Folder itself.
+func Under(folder string) Objects {
+	if _, err := os.Stat(filepath.Join(folder, filepath.FromSlash(Folder))); err == nil {
+		return Dir(folder)
+	}
+	return bare{Dir(folder)}
+}
+
+// bare are the objects of Folder alone.
+type bare struct{ Dir }
+
+// Get implements Objects.
+func (b bare) Get(ctx context.Context, name string) ([]byte, error) {
+	return b.Dir.Get(ctx, strings.TrimPrefix(name, Folder))
+}
+
+// List implements Objects.
+func (b bare) List(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for name, err := range b.Dir.List(ctx, strings.TrimPrefix(prefix, Folder)) {
+			if !yield(Folder+name, err) {
+				return
+			}
+		}
+	}
+}
+
 // Put implements Objects.
 func (d Dir) Put(_ context.Context, name string, data []byte) error {
 	if !filepath.IsLocal(name) {

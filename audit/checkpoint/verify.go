@@ -15,11 +15,16 @@ import (
 // the checkpoints are given to it, of one source or both, each in the order in which it
 // has them; then every row, chain by chain; then Finish.
 type Verifier struct {
+	// Partial says that the log given begins later, or ends earlier, than the log that
+	// there is: chains are checked from the first record that is given.
+	Partial bool
+
 	trusted  []ssh.PublicKey
 	findings []string
 	more     int // that were not kept
 
 	sources []*source
+	current *source               // that Checkpoint goes to
 	seen    map[string][]sighting // heads that checkpoints saw, by member
 	noted   []Noted
 
@@ -75,12 +80,19 @@ func (v *Verifier) find(format string, args ...any) {
 
 // Source begins the checkpoints of another place, "the database" say.
 func (v *Verifier) Source(name string) {
-	v.sources = append(v.sources, &source{name: name, sums: map[int64]string{}, waiting: map[int64]bool{}})
+	v.current = &source{name: name, sums: map[int64]string{}, waiting: map[int64]bool{}}
+	v.sources = append(v.sources, v.current)
 }
+
+// Return goes on with the checkpoints of the first place.
+func (v *Verifier) Return() { v.current = v.sources[0] }
+
+// Line takes a line of a file that is no record.
+func (v *Verifier) Line(n int, err error) { v.find("line %d of the file %v", n, err) }
 
 // Checkpoint takes the next checkpoint of the source; s.Number is where it lies.
 func (v *Verifier) Checkpoint(s Signed) {
-	src := v.sources[len(v.sources)-1]
+	src := v.current
 	src.waiting[s.Number] = !s.Stored
 	name := fmt.Sprintf("checkpoint %d in %s", s.Number, src.name)
 	for n := src.last.Number + 1; n < s.Number && n < src.last.Number+maxFindings; n++ {
@@ -146,14 +158,14 @@ func (v *Verifier) link(src *source, name string, c Checkpoint, gap bool) {
 
 // Stray takes the name of an object that lies among the checkpoints and is none.
 func (v *Verifier) Stray(name string) {
-	v.find("%s in %s is no checkpoint of the sequence", name, v.sources[len(v.sources)-1].name)
+	v.find("%s in %s is no checkpoint of the sequence", name, v.current.name)
 }
 
 // Record takes the next row; those of one member in the order in which they lie.
 func (v *Verifier) Record(w audit.Row) {
 	c := v.chains[w.Member]
 	if c == nil {
-		c = v.begin(w.Member)
+		c = v.begin(w)
 	}
 	v.records++
 	r, problem := c.Inspect(w)
@@ -172,7 +184,8 @@ func (v *Verifier) Record(w audit.Row) {
 }
 
 // begin begins a chain: its sightings in order of the sequence.
-func (v *Verifier) begin(member string) *chain {
+func (v *Verifier) begin(w audit.Row) *chain {
+	member := w.Member
 	for i, n := range v.noted {
 		for _, h := range n.Heads {
 			if h.Member == member && h.Seq > 0 {
@@ -182,6 +195,12 @@ func (v *Verifier) begin(member string) *chain {
 	}
 	slices.SortStableFunc(v.seen[member], func(a, b sighting) int { return int(min(1, max(-1, a.Seq-b.Seq))) })
 	c := &chain{}
+	if r, err := w.Record(); err == nil && v.Partial {
+		c.Resume(audit.Record{Member: member, Seq: r.Seq - 1, Hash: r.Prev})
+		if r.Seq == 1 {
+			c.Resume(audit.Record{})
+		}
+	}
 	v.chains[member] = c
 	return c
 }
@@ -235,6 +254,9 @@ func (v *Verifier) Finish() Report {
 }
 
 func (v *Verifier) finishChain(member string) {
+	if v.Partial {
+		return
+	}
 	last := int64(0)
 	c := v.chains[member]
 	if c != nil {
