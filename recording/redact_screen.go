@@ -218,7 +218,9 @@ func (c *screenReader) title(s *redactStream, r rune, at int64, rest []byte) {
 		c.state = scanText
 		s.part('\n', at, at, nil)
 	default:
-		s.part(r, at, s.at, rest)
+		if r >= ' ' && r != 0x7f {
+			s.part(r, at, s.at, rest)
+		}
 	}
 }
 

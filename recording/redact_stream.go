@@ -60,7 +60,7 @@ func (s *redactStream) feed(p []byte) error {
 		part := p[:min(len(p), max(quiet, feedAtOnce))]
 		p, quiet = p[len(part):], 0
 		s.held = append(s.held, part...)
-		s.read()
+		s.read(false)
 		s.doubt(s.base) // nothing is held for a match whose beginning is gone
 		if err := s.release(s.safe()); err != nil {
 			return err
@@ -136,8 +136,8 @@ func partial(p []byte) int {
 	return 0
 }
 
-// read looks at what has been added to held.
-func (s *redactStream) read() {
+// read looks at what has been added to held: at whole characters, or all that is there.
+func (s *redactStream) read(all bool) {
 	for {
 		rest := s.held[s.at-s.base:]
 		if s.quiet() {
@@ -145,7 +145,7 @@ func (s *redactStream) read() {
 			s.at += int64(n)
 			rest = rest[n:]
 		}
-		if len(rest) == 0 || !utf8.FullRune(rest) {
+		if len(rest) == 0 || !all && !utf8.FullRune(rest) {
 			return
 		}
 		r, size := utf8.DecodeRune(rest)
@@ -223,10 +223,11 @@ func (s *redactStream) doubt(before int64) {
 
 // end emits everything.
 func (s *redactStream) end() error {
+	s.read(true)
 	s.screen.close(s)
 	s.step(s.shown, -1, s.at, s.at, nil)
 	s.step(s.apart, -1, s.at, s.at, nil)
-	return s.release(s.base + int64(len(s.held)))
+	return s.release(s.at)
 }
 
 // release emits what is held up to an offset.

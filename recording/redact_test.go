@@ -183,7 +183,7 @@ func FuzzRedaction(f *testing.F) {
 	f.Add([]byte("a password=x b\x1b[1mpass\x1b[31mword=y\r\n"), uint64(1), 10)
 	f.Add([]byte("pass\x1b]0;password=1\aword=x\b \b"), uint64(2), 4)
 	r := redaction(f, fuzzed...)
-	controls := regexp.MustCompile("\x1b(?:\\[[^\x1b@-~]*[@-~]|[ -/].|[^\\[\\]PX^_ -/])")
+	controls := regexp.MustCompile("\x1b(?:\\[[^\x1b@-~]*[@-~]|[ -/].|[^\x1b\\[\\]PX^_ -/])|[\\x00-\\x06\\x0b\\x0c\\x0e-\\x1a\\x1c-\\x1f\\x7f]")
 	f.Fuzz(func(t *testing.T, in []byte, seed uint64, cols int) {
 		if len(in) > 1<<12 || cols < 0 || cols > 1000 {
 			return
