@@ -168,37 +168,50 @@ func (k *Keeper) renew(key *Key) *Material {
 	return &m
 }
 
-// Due is what Tend did.
-type Due struct {
-	Deleted []string // ids of keys that are gone
-	Rotated []string // ids of keys that have new material
-}
+// Changes that Tend makes, as actions.
+const (
+	ActionDelete = "kms:DeleteKey"
+	ActionRotate = "kms:RotateKey"
+)
 
 // Tend does what is due: it removes keys whose time of deletion has come, with all that
-// could decrypt what they have encrypted, and rotates those whose period is over.
-func (k *Keeper) Tend(ctx context.Context) (Due, error) {
-	deleted, err := k.cfg.Store.DeleteKMSKeys(ctx, k.cfg.Now())
-	if err != nil {
-		return Due{}, err
-	}
-	due := Due{Deleted: deleted}
+// could decrypt what they have encrypted, and rotates those whose period is over. note is
+// told of each change before it is made, and keeps it from being made by an error.
+func (k *Keeper) Tend(ctx context.Context, note func(ctx context.Context, action string, key Key) error) error {
 	keys, err := k.cfg.Store.KMSKeys(ctx, "", 0)
 	for _, key := range keys {
-		if !k.rotationDue(key) {
-			continue
-		}
-		rotated := false
-		_, renewed := k.update(ctx, key.ID, func(key *Key) (*Material, error) {
-			if rotated = k.rotationDue(*key); !rotated { // another member was faster
-				return nil, nil
-			}
-			return k.renew(key), nil
-		})
-		if err = errors.Join(err, renewed); renewed == nil && rotated {
-			due.Rotated = append(due.Rotated, key.ID)
+		switch {
+		case k.gone(key):
+			err = errors.Join(err, k.tend(ctx, key, ActionDelete, note, k.delete))
+		case k.rotationDue(key):
+			err = errors.Join(err, k.tend(ctx, key, ActionRotate, note, k.rotateDue))
 		}
 	}
-	return due, err
+	return err
+}
+
+func (k *Keeper) tend(ctx context.Context, key Key, action string, note func(context.Context, string, Key) error, change func(context.Context, string) error) error {
+	if err := note(ctx, action, key); err != nil {
+		return err
+	}
+	if err := change(ctx, key.ID); !errors.Is(err, ErrNotFound) { // another member may be faster
+		return err
+	}
+	return nil
+}
+
+func (k *Keeper) delete(ctx context.Context, id string) error {
+	return k.cfg.Store.DeleteKMSKey(ctx, id, k.cfg.Now())
+}
+
+func (k *Keeper) rotateDue(ctx context.Context, id string) error {
+	_, err := k.update(ctx, id, func(key *Key) (*Material, error) {
+		if !k.rotationDue(*key) {
+			return nil, nil
+		}
+		return k.renew(key), nil
+	})
+	return err
 }
 
 func (k *Keeper) rotationDue(key Key) bool {

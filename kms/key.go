@@ -123,9 +123,8 @@ type Store interface {
 	// any, in one transaction.
 	UpdateKMSKey(ctx context.Context, id string, change func(*Key) (*Material, error)) error
 	KMSMaterial(ctx context.Context, id string, version int) (Material, error)
-	// DeleteKMSKeys removes the keys whose Deletion has come, with material and aliases,
-	// and returns their ids.
-	DeleteKMSKeys(ctx context.Context, now time.Time) ([]string, error)
+	// DeleteKMSKey removes a key whose Deletion has come, with material and aliases.
+	DeleteKMSKey(ctx context.Context, id string, now time.Time) error
 	// CreateKMSAlias stores an alias, unless its key has limit of them. It returns
 	// ErrExists for a name that is taken.
 	CreateKMSAlias(ctx context.Context, a Alias, limit int) error

@@ -161,6 +161,10 @@ type Sessions struct {
 	// WatchNotice tells people that somebody watches their session, where no flow says
 	// whether to.
 	WatchNotice bool `hcl:"watch_notice,optional"`
+	// Encrypted is what becomes of sessions whose document has client and node encrypt what
+	// they send each other (kmsKeyId): "refuse" (the default); "record", by the server's own
+	// keys, whose data key it takes to record them; or "unrecorded".
+	Encrypted string `hcl:"encrypted,optional"`
 	// DisconnectGrace is how long a session waits for a client that is away.
 	DisconnectGrace string `hcl:"disconnect_grace,optional"`
 	// AgentGrace is how long a session waits for an agent that is away.
@@ -390,6 +394,9 @@ func (s *Sessions) checkForward() error {
 
 func (s *Sessions) check() error {
 	if err := s.checkForward(); err != nil {
+		return err
+	}
+	if err := s.checkEncrypted(); err != nil {
 		return err
 	}
 	for _, d := range []struct {

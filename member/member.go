@@ -28,6 +28,7 @@ import (
 	"sallyport.dev/grant"
 	"sallyport.dev/internal/build"
 	"sallyport.dev/internal/ca"
+	"sallyport.dev/kms"
 	"sallyport.dev/notify"
 	"sallyport.dev/recording"
 	"sallyport.dev/server"
@@ -53,6 +54,8 @@ type Member struct {
 	gateway    *session.Gateway
 	commands   *command.Runner
 	api        *server.Server
+	keys       *kms.Keeper
+	stopKeys   context.CancelFunc // nil until keys are tended
 	access     *grant.Engine
 	notify     *notify.Service
 	auditing   *auditing
@@ -104,6 +107,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if m.recordings, err = recording.OpenDir(m.cfg.RecordingsDir); err != nil {
 		return err
 	}
+	m.keys = kms.New(kms.Config{Store: m.Store, Sealer: m.Key, Now: m.cfg.Now})
 	m.commands = command.New(m.commandConfig())
 	if m.gateway, err = session.New(ctx, m.gatewayConfig()); err != nil {
 		return fmt.Errorf("starting the gateway: %w", err)
@@ -147,6 +151,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	for _, l := range m.listeners {
 		m.running.Go(func() { m.serve(l) })
 	}
+	m.tendKeys(ctx)
 	m.serveSSH()
 	return nil
 }
@@ -201,6 +206,7 @@ func (m *Member) gatewayConfig() session.Config {
 		Audit:           m.Audit,
 		Logger:          m.log,
 		Record:          m.record,
+		DataKey:         m.dataKey,
 		Tracer:          m.tracer,
 		Now:             m.cfg.Now,
 		DisconnectGrace: s.disconnectGrace,
@@ -235,6 +241,8 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		RequireDocumentAccess: m.cfg.Sessions.RequireDocumentAccess,
 		RecordInput:           m.cfg.Sessions.RecordInput,
 		WatchNotice:           m.cfg.Sessions.WatchNotice,
+		Encrypted:             m.cfg.Sessions.encryption(),
+		Keys:                  m.keys,
 		Forward:               m.cfg.Sessions.forward(),
 		TrustedProxies:        m.cfg.trustedProxies,
 		Metrics:               registry,
@@ -420,6 +428,9 @@ func (m *Member) Connected(ctx context.Context, id string) bool {
 // people, recordings and audit written out, store closed.
 func (m *Member) Close(ctx context.Context) error {
 	errs := []error{m.closeSSH()}
+	if m.stopKeys != nil {
+		m.stopKeys()
+	}
 	for _, l := range m.listeners {
 		// Stop accepting; calls under way go on while sessions are told.
 		errs = append(errs, ignoreClosed(l.net.Close()))

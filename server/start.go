@@ -120,6 +120,9 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 		return Started{}, &UnknownNodeError{notConnected(in.Target)}
 	}
 	req, err := c.startRequest(in, p)
+	if err == nil {
+		err = c.encryptSession(ctx, in, p, req)
+	}
 	if err != nil {
 		return Started{}, err
 	}
@@ -247,14 +250,11 @@ func (c *Call) checkMore(ctx context.Context, in StartInput, p *plan) error {
 func (c *Call) startRequest(in StartInput, p *plan) (*session.StartRequest, error) {
 	transfer := in.Exec != nil && in.Exec.Subsystem != ""
 	record := p.document.SessionType != document.Port && !transfer
-	if (record || in.Exec != nil) && p.document.Inputs.KMSKeyID != "" {
-		return nil, ssmError("InvalidDocument", "Sessions with document %s are encrypted between client and node (kmsKeyId), so they cannot be recorded.", p.document.Name)
-	}
 	exec, err := p.exec(in.Exec)
 	if err != nil {
 		return nil, err
 	}
-	input := in.Input && in.Exec == nil && p.takesInput()
+	input := in.Input && in.Exec == nil && p.takesInput() && !p.encrypted()
 	if input {
 		exec = &wire.Exec{Command: p.commandLine(), Words: true}
 	}

@@ -23,6 +23,7 @@ const (
 	ReasonNodeRemoved   = "node-removed"
 	ReasonAccess        = "access-ended"  // what it was allowed on has gone
 	ReasonTransferLost  = "transfer-lost" // a file transfer that cannot be followed
+	ReasonNotEncrypted  = "not-encrypted" // an end that did not encrypt as the document demands
 )
 
 // Cause is why a session ends: one text for the log, one for the terminal.
@@ -81,7 +82,7 @@ func in(d time.Duration) string {
 // one that the agent has ended: an agent could go on for ever.
 func (c *Cause) cuts() bool {
 	switch c.Reason {
-	case ReasonTerminated, ReasonAccess, ReasonMaxDuration, ReasonNodeRemoved, ReasonRecordingLost, ReasonAuditLost, ReasonTransferLost:
+	case ReasonTerminated, ReasonAccess, ReasonMaxDuration, ReasonNodeRemoved, ReasonRecordingLost, ReasonAuditLost, ReasonTransferLost, ReasonNotEncrypted:
 		return true
 	}
 	return false

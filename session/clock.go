@@ -144,20 +144,27 @@ func (s *live) notice(text string) {
 }
 
 // canTell reports whether the session has a terminal that the server can write to:
-// not the data of a port or of a command's output, and nothing encrypted.
+// not the data of a port or of a command's output, and nothing encrypted with a key that
+// it does not have.
 func (s *live) canTell() bool {
 	if s.exec != nil {
 		return true
 	}
 	terminal := s.row.SessionType == "Standard_Stream" || s.row.SessionType == "InteractiveCommands"
-	return terminal && !s.opts.Encrypted
+	return terminal && (s.encrypted == nil || s.encrypted.follows)
 }
 
 // inject puts output of the gateway's own into the stream.
 func (s *live) inject(text []byte) {
 	s.enterOut.Lock()
 	defer s.enterOut.Unlock()
-	now := s.g.now()
+	now, sent := s.g.now(), text
+	if s.encrypted != nil {
+		var ok bool
+		if sent, ok = s.encrypted.sealOwn(text); !ok {
+			return // it cannot be read yet
+		}
+	}
 	if s.rec != nil {
 		s.unflushed.Store(true)
 		if err := s.rec.Output(now, text); err != nil {
@@ -170,7 +177,7 @@ func (s *live) inject(text []byte) {
 	if s.closed {
 		return
 	}
-	s.out.inject(wire.NewStream(wire.TypeOutputStreamData, 0, s.ownPayload(), now, text))
+	s.out.inject(wire.NewStream(wire.TypeOutputStreamData, 0, s.ownPayload(), now, sent))
 	s.wakeLocked()
 }
 

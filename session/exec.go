@@ -247,6 +247,9 @@ func (s *live) details() map[string]string {
 	if s.exec != nil && s.exec.Subsystem != "" {
 		d["subsystem"] = s.exec.Subsystem
 	}
+	if s.row.Encryption != EncryptionNone {
+		d["encryption"], d["kms_key"] = string(s.row.Encryption), s.row.KMSKey
+	}
 	if len(s.opts.Grants) > 0 {
 		d["grants"] = strings.Join(s.opts.Grants, " ")
 	}

@@ -80,7 +80,11 @@ type Config struct {
 	// Record opens the recording of a session and returns it with its name in the
 	// recording store. Required unless no session asks to be recorded.
 	Record func(s Session, o Options) (Recorder, string, error)
-	Now    func() time.Time
+	// DataKey decrypts the data key of a session that its ends encrypt and the gateway
+	// records: what the client handed in, with the encryption context that it must have.
+	// Required unless no such session is to be recorded.
+	DataKey func(ctx context.Context, s Session, blob []byte, encryptionContext map[string]string) ([]byte, error)
+	Now     func() time.Time
 	// Tracer gets spans of how sessions begin; optional.
 	Tracer trace.Tracer
 

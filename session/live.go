@@ -30,9 +30,12 @@ type Options struct {
 	Grants []string `json:"grants,omitempty"`
 	// Trace is the traceparent (W3C Trace Context) of the request that the session is for.
 	Trace string `json:"trace,omitempty"`
-	// Encrypted says that the ends encrypt the stream between them, so that nothing
-	// can be read from it or put into it.
-	Encrypted bool `json:"encrypted,omitempty"`
+	// Encrypted says that the ends encrypt the stream between them, with a data key of the
+	// key that the session's document names as KMSKeyID. With Record the gateway takes that
+	// data key to record the session; without it nothing can be read from the stream or put
+	// into it.
+	Encrypted bool   `json:"encrypted,omitempty"`
+	KMSKeyID  string `json:"kms_key_id,omitempty"`
 }
 
 // live is a session that this member relays.
@@ -49,8 +52,10 @@ type live struct {
 	rec  Recorder  // nil where the session is not recorded
 	bulk *bulkEnds // nil where the session has none
 	exec *program  // nil where the task has no Exec
-	task wire.StartSession
-	log  sessionLog
+	// encrypted is nil unless the ends encrypt the stream.
+	encrypted *encrypted
+	task      wire.StartSession
+	log       sessionLog
 
 	agentSpan, clientSpan span // until each end has attached
 
@@ -118,6 +123,7 @@ func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *liv
 	s.inRoom, s.outRoom, s.settled = sync.NewCond(&s.mu), sync.NewCond(&s.mu), sync.NewCond(&s.mu)
 	s.saved.state = row.State
 	s.exec = s.newProgram()
+	s.encrypted = newEncrypted(opts)
 	if s.exec != nil {
 		s.opts.Command = s.exec.Command
 	}

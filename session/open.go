@@ -49,8 +49,8 @@ func (s *live) openRecording() error {
 	if !s.opts.Record || s.exec.isSFTP() {
 		return nil
 	}
-	if s.g.cfg.Record == nil || s.opts.Encrypted {
-		return fmt.Errorf("%w: its ends encrypt it, or recordings have no place", ErrRecording)
+	if s.g.cfg.Record == nil || s.opts.Encrypted && s.g.cfg.DataKey == nil {
+		return fmt.Errorf("%w: recordings have no place, or its ends encrypt it with keys that are not here", ErrRecording)
 	}
 	rec, name, err := s.g.cfg.Record(s.row, s.opts)
 	if err != nil {

@@ -25,6 +25,9 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 	if !fromAgent && s.row.SessionType == "Port" && isFlag(h, wire.FlagTerminateSession) {
 		s.left.Store(true)
 	}
+	if s.encrypted != nil {
+		return s.tapEncrypted(fromAgent, h, data, now)
+	}
 	if s.isMoreTimeKey(fromAgent, h) {
 		return s.takeMoreTimeKey(data)
 	}

@@ -91,14 +91,12 @@ func (s *Store) KMSMaterial(ctx context.Context, id string, version int) (kms.Ma
 	return m, wrap("reading key material", err)
 }
 
-// DeleteKMSKeys implements kms.Store.
-func (s *Store) DeleteKMSKeys(ctx context.Context, now time.Time) (ids []string, err error) {
-	err = s.write(ctx, "deleting keys", func(t tx) (err error) {
-		ids, err = list(t, scanText, "DELETE FROM kms_keys WHERE state = $1 AND deletion <= $2 RETURNING id",
-			string(kms.PendingDeletion), micros(now))
-		return err
+// DeleteKMSKey implements kms.Store.
+func (s *Store) DeleteKMSKey(ctx context.Context, id string, now time.Time) error {
+	return s.write(ctx, "deleting key", func(t tx) error {
+		return t.must(about("key", id, kms.ErrNotFound), "DELETE FROM kms_keys WHERE id = $1 AND state = $2 AND deletion <= $3",
+			id, string(kms.PendingDeletion), micros(now))
 	})
-	return ids, err
 }
 
 func scanKMSAlias(r row) (a kms.Alias, err error) {
