@@ -84,6 +84,8 @@ type Config struct {
 	Realm  arn.Realm
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Observe is told of each step that this engine took, for metrics; nil for nobody.
+	Observe func(r Request, ev Event)
 }
 
 // Policies say what policies have to do with requests.

@@ -17,6 +17,11 @@ import (
 // log cannot take now the clocks tell it later: the events are stored with the change.
 func (e *Engine) changed(ctx context.Context, r Request, events []Event) {
 	e.waits.wake()
+	if e.config.Observe != nil {
+		for _, ev := range events {
+			e.config.Observe(r, ev)
+		}
+	}
 	if err := e.tell(context.WithoutCancel(ctx), r.ID); err != nil {
 		e.config.Logger.Error("telling the audit log of a request", "request", r.ID, "error", err)
 	}

@@ -85,6 +85,7 @@ func (m *Member) newEngine(parts accessParts) *grant.Engine {
 		Store: m.Store, Directory: m.Store, Nodes: m.Store, Audit: m.Audit,
 		Rules: parts.rules, OnCall: parts.onCall, Giver: parts.giver,
 		Policies: latePolicies{m}, Realm: m.cfg.Realm(), Now: m.cfg.Now, Logger: m.log,
+		Observe: m.requests.step,
 		Sources: func(ctx context.Context, o identity.Owner) ([]policy.Source, error) {
 			c, err := m.checker()
 			if err != nil {

@@ -57,6 +57,7 @@ type Member struct {
 	keys       *kms.Keeper
 	stopKeys   context.CancelFunc // nil until keys are tended
 	access     *grant.Engine
+	requests   requestMetrics
 	notify     *notify.Service
 	auditing   *auditing
 	tracer     trace.Tracer
@@ -84,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{State: state, log: cfg.Logger, failed: make(chan error, 1)}
+	m := &Member{State: state, log: cfg.Logger, requests: newRequestMetrics(), failed: make(chan error, 1)}
 	if err := m.start(ctx); err != nil {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
 		defer cancel()
@@ -117,7 +118,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(gatewayMetrics{m.gateway}, stateMetrics{m.State})
+	registry.MustRegister(gatewayMetrics{m.gateway}, stateMetrics{m.State}, m.requests.steps, m.requests.decisions)
 	if err := m.listenSSH(); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport.dev/frontdoor"
+	"sallyport.dev/grant"
 	"sallyport.dev/session"
 )
 
@@ -114,4 +115,38 @@ func (m stateMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	requestsWaiting.put(ch, float64(backlog.Requests))
 	deliveriesWaiting.put(ch, float64(backlog.Deliveries))
+}
+
+// requestMetrics counts the steps of requests that this member took.
+type requestMetrics struct {
+	steps     *prometheus.CounterVec
+	decisions *prometheus.HistogramVec
+}
+
+func newRequestMetrics() requestMetrics {
+	m := requestMetrics{
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_requests_total", Help: "Steps of requests for access that this member took, by kind.",
+		}, []string{"kind"}),
+		decisions: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "sallyport_request_decision_seconds",
+			Help:    "Time from asking for access to its approval or denial.",
+			Buckets: prometheus.ExponentialBuckets(1, 3, 12), // to two days
+		}, []string{"kind"}),
+	}
+	for _, kind := range []string{grant.KindRequested, grant.KindGranted, grant.KindDenied} {
+		m.steps.WithLabelValues(kind)
+	}
+	for _, kind := range []string{grant.KindGranted, grant.KindDenied} {
+		m.decisions.WithLabelValues(kind)
+	}
+	return m
+}
+
+// step counts one step of a request.
+func (m requestMetrics) step(r grant.Request, ev grant.Event) {
+	m.steps.WithLabelValues(ev.Kind).Inc()
+	if ev.Kind == grant.KindGranted || ev.Kind == grant.KindDenied {
+		m.decisions.WithLabelValues(ev.Kind).Observe(ev.At.Sub(r.Frozen.Created).Seconds())
+	}
 }
