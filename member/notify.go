@@ -195,7 +195,8 @@ func (m *Member) closeNotify(ctx context.Context) error {
 }
 
 // With adds the blocks of a file that say how people sign in and are told of requests:
-// sign_in, on_call, slack, webhook and smtp.
+// sign_in, on_call, slack, webhook and smtp; and that which says where the audit log is
+// sent, audit.
 func (c *Config) With(path string) error {
 	var more struct {
 		SignIn   *SignIn    `hcl:"sign_in,block"`
@@ -203,6 +204,7 @@ func (c *Config) With(path string) error {
 		Slack    *Slack     `hcl:"slack,block"`
 		Webhooks []*Webhook `hcl:"webhook,block"`
 		SMTP     *SMTP      `hcl:"smtp,block"`
+		Audit    *Audit     `hcl:"audit,block"`
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -213,5 +215,6 @@ func (c *Config) With(path string) error {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	c.SignIn, c.OnCall, c.Slack, c.Webhooks, c.SMTP = more.SignIn, more.OnCall, more.Slack, more.Webhooks, more.SMTP
+	c.Audit = more.Audit
 	return nil
 }
