@@ -24,8 +24,13 @@ type playFlags struct {
 	speed      float64
 	maxIdle    time.Duration
 	from       string
+	until      time.Duration
+	untilText  string
 	command    int
 	text, cast bool
+	output     string
+	format     string
+	force      bool
 }
 
 func (p *program) newPlayCommand() *cobra.Command {
@@ -41,7 +46,8 @@ Sequences that would ask your terminal something, or set its title or clipboard,
 left out. --cast writes the recording as it is.`,
 		Example: `  sallyport play
   sallyport play --speed 4 --idle-limit 1s --at 2m alice-0a1b2c3d4e5f67890
-  sallyport play --text alice-0a1b2c3d4e5f67890 | less`,
+  sallyport play --text alice-0a1b2c3d4e5f67890 | less
+  sallyport play --output incident.html alice-0a1b2c3d4e5f67890`,
 		Args:              between(0, 1, "want one SESSION or FILE"),
 		ValidArgsFunction: p.completeRecordings,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,9 +59,13 @@ left out. --cast writes the recording as it is.`,
 	f.DurationVar(&flags.maxIdle, "idle-limit", 2*time.Second, "shorten pauses to this; 0 keeps them")
 	f.StringVar(&flags.from, "at", "", "start at this `time` (90s, 2m, 1:30)")
 	f.IntVar(&flags.command, "command", 0, "start at the command or marker with this `number`")
+	f.StringVar(&flags.untilText, "until", "", "with --output: stop at this `time`")
+	f.StringVarP(&flags.output, "output", "o", "", "write it into this `file` instead: .txt, .cast, .html (a page that plays it) or .gif; - is standard output")
+	f.StringVar(&flags.format, "format", "", "what to write: text, cast, html or gif")
+	f.BoolVar(&flags.force, "force", false, "replace the file of --output")
 	f.BoolVar(&flags.text, "text", false, "write plain text at once")
 	f.BoolVar(&flags.cast, "cast", false, "write the asciicast file")
-	cmd.MarkFlagsMutuallyExclusive("text", "cast")
+	cmd.MarkFlagsMutuallyExclusive("text", "cast", "output")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name {
 		case "max-idle":
@@ -78,8 +88,14 @@ func (p *program) play(ctx context.Context, what string, flags playFlags) error 
 	if flags.command < 0 {
 		return usagef("--command %d: want 1 or more", flags.command)
 	}
-	from, err := parseOffset(flags.from)
+	from, err := parseOffset("--at", flags.from)
 	if err != nil {
+		return err
+	}
+	if flags.until, err = parseOffset("--until", flags.untilText); err != nil {
+		return err
+	}
+	if err := flags.checkOutput(); err != nil {
 		return err
 	}
 	file, err := p.openRecording(ctx, what)
@@ -88,17 +104,31 @@ func (p *program) play(ctx context.Context, what string, flags playFlags) error 
 	}
 	defer file.Close()
 	switch {
+	case flags.output != "":
+		return p.writeRecording(file, from, flags)
 	case flags.cast:
 		_, err = io.Copy(p.stdout, file)
 		return err
 	case flags.text:
-		return p.dumpText(file)
+		return dumpText(file, p.stdout)
 	}
 	return p.playFile(ctx, file, from, flags)
 }
 
+// checkOutput checks the flags about a file to write before anything is read.
+func (f playFlags) checkOutput() error {
+	switch {
+	case f.output != "":
+		_, err := chooseFormat(f.output, f.format)
+		return err
+	case f.format != "" || f.force || f.untilText != "":
+		return usagef("--format, --force and --until want --output FILE")
+	}
+	return nil
+}
+
 // parseOffset reads how far into a recording: 90s, 2m or 1:30.
-func parseOffset(s string) (time.Duration, error) {
+func parseOffset(flag, s string) (time.Duration, error) {
 	if s == "" {
 		return 0, nil
 	}
@@ -109,7 +139,7 @@ func parseOffset(s string) (time.Duration, error) {
 	for i, part := range strings.Split(s, ":") {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 0 || n > 1<<20 || total > 1<<20 || i > 0 && (n > 59 || len(part) != 2) || i > 2 {
-			return 0, usagef("--at %q: want 90s, 2m, 1:30 or 1:00:00", s)
+			return 0, usagef("%s %q: want 90s, 2m, 1:30 or 1:00:00", flag, s)
 		}
 		total = total*60 + n
 	}
@@ -201,12 +231,13 @@ func fetch(ctx context.Context, api *client.API, id string, w io.Writer) error {
 	}
 }
 
-func (p *program) dumpText(file io.Reader) error {
+// dumpText writes what a recording showed as plain text.
+func dumpText(file io.Reader, w io.Writer) error {
 	reader, err := recording.NewReader(file)
 	if err != nil {
 		return err
 	}
-	t := newTranscript(p.stdout)
+	t := newTranscript(w)
 	for {
 		e, err := reader.Next()
 		if err == io.EOF {

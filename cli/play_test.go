@@ -246,12 +246,12 @@ func TestPlayIntoPipe(t *testing.T) {
 
 func TestParseOffset(t *testing.T) {
 	for in, want := range map[string]time.Duration{"": 0, "90s": 90 * time.Second, "2m": 2 * time.Minute, "1:30": 90 * time.Second, "1:00:01": time.Hour + time.Second, "45": 45 * time.Second} {
-		if got, err := parseOffset(in); err != nil || got != want {
+		if got, err := parseOffset("--at", in); err != nil || got != want {
 			t.Errorf("parseOffset(%q): got %v, %v, want %v", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"x", "-5s", "1:-2", "99999999999999", "1:99", "1:60:00", "1:5", "1:00:00:00", ":30"} {
-		if _, err := parseOffset(in); err == nil {
+		if _, err := parseOffset("--at", in); err == nil {
 			t.Errorf("parseOffset(%q): no error", in)
 		}
 	}
