@@ -45,6 +45,8 @@ func (s *Server) kmsName(given string) string {
 // kmsARN is the ARN of what kmsName names.
 func (s *Server) kmsARN(name string) string {
 	switch {
+	case name == "":
+		return "*"
 	case strings.HasPrefix(name, "arn:"):
 		return name
 	case strings.HasPrefix(name, kms.AliasPrefix):
@@ -56,16 +58,15 @@ func (s *Server) kmsARN(name string) string {
 // findKey finds the key that a caller names. The resource is what to authorise, also
 // where there is no such key (kms.ErrNotFound).
 func (c *Call) findKey(ctx context.Context, given string) (k kms.Key, r access.Resource, err error) {
-	keys, err := c.keys()
-	if err != nil {
-		return k, r, err
-	}
 	name := c.Server.kmsName(given)
 	if strings.HasPrefix(name, kms.AliasPrefix) {
 		c.SetContext("kms:RequestAlias", name)
 	}
 	r.ARN = c.Server.kmsARN(name)
-	if k, err = keys.Key(ctx, name); err == nil {
+	if c.Server.config.Keys == nil || given == "" {
+		return k, r, kms.ErrNotFound
+	}
+	if k, err = c.Server.config.Keys.Key(ctx, name); err == nil {
 		r.ARN = c.Server.config.Realm.Key(k.ID)
 	}
 	return k, r, err
@@ -86,10 +87,11 @@ func (c *Call) useKey(ctx context.Context, action, given string) (kms.Key, error
 
 // ownKey is useKey for operations that name keys by id or ARN, and not by an alias.
 func (c *Call) ownKey(ctx context.Context, given string) (kms.Key, error) {
-	if name := c.Server.kmsName(given); strings.HasPrefix(name, kms.AliasPrefix) {
-		return kms.Key{}, exception("InvalidArnException", "%s takes the id or the ARN of a key, not %s.", c.Operation.Name, truncate(name, 100))
+	k, err := c.useKey(ctx, c.Operation.Action, given)
+	if name := c.Server.kmsName(given); err == nil && strings.HasPrefix(name, kms.AliasPrefix) {
+		return k, exception("InvalidArnException", "%s takes the id or the ARN of a key, not %s.", c.Operation.Name, truncate(name, 100))
 	}
-	return c.useKey(ctx, c.Operation.Action, given)
+	return k, err
 }
 
 // kmsError words the errors of keys.

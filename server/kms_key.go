@@ -299,21 +299,15 @@ type createAliasInput struct {
 
 // createAlias is authorised on the alias and on its key, as by AWS.
 func createAlias(ctx context.Context, c *Call, in *createAliasInput) (*struct{}, error) {
+	if err := c.Check(ctx, access.Resource{ARN: c.Server.config.Realm.Alias(in.AliasName)}); err != nil {
+		return nil, err
+	}
 	if !kms.IsAliasName(in.AliasName) {
 		return nil, exception("InvalidAliasNameException", "An alias is called alias/NAME: letters, digits, slashes, underscores and dashes, and not alias/aws/….")
 	}
-	err := c.changeKeyOf(ctx, in.AliasName, in.Target, func(keys *kms.Keeper, k kms.Key) error {
+	return &struct{}{}, c.changeKey(ctx, in.Target, func(keys *kms.Keeper, k kms.Key) error {
 		return keys.CreateAlias(ctx, in.AliasName, k.ID)
 	})
-	return &struct{}{}, err
-}
-
-// changeKeyOf is changeKey for what an alias is part of.
-func (c *Call) changeKeyOf(ctx context.Context, alias, given string, change func(*kms.Keeper, kms.Key) error) error {
-	if err := c.Check(ctx, access.Resource{ARN: c.Server.config.Realm.Alias(alias)}); err != nil {
-		return err
-	}
-	return c.changeKey(ctx, given, change)
 }
 
 type deleteAliasInput struct {

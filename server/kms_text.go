@@ -46,11 +46,14 @@ func (in *generateDataKeyInput) size() (int, error) {
 }
 
 func generateDataKey(ctx context.Context, c *Call, in *generateDataKeyInput) (*generateDataKeyOutput, error) {
-	n, err := in.size()
+	k, err := c.textKey(ctx, in.KeyID, in.kmsUse)
 	if err != nil {
 		return nil, err
 	}
-	k, err := c.textKey(ctx, in.KeyID, in.kmsUse)
+	n, err := in.size()
+	if err == nil {
+		err = in.dry()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +82,7 @@ func (c *Call) textKey(ctx context.Context, name string, use kmsUse) (kms.Key, e
 	if err := c.setEncryptionContext(ctx, use.EncryptionContext); err != nil {
 		return kms.Key{}, err
 	}
-	k, err := c.useKey(ctx, c.Operation.Action, name)
-	if err != nil {
-		return k, err
-	}
-	return k, use.dry()
+	return c.useKey(ctx, c.Operation.Action, name)
 }
 
 // symmetric is the only algorithm there is.
@@ -103,16 +102,19 @@ type encryptOutput struct {
 }
 
 func encrypt(ctx context.Context, c *Call, in *encryptInput) (*encryptOutput, error) {
+	k, err := c.textKey(ctx, in.KeyID, in.kmsUse)
+	if err != nil {
+		return nil, err
+	}
 	text, err := decodeBlob("Plaintext", in.Plaintext)
+	if err == nil {
+		err = in.dry()
+	}
 	if err != nil {
 		return nil, err
 	}
 	if len(text) > kms.MaxPlaintext {
 		return nil, exception("ValidationException", "Plaintext has %d bytes; it may have %d.", len(text), kms.MaxPlaintext)
-	}
-	k, err := c.textKey(ctx, in.KeyID, in.kmsUse)
-	if err != nil {
-		return nil, err
 	}
 	arn := c.Server.config.Realm.Key(k.ID)
 	blob, err := c.Server.config.Keys.Encrypt(ctx, k, text, in.EncryptionContext)
@@ -136,17 +138,14 @@ type decryptOutput struct {
 }
 
 func decrypt(ctx context.Context, c *Call, in *decryptInput) (*decryptOutput, error) {
-	blob, err := c.blob("CiphertextBlob", in.CiphertextBlob)
-	if err != nil {
-		return nil, err
-	}
 	if err := in.check(); err != nil {
 		return nil, err
 	}
 	if err := c.setEncryptionContext(ctx, in.EncryptionContext); err != nil {
 		return nil, err
 	}
-	k, err := c.decryptingKey(ctx, orElse(in.KeyID, blob.KeyID), in.EncryptionContext)
+	blob, wrong := c.blob("CiphertextBlob", in.CiphertextBlob)
+	k, err := c.decryptingKey(ctx, orElse(in.KeyID, blob.KeyID), wrong, in.EncryptionContext)
 	if err == nil {
 		err = in.dry()
 	}
@@ -172,16 +171,25 @@ func (c *Call) blob(member, text string) (kms.Blob, error) {
 }
 
 // decryptingKey finds the key to decrypt with. People need policy for it, and nodes a
-// session.
-func (c *Call) decryptingKey(ctx context.Context, name string, e map[string]string) (kms.Key, error) {
-	if !c.Principal.IsNode() {
-		return c.useKey(ctx, c.Operation.Action, name)
-	}
+// session. What is wrong with the ciphertext is said to who may use it.
+func (c *Call) decryptingKey(ctx context.Context, name string, wrong error, e map[string]string) (kms.Key, error) {
 	k, resource, err := c.findKey(ctx, name)
 	if err != nil && !errors.Is(err, kms.ErrNotFound) {
 		return k, err
 	}
-	return k, c.admitNode(ctx, k, resource, e)
+	if c.Principal.IsNode() {
+		if err := c.admitNode(ctx, k, resource, e); err != nil {
+			return k, err
+		}
+		return k, wrong
+	}
+	if err := c.CheckAction(ctx, c.Operation.Action, resource); err != nil {
+		return k, err
+	}
+	if wrong != nil {
+		return k, wrong
+	}
+	return k, c.kmsError(resource.ARN, err)
 }
 
 type reEncryptInput struct {
@@ -205,14 +213,14 @@ type reEncryptOutput struct {
 
 // reEncrypt needs kms:ReEncryptFrom on the one key and kms:ReEncryptTo on the other.
 func reEncrypt(ctx context.Context, c *Call, in *reEncryptInput) (*reEncryptOutput, error) {
-	blob, err := c.blob("CiphertextBlob", in.CiphertextBlob)
-	if err != nil {
-		return nil, err
-	}
 	if err := in.check(); err != nil {
 		return nil, err
 	}
+	blob, wrong := c.blob("CiphertextBlob", in.CiphertextBlob)
 	from, err := c.reEncryptKey(ctx, "kms:ReEncryptFrom", orElse(in.SourceKeyID, blob.KeyID), in.SourceEncryptionContext)
+	if err == nil {
+		err = wrong
+	}
 	if err != nil {
 		return nil, err
 	}

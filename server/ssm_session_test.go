@@ -18,6 +18,7 @@ func (blankRecorder) Output(time.Time, []byte) error   { return nil }
 func (blankRecorder) Input(time.Time, []byte) error    { return nil }
 func (blankRecorder) Resize(time.Time, int, int) error { return nil }
 func (blankRecorder) Flush() error                     { return nil }
+func (blankRecorder) Err() error                       { return nil }
 func (blankRecorder) Close(recording.End) (recording.Summary, error) {
 	return recording.Summary{}, nil
 }
@@ -85,7 +86,7 @@ func TestDescribeSessions(t *testing.T) {
 	}
 }
 
-// A session that could not be recorded is refused with the reason.
+// A session that its ends would encrypt is refused with the reason, unless configured.
 func TestEncryptedDocumentsAreRefused(t *testing.T) {
 	r := newRelayed(t)
 	r.node(channelNode, nil)
@@ -95,7 +96,7 @@ func TestEncryptedDocumentsAreRefused(t *testing.T) {
 		t.Fatalf("CreateDocument: %d %s", got.status, got.body)
 	}
 	got := r.json(admin, "AmazonSSM.StartSession", map[string]any{"Target": channelNode, "DocumentName": "Encrypted"})
-	if got.code() != "InvalidDocument" || !strings.Contains(got.message(), "cannot be recorded") {
+	if got.code() != "InvalidDocument" || !strings.Contains(got.message(), "sessions.encrypted") {
 		t.Errorf("got %s %q", got.code(), got.message())
 	}
 }
