@@ -45,6 +45,11 @@ type Store interface {
 	// MissingTranscripts are recorded sessions that have ended and have no transcript,
 	// newest first.
 	MissingTranscripts(ctx context.Context, limit int) ([]Work, error)
+	Finder
+}
+
+// Finder finds what may match. What it finds is still to be looked at.
+type Finder interface {
 	// FindSessions are sessions whose transcripts may match, newest first.
 	FindSessions(ctx context.Context, c Clauses, f session.Filter) ([]session.Session, error)
 	// FindBlocks are the blocks of a session that may match, in order, after a number of

@@ -71,6 +71,7 @@ type Config struct {
 	TLS      *TLS      `hcl:"tls,block"`
 	NATS     *NATS     `hcl:"nats,block"`
 	Sessions *Sessions `hcl:"sessions,block"`
+	Search   *Search   `hcl:"search,block"`
 	SSH      *SSH      `hcl:"ssh,block"`
 
 	// Access is access just in time; flows are what was applied without the block.

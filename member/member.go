@@ -26,6 +26,7 @@ import (
 	"sallyport.dev/command"
 	"sallyport.dev/frontdoor"
 	"sallyport.dev/grant"
+	"sallyport.dev/index"
 	"sallyport.dev/internal/build"
 	"sallyport.dev/internal/ca"
 	"sallyport.dev/kms"
@@ -51,6 +52,7 @@ type Member struct {
 	log        *slog.Logger
 	cluster    *cluster.Cluster
 	recordings *recording.Dir
+	index      *index.Keeper // nil where sessions are not indexed
 	gateway    *session.Gateway
 	commands   *command.Runner
 	api        *server.Server
@@ -108,6 +110,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if m.recordings, err = recording.OpenDir(m.cfg.RecordingsDir); err != nil {
 		return err
 	}
+	m.startIndex()
 	m.keys = kms.New(kms.Config{Store: m.Store, Sealer: m.Key, Now: m.cfg.Now})
 	m.commands = command.New(m.commandConfig())
 	if m.gateway, err = session.New(ctx, m.gatewayConfig()); err != nil {
@@ -230,6 +233,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		AuditChain:            m.auditing,
 		Sealer:                m.Key,
 		Recordings:            recordings{m.recordings},
+		Search:                m.finder(),
 		Gateway:               m.gateway,
 		Menu:                  m.cfg.Menu.dimensions(),
 		TagRules:              m.cfg.Tags,
@@ -464,6 +468,9 @@ func (m *Member) Close(ctx context.Context) error {
 	errs = append(errs, m.auditing.close(ctx))
 	if m.cluster != nil {
 		errs = append(errs, m.cluster.Close())
+	}
+	if m.index != nil {
+		errs = append(errs, m.index.Close())
 	}
 	if m.recordings != nil {
 		errs = append(errs, m.recordings.Close())

@@ -13,7 +13,7 @@ const recordingWidth, recordingHeight = 80, 24
 // record opens the recording of a session.
 func (m *Member) record(s session.Session, o session.Options) (session.Recorder, string, error) {
 	name := cmp.Or(o.NodeName, s.NodeID)
-	r, err := m.recordings.Create(recording.Header{
+	h := recording.Header{
 		Width: recordingWidth, Height: recordingHeight,
 		Title: s.OwnerName + " on " + name,
 		Env:   map[string]string{"TERM": "xterm-256color"},
@@ -21,9 +21,11 @@ func (m *Member) record(s session.Session, o session.Options) (session.Recorder,
 			Session: s.ID, Principal: s.Owner, Node: s.NodeID, NodeName: name,
 			Document: s.Document, Reason: s.Reason, Command: o.Command, Started: s.Started,
 		},
-	})
+	}
+	r, err := m.recordings.Create(h)
 	if err != nil {
 		return nil, "", err
 	}
+	m.transcribe(r.Writer, h)
 	return r, r.Name, nil
 }

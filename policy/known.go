@@ -93,7 +93,7 @@ DenyRequest DisableUser EnableFactor EnableUser EndSignIn EndSignIns ExplainAcce
 GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession GetStatus LinkAccount LinkChat
 ListAccessRequests ListAccounts ListAssumableRoles ListChatLinks ListFactors ListFlows ListNodes ListSessions
 ListSignIns PutFlows QueryAudit ReleaseRequest RemoveFactor RemovePassword RequestAccess ResetPassword
-ReviewRequest RevokeRequest RunAs StepUp UnlinkAccount UnlinkChat WatchSession`
+ReviewRequest RevokeRequest RunAs SearchSessions StepUp UnlinkAccount UnlinkChat WatchSession`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none

@@ -22,6 +22,7 @@ import (
 	"sallyport.dev/factor"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
+	"sallyport.dev/index"
 	"sallyport.dev/internal/arn"
 	"sallyport.dev/kms"
 	"sallyport.dev/node"
@@ -42,6 +43,7 @@ type Config struct {
 	AuditChain AuditChain       // optional: without it the log cannot be verified
 	Sealer     identity.Sealer  // *seal.Key
 	Recordings Recordings       // optional: without it there are none to read
+	Search     index.Finder     // optional: without it nothing that sessions showed can be searched
 	Access     *grant.Engine    // optional: without it nobody can ask for access
 	Approval   *approval.Rules  // optional, with Access: AWS's approval documents
 	engine     accessEngine     // in the place of Access, for tests

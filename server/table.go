@@ -8,6 +8,7 @@ func operations() []*Operation {
 	return slices.Concat(
 		stsOperations(),
 		ownOperations(),
+		operationsOfSearch(),
 		auditOperations(),
 		watchOperations(),
 		requestOperations(),

@@ -110,7 +110,7 @@ func (s *Store) ClaimTranscripts(ctx context.Context, member string, before, now
 	err = s.write(ctx, "claiming transcripts", func(t tx) error {
 		claimed = nil
 		due, err := list(t, scanWork, fmt.Sprintf(`SELECT t.number, t.session, s.recording FROM transcripts t JOIN sessions s ON s.id = t.session
-			WHERE t.state IN ('live', 'partial') AND t.touched < $1 AND NOT (s.%s) ORDER BY t.touched LIMIT %d`, activeState, limit), micros(before))
+			WHERE t.state IN ('live', 'partial') AND t.touched < $1 AND NOT (s.%s) AND s.ended < $1 ORDER BY t.touched LIMIT %d`, activeState, limit), micros(before))
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,188 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"sallyport.dev/recording"
+	"sallyport.dev/transcript"
+)
+
+// repairLoop makes transcripts of recordings: those that a crash or a flood left, and
+// those of sessions that were recorded while there was no index.
+func (k *Keeper) repairLoop() {
+	t := time.NewTicker(repairEvery)
+	defer t.Stop()
+	var swept time.Time
+	for {
+		k.repair(k.ctx)
+		if now := k.cfg.Now(); now.Sub(swept) >= sweepEvery {
+			k.sweep(k.ctx)
+			swept = now
+		}
+		select {
+		case <-k.ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// repair makes what is partial whole.
+func (k *Keeper) repair(ctx context.Context) {
+	for ctx.Err() == nil {
+		now := k.cfg.Now()
+		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.cfg.Member, now.Add(-repairAge), now, repairBatch)
+		if err != nil {
+			k.unlessClosed(ctx, "looking for partial transcripts", "", err)
+			return
+		}
+		for _, w := range work {
+			k.remake(ctx, w)
+		}
+		if len(work) < repairBatch {
+			return
+		}
+	}
+}
+
+// sweep makes the transcripts that are missing.
+func (k *Keeper) sweep(ctx context.Context) {
+	for ctx.Err() == nil {
+		work, err := k.cfg.Store.MissingTranscripts(ctx, repairBatch)
+		if err != nil {
+			k.unlessClosed(ctx, "looking for sessions without transcripts", "", err)
+			return
+		}
+		for _, w := range work {
+			if w.Number, err = k.cfg.Store.CreateTranscript(ctx, w.Session, k.cfg.Member, Partial, k.cfg.Now()); err != nil {
+				k.unlessClosed(ctx, "beginning a transcript", w.Session, err)
+				return
+			}
+			if w.Number != 0 { // else another member is making it
+				k.remake(ctx, w)
+			}
+		}
+		if len(work) < repairBatch {
+			return
+		}
+	}
+}
+
+func (k *Keeper) unlessClosed(ctx context.Context, doing, session string, err error) {
+	if ctx.Err() == nil {
+		k.failed(doing, session, err)
+	}
+}
+
+// remake makes a transcript of a recording. What fails is tried again later.
+func (k *Keeper) remake(ctx context.Context, w Work) {
+	state, err := k.make(ctx, w)
+	if err != nil {
+		k.unlessClosed(ctx, "making a transcript of its recording", w.Session, err)
+		return
+	}
+	if err := k.cfg.Store.EndTranscript(ctx, w.Number, k.cfg.Member, state, k.cfg.Now()); err != nil {
+		k.unlessClosed(ctx, "ending a transcript", w.Session, err)
+		return
+	}
+	k.stats.repaired.Add(1)
+}
+
+func (k *Keeper) make(ctx context.Context, w Work) (State, error) {
+	if w.Recording == "" {
+		return Gone, nil
+	}
+	file, err := k.cfg.Open(ctx, w.Recording)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Gone, nil
+	}
+	if err != nil {
+		return Partial, fmt.Errorf("opening recording: %w", err)
+	}
+	defer file.Close()
+	m := &making{k: k, ctx: ctx, work: w}
+	err = m.read(file)
+	if errors.Is(err, recording.ErrFormat) {
+		k.failed("a recording can be read in part only", w.Session, err)
+		err = nil // it will not get better
+	}
+	m.builder.end()
+	m.store()
+	if err := errors.Join(err, m.err); err != nil {
+		return Partial, err
+	}
+	return Whole, nil
+}
+
+// making is a transcript being made of a recording.
+type making struct {
+	k       *Keeper
+	ctx     context.Context
+	work    Work
+	builder builder
+	err     error
+	wrote   time.Duration // how long the last write took
+}
+
+func (m *making) read(file io.Reader) error {
+	r, err := recording.NewReader(stopping{m, file})
+	if err != nil {
+		return err
+	}
+	return transcript.Read(r, transcript.Config{Line: func(l transcript.Line) {
+		m.builder.add(l)
+		m.store()
+	}})
+}
+
+// store writes blocks that are full. It leaves the store as much time as it took, since
+// nobody waits for it and others do for theirs.
+func (m *making) store() {
+	for _, b := range m.builder.take() {
+		if m.err != nil {
+			return
+		}
+		if m.err = m.pause(); m.err != nil {
+			return
+		}
+		began := time.Now()
+		m.err = m.k.cfg.Store.AddBlock(m.ctx, m.work.Number, m.k.cfg.Member, b, m.k.cfg.Now())
+		m.wrote = time.Since(began)
+	}
+}
+
+func (m *making) pause() error {
+	if m.wrote == 0 {
+		return m.ctx.Err()
+	}
+	t := time.NewTimer(m.wrote)
+	defer t.Stop()
+	select {
+	case <-m.ctx.Done():
+		return m.ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// stopping ends the reading of a recording whose transcript cannot be written.
+type stopping struct {
+	m    *making
+	file io.Reader
+}
+
+// Read implements io.Reader.
+func (s stopping) Read(p []byte) (int, error) {
+	if s.m.err != nil {
+		return 0, s.m.err
+	}
+	if err := s.m.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.file.Read(p)
+}

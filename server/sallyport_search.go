@@ -1,0 +1,321 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"sallyport.dev/access"
+	"sallyport.dev/audit"
+	"sallyport.dev/index"
+	"sallyport.dev/policy"
+	"sallyport.dev/session"
+	"sallyport.dev/wire"
+)
+
+// Searching what sessions showed. Who searches finds what they may read: their own
+// sessions, and others' by sallyport:GetRecording on each. What they may not read leaves no
+// trace in the answer, neither in counts nor in where pages end.
+
+const (
+	// searchTime is how long one call searches. What it has found by then is its answer,
+	// with a token to go on with.
+	searchTime = 3 * time.Second
+	// searchesAtOnce bounds the calls that search at a time: they keep a processor busy.
+	searchesAtOnce = 2
+	// searchBatch is how many sessions that may match are looked at at a time.
+	searchBatch = 50
+	searchPage  = 20 // sessions of a page, unless MaxResults says less
+	searchHits  = 3  // lines of a session, unless MaxHits says how many
+)
+
+// operationsOfSearch are those about what is in sessions.
+func operationsOfSearch() []*Operation {
+	return []*Operation{
+		op("sallyport", "SearchSessions", nil, searchSessions, checksItself),
+		op("sallyport", "ListTransfers", nil, listTransfers, checksItself, as("sallyport:GetRecording")),
+	}
+}
+
+type searchSessionsInput struct {
+	Text       string    `json:"Text" check:"max=256"`
+	Regexp     string    `json:"Regexp" check:"max=512"`
+	NodeID     string    `json:"NodeId" check:"max=64"`
+	Owner      string    `json:"Owner" check:"max=2048"`
+	State      string    `json:"State" check:"enum=|Active|History"`
+	Since      wire.Time `json:"Since"`
+	Until      wire.Time `json:"Until"`
+	MaxResults int       `json:"MaxResults,omitempty" check:"min=1,max=20"`
+	MaxHits    int       `json:"MaxHits,omitempty" check:"min=1,max=50"`
+	NextToken  string    `json:"NextToken" check:"max=1024"`
+}
+
+type searchSessionsOutput struct {
+	Sessions  []foundSession `json:"Sessions"`
+	NextToken string         `json:"NextToken,omitempty"`
+	// Unfinished says that time was up before everything was searched.
+	Unfinished bool `json:"Unfinished,omitempty"`
+}
+
+type foundSession struct {
+	Session  listedSession `json:"Session"`
+	Hits     []foundLine   `json:"Hits"`
+	MoreHits bool          `json:"MoreHits,omitempty"`
+}
+
+// foundLine is a line that matches. From and To are the match, in characters of Line.
+type foundLine struct {
+	OffsetMillis int64  `json:"OffsetMillis"`
+	Kind         string `json:"Kind"` // shown or typed
+	Line         string `json:"Line"`
+	From         int    `json:"From"`
+	To           int    `json:"To"`
+	Cut          bool   `json:"Cut,omitempty"`
+}
+
+// query returns what is searched for.
+func (in *searchSessionsInput) query() (q *index.Query, err error) {
+	switch {
+	case (in.Text == "") == (in.Regexp == ""):
+		return nil, exception("ValidationException", "Exactly one of Text and Regexp is to be given.")
+	case in.Text != "":
+		q, err = index.Text(in.Text)
+	default:
+		q, err = index.Regexp(in.Regexp)
+	}
+	if err != nil {
+		return nil, exception("ValidationException", "%s.", strings.TrimPrefix(err.Error(), index.ErrQuery.Error()+": "))
+	}
+	return q, nil
+}
+
+func (in *searchSessionsInput) filter() session.Filter {
+	f := session.Filter{NodeID: in.NodeID, Owner: in.Owner, StartedAfter: in.Since.Time, StartedBefore: in.Until.Time}
+	if in.State != "" {
+		active := in.State == "Active"
+		f.Active = &active
+	}
+	return f
+}
+
+// searchSessions finds lines in the sessions that the caller may read, newest sessions
+// first. Pages of one search make one audit record, which tells what was searched for.
+func searchSessions(ctx context.Context, c *Call, in *searchSessionsInput) (*searchSessionsOutput, error) {
+	about := in.identity()
+	err := c.once(about, func() error { return c.CheckOwn(ctx, access.Resource{ARN: "*"}) })
+	if err != nil {
+		return nil, err
+	}
+	if c.Server.config.Search == nil {
+		return nil, exception("UnsupportedOperationException", "Sessions are not indexed on this server, so they cannot be searched.")
+	}
+	q, err := in.query()
+	if err != nil {
+		return nil, err
+	}
+	s := search{c: c, in: in, query: q, filter: in.filter(), about: about}
+	if s.filter.After, err = s.openToken(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, searchTime)
+	defer cancel()
+	leave, err := c.Server.enterSearch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return s.run(ctx)
+}
+
+// identity is what pages of one search have in common.
+func (in *searchSessionsInput) identity() string {
+	return strings.Join([]string{in.Text, in.Regexp, in.NodeID, in.Owner, in.State,
+		in.Since.UTC().String(), in.Until.UTC().String()}, "\n")
+}
+
+// enterSearch waits for a place among those who search.
+func (s *Server) enterSearch(ctx context.Context) (leave func(), err error) {
+	select {
+	case s.searches <- struct{}{}:
+		return func() { <-s.searches }, nil
+	case <-ctx.Done():
+		return nil, exception("ThrottlingException", "Too many searches are running; try again.")
+	}
+}
+
+// search is one call on its way.
+type search struct {
+	c      *Call
+	in     *searchSessionsInput
+	query  *index.Query
+	filter session.Filter
+	about  string
+	out    searchSessionsOutput
+}
+
+func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
+	s.out.Sessions = []foundSession{}
+	s.filter.Limit = searchBatch
+	limit := searchPage
+	if s.in.MaxResults > 0 {
+		limit = s.in.MaxResults
+	}
+	shown := "" // the last session of the page
+	for {
+		batch, err := s.c.Server.config.Search.FindSessions(ctx, s.query.Clauses(), s.filter)
+		if err != nil {
+			return s.stopped(ctx, err)
+		}
+		for _, v := range batch {
+			found, err := s.look(ctx, v)
+			if err != nil {
+				return s.stopped(ctx, err)
+			}
+			if len(found.Hits) > 0 && len(s.out.Sessions) == limit {
+				s.out.NextToken = s.token(shown)
+				return &s.out, nil
+			}
+			if len(found.Hits) > 0 {
+				shown = v.ID
+				s.out.Sessions = append(s.out.Sessions, found)
+			}
+			s.filter.After = v.ID
+		}
+		if len(batch) < searchBatch {
+			return &s.out, nil
+		}
+	}
+}
+
+// stopped answers what was found when time was up.
+func (s *search) stopped(ctx context.Context, err error) (*searchSessionsOutput, error) {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, err
+	}
+	s.out.Unfinished = true
+	s.out.NextToken = s.token(s.filter.After)
+	return &s.out, nil
+}
+
+// look searches one session, if the caller may read it.
+func (s *search) look(ctx context.Context, v session.Session) (found foundSession, err error) {
+	if may, err := s.c.mayRead(ctx, v); err != nil || !may {
+		return found, err
+	}
+	most := searchHits
+	if s.in.MaxHits > 0 {
+		most = s.in.MaxHits
+	}
+	hits, more, err := index.Hits(ctx, s.c.Server.config.Search, v.ID, s.query, most)
+	if err != nil || len(hits) == 0 {
+		return found, err
+	}
+	found.MoreHits = more
+	for _, h := range hits {
+		found.Hits = append(found.Hits, newFoundLine(h))
+	}
+	found.Session, err = s.c.listedSession(ctx, v)
+	return found, err
+}
+
+func newFoundLine(h index.Hit) foundLine {
+	from := utf8.RuneCountInString(h.Text[:h.From])
+	return foundLine{
+		OffsetMillis: h.At.Milliseconds(), Kind: h.Kind.String(), Line: h.Text, Cut: h.Cut,
+		From: from, To: from + utf8.RuneCountInString(h.Text[h.From:h.To]),
+	}
+}
+
+// mayRead reports whether the caller may read a session's recording, as GetRecording
+// would decide, without a record.
+func (c *Call) mayRead(ctx context.Context, v session.Session) (bool, error) {
+	resource, err := c.sessionResource(ctx, v)
+	if err != nil {
+		return false, err
+	}
+	q := c.query("sallyport:GetRecording", []access.Resource{resource})
+	q.Session, q.Node, q.Document = v.ID, v.NodeID, v.Document
+	d, err := c.Server.checker.Decide(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	return d.Allowed || owns(c.Principal, v) && d.Policy.Effect != policy.ExplicitlyDenied, nil
+}
+
+// token continues after a session. It is sealed, because where a search stops may be a
+// session that the caller knows nothing of, and good for this search and caller alone.
+func (s *search) token(after string) string {
+	if after == "" {
+		after = "-" // time was up before the first was looked at
+	}
+	sealed := s.c.Server.config.Sealer.Seal(searchToken, []byte(after), s.tokenContext())
+	return base64.RawURLEncoding.EncodeToString(sealed)
+}
+
+const searchToken = "search-token"
+
+func (s *search) tokenContext() []byte { return []byte(s.c.Principal.ARN + "\n" + s.about) }
+
+func (s *search) openToken() (after string, err error) {
+	if s.in.NextToken == "" {
+		return "", nil
+	}
+	sealed, err := base64.RawURLEncoding.DecodeString(s.in.NextToken)
+	if err != nil {
+		return "", s.c.badToken()
+	}
+	plain, err := s.c.Server.config.Sealer.Open(searchToken, sealed, s.tokenContext())
+	if err != nil {
+		return "", s.c.badToken()
+	}
+	return strings.TrimPrefix(string(plain), "-"), nil
+}
+
+type listTransfersInput struct {
+	SessionID string `json:"SessionId" check:"required,min=1,max=96,pattern=[ -~]*"`
+	NextToken string `json:"NextToken" check:"max=512"`
+}
+
+type listTransfersOutput struct {
+	Transfers []listedTransfer `json:"Transfers"`
+	NextToken string           `json:"NextToken,omitempty"`
+}
+
+// listedTransfer is something done to a file, as the gateway saw it.
+type listedTransfer struct {
+	Time      wire.Time         `json:"Time"`
+	Operation string            `json:"Operation"`
+	Details   map[string]string `json:"Details,omitempty"`
+}
+
+// listTransfers tells what a session did to files through the SSH front door, to who may
+// read its recording.
+func listTransfers(ctx context.Context, c *Call, in *listTransfersInput) (*listTransfersOutput, error) {
+	err := c.once(in.SessionID, func() error {
+		_, err := c.checkSession(ctx, in.SessionID)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	filter, err := c.auditFilter(&queryAuditInput{SessionID: in.SessionID, Event: audit.EventTransfer, NextToken: in.NextToken})
+	if err != nil {
+		return nil, err
+	}
+	records, err := c.Server.config.AuditStore.Audit(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	out := &listTransfersOutput{Transfers: []listedTransfer{}}
+	for _, r := range records {
+		out.Transfers = append(out.Transfers, listedTransfer{Time: wire.Time{Time: r.Time}, Operation: r.Action, Details: r.Details})
+	}
+	if n := len(records); n == filter.Limit {
+		out.NextToken = c.pageToken(strconv.FormatInt(records[n-1].Seq, 10) + " " + records[n-1].Member)
+	}
+	return out, nil
+}
