@@ -37,6 +37,19 @@ type Keeper interface {
 	Unwrap(ctx context.Context, id string, wrapped []byte) (key []byte, err error)
 }
 
+// KeyMaker is a Keeper that makes keys itself, and may have some ready.
+type KeyMaker interface {
+	// NewKey makes a key of 32 bytes, which is given out once.
+	NewKey(ctx context.Context) (DataKey, error)
+}
+
+// DataKey is a new key of a recording.
+type DataKey struct {
+	ID      string // of the key that wraps it
+	Key     []byte
+	Wrapped []byte
+}
+
 // WhenFull says what a full spool means.
 type WhenFull string
 

@@ -70,17 +70,27 @@ func clip(s string) string {
 func (a *Archive) newKey(ctx context.Context, name string) (*sealer, WrappedKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, keeperTimeout)
 	defer cancel()
-	key := make([]byte, keySize)
-	rand.Read(key)
-	defer clear(key)
-	k := WrappedKey{Name: name, KeyID: a.cfg.Keeper.ID()}
-	var err error
-	if k.Wrapped, err = a.cfg.Keeper.Wrap(ctx, key); err != nil {
+	made, err := a.dataKey(ctx)
+	k := WrappedKey{Name: name, KeyID: made.ID, Wrapped: made.Wrapped}
+	if err != nil {
 		a.stats.keeperErrors.Add(1)
 		return nil, k, fmt.Errorf("wrapping the recording's key: %w", err)
 	}
-	s, err := newSealer(name, key, a.zip)
+	defer clear(made.Key)
+	s, err := newSealer(name, made.Key, a.zip)
 	return s, k, err
+}
+
+// dataKey has the keeper make a key, or wrap one that is made here.
+func (a *Archive) dataKey(ctx context.Context) (DataKey, error) {
+	if maker, ok := a.cfg.Keeper.(KeyMaker); ok {
+		return maker.NewKey(ctx)
+	}
+	made := DataKey{ID: a.cfg.Keeper.ID(), Key: make([]byte, keySize)}
+	rand.Read(made.Key)
+	var err error
+	made.Wrapped, err = a.cfg.Keeper.Wrap(ctx, made.Key)
+	return made, err
 }
 
 // unwrap opens a key.json. Data that is wrong is a *Damage; other errors are the key

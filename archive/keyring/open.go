@@ -1,0 +1,97 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sallyport.dev/archive"
+	"sallyport.dev/internal/cloud"
+)
+
+type opener func(ctx context.Context, u *url.URL, credentials string) (service, error)
+
+// open opens the key of a URL. Old keys in files are not made.
+func open(ctx context.Context, text, credentials string, old bool) (service, error) {
+	u, open, err := find(text)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "file" {
+		if _, err := os.Stat(u.Path); old && err != nil {
+			return nil, fmt.Errorf("opening an old key of recordings: %w", err)
+		}
+	}
+	s, err := open(ctx, u, credentials)
+	if err != nil {
+		return nil, fmt.Errorf("opening the key of recordings %s: %w", cloud.Shown(u), err)
+	}
+	return s, nil
+}
+
+// Check finds out whether a URL may be one of a key, without opening it.
+func Check(text string) error {
+	_, _, err := find(text)
+	return err
+}
+
+// find returns how the key of a URL is opened.
+func find(text string) (*url.URL, opener, error) {
+	if filepath.IsAbs(text) {
+		return &url.URL{Scheme: "file", Path: text}, openFile, nil
+	}
+	u, err := cloud.Parse(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	all := openers()
+	open, known := all[u.Scheme]
+	switch {
+	case !known:
+		names := strings.Join(slices.Sorted(maps.Keys(all)), "://, ")
+		return nil, nil, fmt.Errorf("%w: %q: want an absolute path or one of %s://", ErrURL, cloud.Shown(u), names)
+	case open == nil:
+		return nil, nil, fmt.Errorf("%w: %q: this build cannot use %s://; sallyportd-full can (build tag clouds)", ErrURL, cloud.Shown(u), u.Scheme)
+	}
+	return u, open, nil
+}
+
+// openers are how keys are opened; nil for what this build was made without.
+func openers() map[string]opener {
+	all := map[string]opener{"file": openFile, "awskms": openAWS, "hashivault": openVault, "gcpkms": nil, "azurekeyvault": nil}
+	maps.Copy(all, cloudOpeners())
+	return all
+}
+
+// file is a key in a file on this machine.
+type file struct{ archive.Keeper }
+
+func openFile(_ context.Context, u *url.URL, _ string) (service, error) {
+	if _, err := cloud.ParseParams(u); err != nil {
+		return nil, err
+	}
+	if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
+		return nil, fmt.Errorf("want file:///ABSOLUTE/PATH")
+	}
+	k, err := archive.KeyFile(u.Path)
+	if err != nil {
+		return nil, err
+	}
+	return file{k}, nil
+}
+
+// Unwrap implements service.
+func (f file) Unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
+	key, err := f.Keeper.Unwrap(ctx, f.ID(), wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errFinal, err)
+	}
+	return key, nil
+}
+
+func (file) local() bool { return true }
