@@ -246,6 +246,12 @@ func (g *EchoGuard) Resize(at time.Time, cols, rows int) error { return g.next.R
 // Marker implements Stage.
 func (g *EchoGuard) Marker(at time.Time, label string) error { return g.next.Marker(at, label) }
 
+// Err implements Stage.
+func (g *EchoGuard) Err() error { return g.next.Err() }
+
+// Holds implements Stage. Input waits for its echo, not for a Flush.
+func (g *EchoGuard) Holds() bool { return g.next.Holds() }
+
 // Flush implements Stage.
 func (g *EchoGuard) Flush() error { return g.next.Flush() }
 

@@ -49,6 +49,9 @@ func (n *noted) Marker(_ time.Time, label string) error {
 	return nil
 }
 
+func (n *noted) Err() error  { return nil }
+func (n *noted) Holds() bool { return false }
+
 func (n *noted) Flush() error {
 	n.flushes++
 	return nil

@@ -155,11 +155,14 @@ func (r *Redactor) tellLocked() error {
 	return nil
 }
 
-// Holds reports whether something waits for a Flush that comes in time.
+// Err implements Stage.
+func (r *Redactor) Err() error { return r.next.Err() }
+
+// Holds implements Stage.
 func (r *Redactor) Holds() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.output.holds() || r.input.holds()
+	return r.output.holds() || r.input.holds() || r.next.Holds()
 }
 
 // Flush implements Stage. It lets go of what was held for HoldLimit.
