@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -281,10 +282,15 @@ func (p *program) playFile(ctx context.Context, file io.ReadSeeker, from time.Du
 	return err
 }
 
-// commandAt is when the n-th command or marker of a recording begins.
+// commandAt is when the n-th command of a recording began; the n-th marker, where none is
+// known.
 func commandAt(tape *playback.Tape, n int) (time.Duration, error) {
-	if n > len(tape.Marks) {
-		return 0, fmt.Errorf("there is no command %d: the recording has marks for %d", n, len(tape.Marks))
+	marks := slices.DeleteFunc(slices.Clone(tape.Marks), func(m playback.Mark) bool { return !m.Command })
+	if len(marks) == 0 {
+		marks = tape.Marks
 	}
-	return tape.Marks[n-1].At, nil
+	if n > len(marks) {
+		return 0, fmt.Errorf("there is no command %d: the recording tells of %d", n, len(marks))
+	}
+	return marks[n-1].At, nil
 }

@@ -1,11 +1,14 @@
 package playback
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"sallyport.dev/recording"
+	"sallyport.dev/transcript"
 )
 
 // Tape is a recording that can be played from any time on.
@@ -24,11 +27,12 @@ type Tape struct {
 
 // Mark is a point of a recording that has a name.
 type Mark struct {
-	At    time.Duration
-	Label string
+	At      time.Duration
+	Label   string
+	Command bool // it is a command, and not a marker
 }
 
-// maxMarks bounds the marks that are kept of a recording; later ones are not.
+// maxMarks bounds the markers that are kept of a recording; later ones are not.
 const maxMarks = 10_000
 
 // NewTape reads a recording once, to its end, and rewinds it. A last line that a crash cut
@@ -43,13 +47,33 @@ func NewTape(file io.ReadSeeker) (*Tape, error) {
 	for {
 		e, err := t.Next()
 		if err == io.EOF {
-			return t, t.Rewind()
+			break
 		}
 		if err != nil {
 			return nil, err
 		}
 		t.note(e)
 	}
+	if err := t.findCommands(); err != nil {
+		return nil, err
+	}
+	return t, t.Rewind()
+}
+
+// findCommands adds the commands that were run to the marks.
+func (t *Tape) findCommands() error {
+	if _, err := t.file.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("rewinding the recording: %w", err)
+	}
+	commands, err := transcript.Commands(t.file)
+	if err != nil {
+		return err
+	}
+	for _, c := range commands {
+		t.Marks = append(t.Marks, Mark{At: c.At, Label: c.Text, Command: true})
+	}
+	slices.SortStableFunc(t.Marks, func(a, b Mark) int { return cmp.Compare(a.At, b.At) })
+	return nil
 }
 
 func (t *Tape) note(e recording.Event) {
@@ -61,13 +85,9 @@ func (t *Tape) note(e recording.Event) {
 			t.Columns, t.Rows = max(t.Columns, cols), max(t.Rows, rows)
 		}
 	case recording.KindMarker:
-		t.mark(e.At, e.Data)
-	}
-}
-
-func (t *Tape) mark(at time.Duration, label string) {
-	if len(t.Marks) < maxMarks {
-		t.Marks = append(t.Marks, Mark{At: at, Label: label})
+		if len(t.Marks) < maxMarks {
+			t.Marks = append(t.Marks, Mark{At: e.At, Label: e.Data})
+		}
 	}
 }
 
