@@ -16,16 +16,17 @@ const (
 	EventTransfer     = "transfer"      // of a file through the SSH front door; details say which
 	EventNode         = "node"          // registered, connected, lost
 	EventChange       = "change"
-	EventAccess       = "access"  // reading recordings and audit
-	EventServer       = "server"  // start, stop
-	EventRequest      = "request" // a step of a request for access; details say which
-	EventSignIn       = "signin"  // of a person: begun, ended, a factor enrolled
+	EventAccess       = "access"    // reading recordings and audit
+	EventServer       = "server"    // start, stop
+	EventRequest      = "request"   // a step of a request for access; details say which
+	EventRecording    = "recording" // finished after its session's end; details say by what it can be verified
+	EventSignIn       = "signin"    // of a person: begun, ended, a factor enrolled
 )
 
 // Events lists the events that records tell of.
 func Events() []string {
 	return []string{EventDecision, EventLogin, EventSessionStart, EventSessionEnd, EventCommandEnd, EventTransfer,
-		EventNode, EventChange, EventAccess, EventServer, EventRequest, EventSignIn}
+		EventNode, EventChange, EventAccess, EventServer, EventRequest, EventSignIn, EventRecording}
 }
 
 // Record is one line of the audit log. The chain members (Member, Seq, Prev, Hash)

@@ -99,6 +99,9 @@ func (a *Audit) check() (err error) {
 	return nil
 }
 
+// objectAge is how old a record gets before an object is written that is not full.
+const objectAge = 30 * time.Second
+
 // id is what the database knows the destination by.
 func (f *Forward) id() string { return f.Kind + "/" + f.Name }
 
@@ -124,6 +127,7 @@ func (f *Forward) destination(now func() time.Time) (d forward.Destination, err 
 	case "webhook":
 		d.Sender, err = f.webhook(now)
 	default:
+		d.Linger = objectAge
 		d.Sender, err = f.bucket()
 	}
 	return d, err

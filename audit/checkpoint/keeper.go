@@ -120,7 +120,7 @@ func (k *Keeper) Close(ctx context.Context) error {
 	if err := k.Make(ctx, WhyStop); err != nil {
 		return fmt.Errorf("making the last checkpoint: %w", err)
 	}
-	if err := k.liftAll(ctx); err != nil {
+	if err := k.Lift(ctx); err != nil {
 		k.log.Error("checkpoints of the audit log are not in the recording store yet; the next start brings them there", "error", err)
 	}
 	return nil

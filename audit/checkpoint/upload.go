@@ -16,7 +16,7 @@ const uploadBatch = 50
 // store is away they wait in the database, in order.
 func (k *Keeper) upload(ctx context.Context) {
 	for wait := firstRetry; ; {
-		err := k.liftAll(ctx)
+		err := k.Lift(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -38,8 +38,8 @@ func (k *Keeper) upload(ctx context.Context) {
 	}
 }
 
-// liftAll brings every checkpoint that waits to the recording store, in order.
-func (k *Keeper) liftAll(ctx context.Context) error {
+// Lift brings every checkpoint that waits to the recording store, in order.
+func (k *Keeper) Lift(ctx context.Context) error {
 	k.lifts.Lock()
 	defer k.lifts.Unlock()
 	for {

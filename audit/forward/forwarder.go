@@ -54,6 +54,9 @@ type Destination struct {
 	Name   string // kind/name: syslog/siem
 	Sender Sender
 	Encode func(audit.Record) ([]byte, error)
+	// Linger is how old a record gets before a batch that is not full is sent: where each
+	// batch is an object of its own, few large ones are wanted. 0 sends at once.
+	Linger time.Duration
 	// FromNow leaves out what was in the log when the destination was first seen.
 	FromNow bool
 }
@@ -161,6 +164,7 @@ type lane struct {
 	config Config
 	log    *slog.Logger
 	held   bool
+	ending bool // what there is is sent, however little
 
 	mu   sync.Mutex
 	last Stats
@@ -266,6 +270,7 @@ func (l *lane) finish(ctx context.Context) {
 	if !l.held || l.stats().Problem != "" {
 		return
 	}
+	l.ending = true
 	if err := l.round(ctx); err != nil {
 		l.failed(err)
 	}
@@ -297,6 +302,10 @@ func (l *lane) round(ctx context.Context) error {
 			l.note(func(s *Stats) { s.Behind, s.Oldest, s.Problem = 0, time.Time{}, "" })
 			return nil
 		}
+		oldest, err := l.oldest(ctx, heads, cursors)
+		if err != nil || l.waits(behind, oldest) {
+			return err
+		}
 		if err := l.turn(ctx, heads, cursors); err != nil {
 			return err
 		}
@@ -314,6 +323,30 @@ func (l *lane) measure(heads []audit.Head, cursors map[string]int64) (behind int
 	}
 	l.note(func(s *Stats) { s.Behind = behind })
 	return behind
+}
+
+// oldest notes when the first record that was not delivered was written.
+func (l *lane) oldest(ctx context.Context, heads []audit.Head, cursors map[string]int64) (oldest time.Time, err error) {
+	for _, h := range heads {
+		if h.Seq <= cursors[h.Member] {
+			continue
+		}
+		first, err := l.config.Store.AuditRows(ctx, h.Member, cursors[h.Member], 1)
+		if err != nil {
+			return oldest, err
+		}
+		if len(first) > 0 && (oldest.IsZero() || first[0].Time.Before(oldest)) {
+			oldest = first[0].Time
+		}
+	}
+	l.note(func(s *Stats) { s.Oldest = oldest })
+	return oldest, nil
+}
+
+// waits reports whether there may be more for the batch soon.
+func (l *lane) waits(behind int64, oldest time.Time) bool {
+	age := l.config.Now().Sub(oldest)
+	return !l.ending && behind < maxRecords && age >= 0 && age < l.Linger
 }
 
 // turn sends one batch of every chain that has some.
@@ -354,11 +387,6 @@ func (l *lane) batch(ctx context.Context, member string, after int64) (Batch, er
 		size += len(line)
 	}
 	b.ID = fmt.Sprintf("%s/%s/%d-%d", l.Name, member, b.First, b.Last)
-	l.note(func(s *Stats) {
-		if s.Oldest.IsZero() || b.Time.Before(s.Oldest) {
-			s.Oldest = b.Time
-		}
-	})
 	return b, nil
 }
 
@@ -391,7 +419,7 @@ func (l *lane) deliver(ctx context.Context, b Batch) error {
 	l.note(func(s *Stats) {
 		s.Sent += int64(len(b.Lines))
 		s.Behind = max(0, s.Behind-int64(len(b.Lines)))
-		s.Oldest, s.Problem = time.Time{}, ""
+		s.Problem = ""
 	})
 	return nil
 }
