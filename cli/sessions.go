@@ -20,6 +20,7 @@ type sessionFlags struct {
 	node, owner     string
 	since, until    string
 	limit           int
+	search          searchFlags
 }
 
 func (p *program) newSessionsCommand() *cobra.Command {
@@ -29,14 +30,19 @@ func (p *program) newSessionsCommand() *cobra.Command {
 		Short: "List sessions, newest first",
 		Example: `  sallyport sessions --active
   sallyport sessions --node frontend-1 --owner user/alice --since 2d
+  sallyport sessions --search 'systemctl restart' --since 7d
+  sallyport sessions --regex 'rm +-(rf|fr)\b' --user user/alice
   sallyport sessions --json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if flags.search.given() {
+				return p.search(cmd.Context(), flags)
+			}
 			sessions, err := p.sessions(cmd.Context(), flags)
 			if err != nil {
 				return err
 			}
-			if len(sessions) == 0 && flags != (sessionFlags{limit: flags.limit}) {
+			if len(sessions) == 0 && flags != (sessionFlags{limit: flags.limit, search: flags.search}) {
 				p.say("no session that you may see matches")
 			}
 			return p.printSessions(sessions)
@@ -50,40 +56,52 @@ func (p *program) newSessionsCommand() *cobra.Command {
 	f.StringVar(&flags.since, "since", "", "only sessions started since this `time`, or so long ago (2h, 3d)")
 	f.StringVar(&flags.until, "until", "", "only sessions started before this `time`")
 	f.IntVar(&flags.limit, "limit", 50, "at most so many")
+	flags.search.add(f)
 	cmd.MarkFlagsMutuallyExclusive("active", "history")
+	cmd.MarkFlagsMutuallyExclusive("search", "regex")
+	cmd.AddCommand(p.newSessionsShowCommand())
 	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
 	return cmd
 }
 
 func (p *program) sessions(ctx context.Context, flags sessionFlags) ([]client.Session, error) {
-	since, err := timeFlag(flags.since)
+	api, in, err := p.sessionFilter(ctx, flags)
 	if err != nil {
 		return nil, err
 	}
-	until, err := timeFlag(flags.until)
-	if err != nil {
-		return nil, err
-	}
-	if flags.limit < 1 {
-		return nil, usagef("--limit %d: want 1 or more", flags.limit)
-	}
-	api, err := p.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if flags.node, err = p.nodeFilter(ctx, flags.node); err != nil {
-		return nil, err
-	}
-	if flags.owner, err = p.ownerFilter(ctx, flags.owner); err != nil {
-		return nil, err
-	}
-	in := client.ListSessionsInput{State: flags.state(), NodeID: flags.node, Owner: flags.owner,
-		Since: since, Until: until, MaxResults: min(flags.limit, 200)}
 	sessions, err := listSessions(ctx, api, in, flags.limit)
 	if errors.Is(err, client.ErrNotSallyport) && api.Endpoint() == "" {
 		return awsSessions(ctx, api, in, flags.limit)
 	}
 	return sessions, err
+}
+
+// sessionFilter returns what the flags ask for.
+func (p *program) sessionFilter(ctx context.Context, flags sessionFlags) (*client.API, client.ListSessionsInput, error) {
+	var none client.ListSessionsInput
+	since, err := timeFlag(flags.since)
+	if err != nil {
+		return nil, none, err
+	}
+	until, err := timeFlag(flags.until)
+	if err != nil {
+		return nil, none, err
+	}
+	if flags.limit < 1 {
+		return nil, none, usagef("--limit %d: want 1 or more", flags.limit)
+	}
+	api, err := p.api(ctx)
+	if err != nil {
+		return nil, none, err
+	}
+	if flags.node, err = p.nodeFilter(ctx, flags.node); err != nil {
+		return nil, none, err
+	}
+	if flags.owner, err = p.ownerFilter(ctx, flags.owner); err != nil {
+		return nil, none, err
+	}
+	return api, client.ListSessionsInput{State: flags.state(), NodeID: flags.node, Owner: flags.owner,
+		Since: since, Until: until, MaxResults: min(flags.limit, 200)}, nil
 }
 
 func (f sessionFlags) state() string {
