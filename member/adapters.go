@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"sallyport.dev/cluster"
-	"sallyport.dev/recording"
-	"sallyport.dev/server"
 	"sallyport.dev/session"
 )
 
@@ -36,33 +33,4 @@ func (r routing) Request(ctx context.Context, subject string, data []byte) ([]by
 		return nil, fmt.Errorf("%w: %s", session.ErrNoResponder, subject)
 	}
 	return answer, err
-}
-
-// recordings lets the API read recordings.
-type recordings struct{ dir *recording.Dir }
-
-// Ready tells what keeps recordings from being written.
-func (r recordings) Ready() error { return r.dir.Ready() }
-
-// Digest implements server.Recordings.
-func (r recordings) Digest(name string) (string, int64, error) {
-	s, err := r.dir.Summary(name)
-	return s.SHA256, s.Size, err
-}
-
-// Open implements server.Recordings.
-func (r recordings) Open(name string) (server.Recording, int64, error) {
-	f, err := r.dir.Open(name)
-	if errors.Is(err, recording.ErrNotFound) {
-		return nil, 0, fmt.Errorf("recording %s: %w", name, fs.ErrNotExist)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
 }

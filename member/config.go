@@ -57,9 +57,6 @@ type Config struct {
 	// cluster share it. DataDir/master.key by default.
 	MasterKeyFile string `hcl:"master_key_file,optional"`
 
-	// RecordingsDir is where recordings are written; DataDir/recordings by default.
-	RecordingsDir string `hcl:"recordings_dir,optional"`
-
 	// TrustedProxies are networks of load balancers whose X-Forwarded-For and
 	// X-Forwarded-Proto tell who calls; none by default.
 	TrustedProxies []string `hcl:"trusted_proxies,optional"`
@@ -73,6 +70,9 @@ type Config struct {
 	Sessions *Sessions `hcl:"sessions,block"`
 	Search   *Search   `hcl:"search,block"`
 	SSH      *SSH      `hcl:"ssh,block"`
+
+	// Recordings says where recordings are kept.
+	Recordings *Recordings `hcl:"recordings,block"`
 
 	// Access is access just in time; flows are what was applied without the block.
 	Access *Access `hcl:"access,block"`
@@ -235,6 +235,9 @@ func (c *Config) Check() error {
 	if err := c.SSH.check(); err != nil {
 		return err
 	}
+	if err := c.Recordings.check(); err != nil {
+		return err
+	}
 	if err := c.SignIn.check(); err != nil {
 		return err
 	}
@@ -298,6 +301,9 @@ func (c *Config) fill() {
 	if c.Sessions == nil {
 		c.Sessions = &Sessions{}
 	}
+	if c.Recordings == nil {
+		c.Recordings = &Recordings{}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -305,7 +311,7 @@ func (c *Config) fill() {
 	setDefault(&c.LogLevel, "info")
 	if c.DataDir != "" {
 		setDefault(&c.MasterKeyFile, filepath.Join(c.DataDir, "master.key"))
-		setDefault(&c.RecordingsDir, filepath.Join(c.DataDir, "recordings"))
+		c.Recordings.fill(c.DataDir)
 		if c.StoreFile == "" {
 			setDefault(&c.Store, "sqlite:"+filepath.Join(c.DataDir, "sallyport.db"))
 		}

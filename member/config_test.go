@@ -36,7 +36,9 @@ func TestConfigDefaults(t *testing.T) {
 	for _, d := range []struct{ key, got, want string }{
 		{"store", c.Store, "sqlite:/var/lib/sallyport/sallyport.db"},
 		{"master_key_file", c.MasterKeyFile, "/var/lib/sallyport/master.key"},
-		{"recordings_dir", c.RecordingsDir, "/var/lib/sallyport/recordings"},
+		{"recordings.store", c.Recordings.Store, "/var/lib/sallyport/recordings"},
+		{"recordings.key", c.Recordings.Key, "/var/lib/sallyport/recordings.key"},
+		{"recordings.spool", c.Recordings.Spool, "/var/lib/sallyport/spool"},
 		{"disconnect_grace", c.Sessions.disconnectGrace.String(), "1m0s"},
 	} {
 		if d.got != d.want {

@@ -21,7 +21,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"sallyport.dev/audit"
-	"sallyport.dev/audit/checkpoint"
 	"sallyport.dev/cluster"
 	"sallyport.dev/command"
 	"sallyport.dev/frontdoor"
@@ -31,7 +30,6 @@ import (
 	"sallyport.dev/internal/ca"
 	"sallyport.dev/kms"
 	"sallyport.dev/notify"
-	"sallyport.dev/recording"
 	"sallyport.dev/server"
 	"sallyport.dev/session"
 )
@@ -48,29 +46,29 @@ const (
 // Member is a running server process.
 type Member struct {
 	*State
+	archived
 
-	log        *slog.Logger
-	cluster    *cluster.Cluster
-	recordings *recording.Dir
-	index      *index.Keeper // nil where sessions are not indexed
-	gateway    *session.Gateway
-	commands   *command.Runner
-	api        *server.Server
-	keys       *kms.Keeper
-	stopKeys   context.CancelFunc // nil until keys are tended
-	access     *grant.Engine
-	requests   requestMetrics
-	notify     *notify.Service
-	auditing   *auditing
-	tracer     trace.Tracer
-	spans      *sdk.TracerProvider // nil without a collector
-	stopFlows  context.CancelFunc  // nil unless a folder of flows is followed
-	listeners  []*listener
-	ssh        net.Listener    // nil without a front door
-	door       *frontdoor.Door // likewise
-	failed     chan error
-	running    sync.WaitGroup // of the listeners
-	started    bool           // the audit log says so, and is to say when it stops
+	log       *slog.Logger
+	cluster   *cluster.Cluster
+	index     *index.Keeper // nil where sessions are not indexed
+	gateway   *session.Gateway
+	commands  *command.Runner
+	api       *server.Server
+	keys      *kms.Keeper
+	stopKeys  context.CancelFunc // nil until keys are tended
+	access    *grant.Engine
+	requests  requestMetrics
+	notify    *notify.Service
+	auditing  *auditing
+	tracer    trace.Tracer
+	spans     *sdk.TracerProvider // nil without a collector
+	stopFlows context.CancelFunc  // nil unless a folder of flows is followed
+	listeners []*listener
+	ssh       net.Listener    // nil without a front door
+	door      *frontdoor.Door // likewise
+	failed    chan error
+	running   sync.WaitGroup // of the listeners
+	started   bool           // the audit log says so, and is to say when it stops
 }
 
 // listener is one address that the member answers on.
@@ -107,7 +105,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if m.cluster, err = m.join(ctx); err != nil {
 		return fmt.Errorf("joining the cluster: %w", err)
 	}
-	if m.recordings, err = recording.OpenDir(m.cfg.RecordingsDir); err != nil {
+	if err := m.openArchive(ctx); err != nil {
 		return err
 	}
 	m.startIndex()
@@ -125,7 +123,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.listenSSH(); err != nil {
 		return err
 	}
-	if m.auditing, err = m.newAuditing(checkpoint.Dir(m.cfg.RecordingsDir)); err != nil {
+	if m.auditing, err = m.newAuditing(objects{m.archiveBucket}); err != nil {
 		return err
 	}
 	registry.MustRegister(auditMetrics{m.auditing})
@@ -210,6 +208,8 @@ func (m *Member) gatewayConfig() session.Config {
 		Audit:           m.Audit,
 		Logger:          m.log,
 		Record:          m.record,
+		Recorded:        m.recorded,
+		Redact:          m.cfg.Sessions.redaction.Text,
 		DataKey:         m.dataKey,
 		Tracer:          m.tracer,
 		Now:             m.cfg.Now,
@@ -232,7 +232,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		AuditStore:            m.Store,
 		AuditChain:            m.auditing,
 		Sealer:                m.Key,
-		Recordings:            recordings{m.recordings},
+		Recordings:            recordings{m.archive},
 		Search:                m.finder(),
 		Gateway:               m.gateway,
 		Menu:                  m.cfg.Menu.dimensions(),
@@ -466,14 +466,12 @@ func (m *Member) Close(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, m.auditing.close(ctx))
+	if m.index != nil {
+		errs = append(errs, m.index.Close()) // it reads recordings
+	}
+	errs = append(errs, m.closeArchive(ctx))
 	if m.cluster != nil {
 		errs = append(errs, m.cluster.Close())
-	}
-	if m.index != nil {
-		errs = append(errs, m.index.Close())
-	}
-	if m.recordings != nil {
-		errs = append(errs, m.recordings.Close())
 	}
 	m.closeTracing(ctx)
 	return errors.Join(append(errs, m.State.Close())...)

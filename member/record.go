@@ -2,6 +2,7 @@ package member
 
 import (
 	"cmp"
+	"context"
 
 	"sallyport.dev/recording"
 	"sallyport.dev/session"
@@ -11,7 +12,7 @@ import (
 const recordingWidth, recordingHeight = 80, 24
 
 // record opens the recording of a session.
-func (m *Member) record(s session.Session, o session.Options) (session.Recorder, string, error) {
+func (m *Member) record(ctx context.Context, s session.Session, o session.Options) (session.Recorder, string, error) {
 	name := cmp.Or(o.NodeName, s.NodeID)
 	h := recording.Header{
 		Width: recordingWidth, Height: recordingHeight,
@@ -22,10 +23,10 @@ func (m *Member) record(s session.Session, o session.Options) (session.Recorder,
 			Document: s.Document, Reason: s.Reason, Command: o.Command, Started: s.Started,
 		},
 	}
-	r, err := m.recordings.Create(h)
+	r, err := m.archive.Create(ctx, h)
 	if err != nil {
 		return nil, "", err
 	}
 	m.transcribe(r.Writer, h)
-	return r, r.Name, nil
+	return m.stages(r, o), r.Name, nil
 }

@@ -29,8 +29,8 @@ func (m *Member) startIndex() {
 }
 
 // openTranscribed opens a recording whose transcript is to be made again.
-func (m *Member) openTranscribed(_ context.Context, name string) (io.ReadCloser, error) {
-	r, size, err := recordings{m.recordings}.Open(name)
+func (m *Member) openTranscribed(ctx context.Context, name string) (io.ReadCloser, error) {
+	r, size, err := recordings{m.archive}.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -56,12 +56,12 @@ func Start(t testing.TB, name string, o Options) *System {
 	}
 	cfg := member.Config{
 		Account: Account, Region: Region, Member: name,
-		DataDir:       o.Dir,
-		RecordingsDir: filepath.Join(o.Dir, "recordings-"+name),
-		Store:         o.Store,
-		ListenPlain:   "127.0.0.1:0",
-		Listen:        "127.0.0.1:0",
-		Logger:        Logger(t),
+		DataDir:     o.Dir,
+		Recordings:  &member.Recordings{Spool: filepath.Join(o.Dir, "spool-"+name)},
+		Store:       o.Store,
+		ListenPlain: "127.0.0.1:0",
+		Listen:      "127.0.0.1:0",
+		Logger:      Logger(t),
 	}
 	if len(o.NATS) > 0 {
 		cfg.NATS = &member.NATS{URLs: o.NATS}

@@ -521,6 +521,6 @@ func mustParse(t *testing.T, s string) *url.URL {
 }
 
 // recordNothing is a recording store for tests that look at other things.
-func recordNothing(session.Session, session.Options) (session.Recorder, string, error) {
+func recordNothing(context.Context, session.Session, session.Options) (session.Recorder, string, error) {
 	return blankRecorder{}, "2026/11/20/x.cast", nil
 }

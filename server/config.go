@@ -110,9 +110,9 @@ type AuditReader interface {
 type Recordings interface {
 	// Open returns a recording and its size in bytes. It returns an error that wraps
 	// fs.ErrNotExist where there is none.
-	Open(name string) (Recording, int64, error)
+	Open(ctx context.Context, name string) (Recording, int64, error)
 	// Digest returns the hex SHA-256 of a finished recording, and its size in bytes.
-	Digest(name string) (string, int64, error)
+	Digest(ctx context.Context, name string) (string, int64, error)
 }
 
 // Recording is one open recording.

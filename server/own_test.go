@@ -19,7 +19,7 @@ import (
 // folder is recordings as files.
 type folder string
 
-func (f folder) Open(name string) (Recording, int64, error) {
+func (f folder) Open(_ context.Context, name string) (Recording, int64, error) {
 	file, err := os.Open(filepath.Join(string(f), name))
 	if err != nil {
 		return nil, 0, err
@@ -28,7 +28,7 @@ func (f folder) Open(name string) (Recording, int64, error) {
 	return file, info.Size(), err
 }
 
-func (f folder) Digest(string) (string, int64, error) { return "", 0, fs.ErrNotExist }
+func (f folder) Digest(context.Context, string) (string, int64, error) { return "", 0, fs.ErrNotExist }
 
 func decodeInto[T any](t testing.TB, a answer) T {
 	t.Helper()

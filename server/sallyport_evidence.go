@@ -121,12 +121,12 @@ func (c *Call) exportSessions(ctx context.Context, e *evidence.Export, asked gra
 	}
 	slices.Reverse(rows) // oldest first
 	for _, row := range rows {
-		e.Session = append(e.Session, c.exportSession(row, asked.ID))
+		e.Session = append(e.Session, c.exportSession(ctx, row, asked.ID))
 	}
 	return nil
 }
 
-func (c *Call) exportSession(row session.Session, request string) evidence.Session {
+func (c *Call) exportSession(ctx context.Context, row session.Session, request string) evidence.Session {
 	s := evidence.Session{
 		ID: row.ID, NodeID: row.NodeID, Document: row.Document, SessionType: row.SessionType, Owner: row.Owner,
 		RunAs: row.RunAs, SourceIP: row.SourceIP, Started: row.Started.UTC(), EndReason: row.EndReason,
@@ -136,19 +136,19 @@ func (c *Call) exportSession(row session.Session, request string) evidence.Sessi
 		s.Ended = row.Ended.UTC()
 	}
 	if row.Recording != "" {
-		s.Recording = c.exportRecording(row.Recording)
+		s.Recording = c.exportRecording(ctx, row.Recording)
 	}
 	return s
 }
 
 // exportRecording tells of a recording; of one that is not finished, or not here, the name
 // alone.
-func (c *Call) exportRecording(name string) *evidence.Recording {
+func (c *Call) exportRecording(ctx context.Context, name string) *evidence.Recording {
 	r := &evidence.Recording{Name: name}
 	if c.Server.config.Recordings == nil {
 		return r
 	}
-	if digest, size, err := c.Server.config.Recordings.Digest(name); err == nil {
+	if digest, size, err := c.Server.config.Recordings.Digest(ctx, name); err == nil {
 		r.SHA256, r.Size = digest, size
 	}
 	return r

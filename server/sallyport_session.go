@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sallyport.dev/access"
+	"sallyport.dev/archive"
 	"sallyport.dev/audit"
 	"sallyport.dev/node"
 	"sallyport.dev/session"
@@ -180,24 +181,32 @@ func getRecording(ctx context.Context, c *Call, in *getRecordingInput) (*getReco
 	if v.Recording == "" || c.Server.config.Recordings == nil {
 		return nil, exception("DoesNotExistException", "The session %q was not recorded.", in.SessionID)
 	}
-	file, size, err := c.Server.config.Recordings.Open(v.Recording)
+	file, size, err := c.Server.config.Recordings.Open(ctx, v.Recording)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, exception("DoesNotExistException", "The recording of session %q is not on this server any more.", in.SessionID)
 	}
 	if err != nil {
-		return nil, err
+		return nil, recordingDamaged(in.SessionID, err)
 	}
 	defer file.Close()
 	// At most what there was at opening: a recording may still grow.
 	data := make([]byte, min(recordingPiece, max(0, size-in.Offset)))
 	n, err := file.ReadAt(data, in.Offset)
-	if err != nil && err != io.EOF {
-		return nil, err
+	if err != nil && err != io.EOF && n == 0 { // what is good before is shown first
+		return nil, recordingDamaged(in.SessionID, err)
 	}
 	return &getRecordingOutput{
 		Data: data[:n], NextOffset: in.Offset + int64(n),
 		Done: in.Offset+int64(n) >= size && !v.State.Active(),
 	}, nil
+}
+
+// recordingDamaged names the place where a recording is not what it was.
+func recordingDamaged(session string, err error) error {
+	if d := (*archive.Damage)(nil); errors.As(err, &d) {
+		return exception("InternalServerError", "The recording of session %q does not verify: %v.", session, d)
+	}
+	return err
 }
 
 type queryAuditInput struct {

@@ -77,7 +77,7 @@ func watchSession(ctx context.Context, c *Call, in *watchSessionInput) (*watchSe
 	if err != nil {
 		return c.watchFailed(ctx, in, v, err)
 	}
-	return c.watchAnswer(in, v, piece)
+	return c.watchAnswer(ctx, in, v, piece)
 }
 
 // watcher is the caller, as the session's home and person know them.
@@ -194,12 +194,12 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // watchAnswer makes an answer of what the session's home said, reading from the recording
 // what it has no more.
-func (c *Call) watchAnswer(in *watchSessionInput, v session.Session, p session.WatchPiece) (*watchSessionOutput, error) {
+func (c *Call) watchAnswer(ctx context.Context, in *watchSessionInput, v session.Session, p session.WatchPiece) (*watchSessionOutput, error) {
 	out := &watchSessionOutput{
 		Watch: p.Watch, Offset: in.Offset, Data: p.Data, Columns: p.Columns, Rows: p.Rows, EndReason: p.Reason,
 	}
 	if in.Offset < p.Begin || p.End-in.Offset > watchReplay {
-		if err := c.watchPast(out, v, p); err != nil {
+		if err := c.watchPast(ctx, out, v, p); err != nil {
 			return nil, err
 		}
 	}
@@ -209,7 +209,7 @@ func (c *Call) watchAnswer(in *watchSessionInput, v session.Session, p session.W
 }
 
 // watchPast reads a piece of the recording before what its home has.
-func (c *Call) watchPast(out *watchSessionOutput, v session.Session, p session.WatchPiece) error {
+func (c *Call) watchPast(ctx context.Context, out *watchSessionOutput, v session.Session, p session.WatchPiece) error {
 	if c.Server.config.Recordings == nil {
 		return errors.New("this server keeps no recordings")
 	}
@@ -217,7 +217,7 @@ func (c *Call) watchPast(out *watchSessionOutput, v session.Session, p session.W
 	if p.End-out.Offset > watchReplay {
 		out.Offset, out.Skipped = p.End-watchReplay/2, true
 	}
-	file, _, err := c.Server.config.Recordings.Open(v.Recording)
+	file, _, err := c.Server.config.Recordings.Open(ctx, v.Recording)
 	if errors.Is(err, fs.ErrNotExist) {
 		return exception("DoesNotExistException", "The recording of session %q is not on this server.", v.ID)
 	}

@@ -131,6 +131,8 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 	switch {
 	case errors.Is(err, session.ErrNotConnected):
 		return Started{}, notConnected(in.Target)
+	case errors.Is(err, session.ErrRecordingFull):
+		return Started{}, exception("InternalServerError", "The session was not started: %v.", err)
 	case errors.Is(err, session.ErrRecording):
 		return Started{}, exception("InternalServerError", "The session cannot be recorded, so it was not started. The server's log tells the cause.")
 	case err != nil:

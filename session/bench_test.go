@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -33,7 +34,7 @@ func BenchmarkRelay(b *testing.B) {
 
 func benchmarkRelay(b *testing.B, size int, recorded bool) {
 	w := newWorld(b, quietly, func(c *Config) {
-		c.Record = func(Session, Options) (Recorder, string, error) { return &discard{}, "", nil }
+		c.Record = func(context.Context, Session, Options) (Recorder, string, error) { return &discard{}, "", nil }
 	})
 	a := w.agent(testNode)
 	id, token := w.started(a, func(r *StartRequest) { r.Options.Record = recorded })
@@ -177,7 +178,7 @@ func tlsWorld(b *testing.B) (*world, string) {
 	w := newWorld(b, quietly, func(c *Config) {
 		*c = Config{
 			Store: c.Store, Nodes: c.Nodes, Cluster: c.Cluster, Key: c.Key, Audit: c.Audit, Logger: c.Logger,
-			Record: func(Session, Options) (Recorder, string, error) { return &discard{}, "", nil },
+			Record: func(context.Context, Session, Options) (Recorder, string, error) { return &discard{}, "", nil },
 		}
 	})
 	s := httptest.NewUnstartedServer(w)

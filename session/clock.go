@@ -255,7 +255,14 @@ func (s *live) pingLocked(l *link) {
 // flush writes out what the recording holds, in the background: a slow disk must
 // hold up its own session only.
 func (s *live) flush() {
-	if s.rec == nil || !s.unflushed.Load() || s.flushing.Swap(true) {
+	if s.rec == nil {
+		return
+	}
+	if err := s.rec.Err(); err != nil && s.cause.Load() == nil {
+		s.end(recordingLost(err)) // where nothing is shown, too
+		return
+	}
+	if !s.unflushed.Load() || s.flushing.Swap(true) {
 		return
 	}
 	s.g.start(func() {

@@ -278,7 +278,7 @@ func (s *live) writeDown(cause *Cause) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.g.ctx), storeTimeout)
 	defer cancel()
 	s.finishTransfers()
-	s.closeRecording(cause, now)
+	recorded := s.closeRecording(cause, now)
 	_, err := s.g.cfg.Store.UpdateSession(ctx, s.row.ID, func(row *Session) error {
 		row.State, row.Ended, row.EndReason, row.ExitStatus = cause.state(), now, cause.Error(), cause.Exit
 		row.BytesIn, row.BytesOut = s.bytesIn.Load(), s.bytesOut.Load()
@@ -293,6 +293,7 @@ func (s *live) writeDown(cause *Cause) {
 		"bytes_out": strconv.FormatInt(out, 10),
 		"duration":  now.Sub(s.row.Started).Round(time.Millisecond).String(),
 	}
+	addRecording(details, recorded)
 	if s.bulk != nil {
 		details["bulk_connections"] = strconv.Itoa(s.bulk.close())
 	}
@@ -310,19 +311,32 @@ func (s *live) writeDown(cause *Cause) {
 	s.mu.Unlock()
 }
 
-func (s *live) closeRecording(cause *Cause, now time.Time) {
-	if s.rec == nil {
+// addRecording adds to an audit record what a recording can be verified by.
+func addRecording(details map[string]string, s recording.Summary) {
+	if s.SHA256 == "" {
 		return
+	}
+	details["recording"], details["recording_sha256"] = s.Name, s.SHA256
+	details["recording_size"] = strconv.FormatInt(s.Size, 10)
+	if s.Manifest != "" {
+		details["recording_manifest_sha256"] = s.Manifest
+	}
+}
+
+func (s *live) closeRecording(cause *Cause, now time.Time) recording.Summary {
+	if s.rec == nil {
+		return recording.Summary{}
 	}
 	s.enterIn.Lock()
 	defer s.enterIn.Unlock()
 	s.enterOut.Lock()
 	defer s.enterOut.Unlock()
 	s.recordSummary(now)
-	_, err := s.rec.Close(recording.End{Reason: cause.Error(), ExitStatus: cause.Exit, Ended: now})
+	sum, err := s.rec.Close(recording.End{Reason: cause.Error(), ExitStatus: cause.Exit, Ended: now})
 	if err != nil {
 		s.log.Error("closing recording", "error", err)
 	}
+	return sum
 }
 
 func (c *counters) start(kind string) {

@@ -254,7 +254,14 @@ type notes struct {
 	sizes   [][2]int
 	flushes int
 	fail    error
+	stopped error // told without anything being recorded
 	closed  *recording.End
+}
+
+func (n *notes) Err() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stopped
 }
 
 func (n *notes) Output(_ time.Time, p []byte) error {

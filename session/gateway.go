@@ -26,8 +26,10 @@ var (
 	ErrNotConnected = errors.New("node is not connected")
 	ErrEnded        = errors.New("session has ended")
 	ErrRecording    = errors.New("session cannot be recorded")
-	ErrNoResponder  = errors.New("no member serves the subject")
-	ErrStopped      = errors.New("server is shutting down")
+	// ErrRecordingFull is the ErrRecording of a spool without room; its text says where and why.
+	ErrRecordingFull = fmt.Errorf("%w", ErrRecording)
+	ErrNoResponder   = errors.New("no member serves the subject")
+	ErrStopped       = errors.New("server is shutting down")
 )
 
 // Member is a server process of the cluster.
@@ -61,6 +63,8 @@ type Auditor interface {
 // Recorder takes down what a session shows. An error of any method but Close ends
 // the session. *recording.Writer is one.
 type Recorder interface {
+	// Err returns the error by which it cannot go on, if there is one. It is called often.
+	Err() error
 	Output(at time.Time, p []byte) error
 	Input(at time.Time, p []byte) error
 	Resize(at time.Time, cols, rows int) error
@@ -79,7 +83,10 @@ type Config struct {
 	Jobs    Jobs         // optional: without it no jobs are sent
 	// Record opens the recording of a session and returns it with its name in the
 	// recording store. Required unless no session asks to be recorded.
-	Record func(s Session, o Options) (Recorder, string, error)
+	Record func(ctx context.Context, s Session, o Options) (Recorder, string, error)
+	// Recorded returns the summary of a recording that a member left behind, by its name;
+	// optional. An error means that it is not finished yet.
+	Recorded func(ctx context.Context, name string) (recording.Summary, error)
 	// DataKey decrypts the data key of a session that its ends encrypt and the gateway
 	// records: what the client handed in, with the encryption context that it must have.
 	// Required unless no such session is to be recorded.

@@ -147,7 +147,7 @@ func TestOutputBeforeTheClientIsHeld(t *testing.T) {
 func TestRecordingThatCannotBeWrittenEndsTheSession(t *testing.T) {
 	t.Run("never starts", func(t *testing.T) {
 		w := newWorld(t, func(c *Config) {
-			c.Record = func(Session, Options) (Recorder, string, error) { return nil, "", errDisk }
+			c.Record = func(context.Context, Session, Options) (Recorder, string, error) { return nil, "", errDisk }
 		})
 		a := w.agent(testNode)
 		id := NewID("alice")

@@ -33,11 +33,13 @@ type reply struct {
 var codes = map[string]error{
 	"NotConnected": ErrNotConnected,
 	"Ended":        ErrEnded,
-	"Recording":    ErrRecording,
 	"Stopped":      ErrStopped,
-	"NotRecorded":  ErrNotRecorded,
-	"Watchers":     ErrWatchers,
-	"NoWatch":      ErrNoWatch,
+
+	"Recording":     ErrRecording,
+	"RecordingFull": ErrRecordingFull,
+	"NotRecorded":   ErrNotRecorded,
+	"Watchers":      ErrWatchers,
+	"NoWatch":       ErrNoWatch,
 }
 
 func replyFor(err error) []byte {
@@ -45,8 +47,8 @@ func replyFor(err error) []byte {
 	if err != nil {
 		r = reply{Code: "Error", Error: err.Error()}
 		for code, e := range codes {
-			if errors.Is(err, e) {
-				r.Code = code
+			if errors.Is(err, e) && (r.Code == "Error" || errors.Is(e, codes[r.Code])) {
+				r.Code = code // of errors that are others, too, the narrowest
 			}
 		}
 	}

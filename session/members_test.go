@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func TestSessionIsAtHomeWhereItsNodeIs(t *testing.T) {
 
 func TestErrorsKeepTheirIdentityBetweenMembers(t *testing.T) {
 	first, second, _ := twoMembers(t)
-	second.g.cfg.Record = func(Session, Options) (Recorder, string, error) { return nil, "", errDisk }
+	second.g.cfg.Record = func(context.Context, Session, Options) (Recorder, string, error) { return nil, "", errDisk }
 	_, err := first.g.Start(t.Context(), StartRequest{
 		Session: Session{ID: NewID("alice"), NodeID: testNode}, Options: Options{Record: true},
 	})

@@ -27,7 +27,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	s.task.DataChannelToken = g.newToken(roleAgent, s.row.ID)
 	s.task.Reattach = int(g.cfg.AgentGrace / time.Second)
 	s.offerBulk()
-	if err := s.openRecording(); err != nil {
+	if err := s.openRecording(ctx); err != nil {
 		return err
 	}
 	err := s.writeUp(ctx, store)
@@ -45,14 +45,18 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 	return nil
 }
 
-func (s *live) openRecording() error {
+func (s *live) openRecording(ctx context.Context) error {
 	if !s.opts.Record || s.exec.isSFTP() {
 		return nil
 	}
 	if s.g.cfg.Record == nil || s.opts.Encrypted && s.g.cfg.DataKey == nil {
 		return fmt.Errorf("%w: recordings have no place, or its ends encrypt it with keys that are not here", ErrRecording)
 	}
-	rec, name, err := s.g.cfg.Record(s.row, s.opts)
+	rec, name, err := s.g.cfg.Record(ctx, s.row, s.opts)
+	if errors.Is(err, recording.ErrFull) {
+		s.log.Warn("opening recording", "error", err)
+		return fmt.Errorf("%w: %w", ErrRecordingFull, err)
+	}
 	if err != nil {
 		s.log.Error("opening recording", "error", err)
 		return fmt.Errorf("%w: %w", ErrRecording, err)

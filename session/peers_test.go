@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -50,7 +51,7 @@ func newMember(t testing.TB, store *memory, b *bus, id string, tune ...func(*Con
 	cfg := Config{
 		Store: store, Nodes: store, Cluster: seat{b, id}, Key: key, Audit: store,
 		Logger:         slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Record:         func(Session, Options) (Recorder, string, error) { return w.rec, "rec.cast", nil },
+		Record:         func(context.Context, Session, Options) (Recorder, string, error) { return w.rec, "rec.cast", nil },
 		OpeningTimeout: 500 * time.Millisecond, PingInterval: time.Second,
 		StartResend: 100 * time.Millisecond, StartTimeout: 5 * time.Second,
 		DisconnectGrace: 5 * time.Second, AgentGrace: 5 * time.Second,

@@ -112,8 +112,25 @@ func (g *Gateway) failRow(ctx context.Context, row Session, reason string) error
 		g.sendClosed(ctx, row.NodeID, row.ID)
 	}
 	// Over it is, whether or not that can be audited; the log has the error.
-	_ = g.audit(ctx, audit.EventSessionEnd, row, "", reason, nil)
+	_ = g.audit(ctx, audit.EventSessionEnd, row, "", reason, g.leftRecording(ctx, row))
 	return nil
+}
+
+// leftRecording tells of the recording that a member left behind, if it is finished: the
+// member that has it does so when it starts, before this. One that is finished later has an
+// audit record of its own.
+func (g *Gateway) leftRecording(ctx context.Context, row Session) map[string]string {
+	if row.Recording == "" || g.cfg.Recorded == nil {
+		return nil
+	}
+	sum, err := g.cfg.Recorded(ctx, row.Recording)
+	if err != nil {
+		g.log.Info("the recording of a lost session is not finished", "session", row.ID, "error", err)
+		return nil
+	}
+	details := map[string]string{}
+	addRecording(details, sum)
+	return details
 }
 
 // clearNodes notes that the nodes of the members that match are not connected.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"regexp"
 	"time"
 
+	"sallyport.dev/recording"
 	"sallyport.dev/wire"
 )
 
@@ -116,10 +118,11 @@ func (s *live) speaks(fromAgent bool, h wire.Header) bool {
 var exitCode = regexp.MustCompile(`^EXIT_CODE: -?[0-9]{1,10}$`)
 
 func recordingLost(err error) *Cause {
-	return &Cause{
-		Reason: ReasonRecordingLost, Detail: err.Error(), Failed: true,
-		Terminal: "The session cannot be recorded any more, so it has ended.",
+	text := "The session cannot be recorded any more, so it has ended."
+	if errors.Is(err, recording.ErrFull) {
+		text = "The session cannot be recorded any more, because the store of recordings does not take them, so it has ended."
 	}
+	return &Cause{Reason: ReasonRecordingLost, Detail: err.Error(), Failed: true, Terminal: text}
 }
 
 func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) {
