@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/recording"
 	"sallyport.dev/server"
 	"sallyport.dev/wire"
 )
@@ -157,8 +158,17 @@ type Sessions struct {
 	// RequireDocumentAccess checks access to the shell document even where the
 	// caller did not name it.
 	RequireDocumentAccess bool `hcl:"require_document_access,optional"`
-	// RecordInput records what people type as well as what they see.
+	// RecordInput records what people type on terminals as well as what they see, except
+	// for what is not echoed, such as passwords.
 	RecordInput bool `hcl:"record_input,optional"`
+	// RecordProgramInput records what programs without a terminal read, too, as it is:
+	// nothing is echoed there.
+	RecordProgramInput bool `hcl:"record_program_input,optional"`
+	// Redact are regular expressions in RE2 syntax that recordings never hold, Redactions
+	// those with a name, and RedactKnown the names of those that ship with the program.
+	Redact      []string    `hcl:"redact,optional"`
+	RedactKnown []string    `hcl:"redact_known,optional"`
+	Redactions  []Redaction `hcl:"redaction,block"`
 	// WatchNotice tells people that somebody watches their session, where no flow says
 	// whether to.
 	WatchNotice bool `hcl:"watch_notice,optional"`
@@ -178,6 +188,7 @@ type Sessions struct {
 	AllowForward []string `hcl:"allow_forward,optional"`
 
 	disconnectGrace, agentGrace, startTimeout time.Duration
+	redaction                                 *recording.Redaction // nil without patterns
 }
 
 // LoadConfig reads and checks an HCL file.
@@ -401,6 +412,9 @@ func (s *Sessions) checkForward() error {
 
 func (s *Sessions) check() error {
 	if err := s.checkForward(); err != nil {
+		return err
+	}
+	if err := s.checkRedaction(); err != nil {
 		return err
 	}
 	if err := s.checkEncrypted(); err != nil {

@@ -120,4 +120,3 @@ func (m *Member) closeTracing(ctx context.Context) {
 		m.log.Warn("sending the last spans", "error", err)
 	}
 }
-

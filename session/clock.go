@@ -271,6 +271,9 @@ func (s *live) flush() {
 		if err := s.rec.Flush(); err != nil && s.cause.Load() == nil {
 			s.end(recordingLost(err))
 		}
+		if h, ok := s.rec.(interface{ Holds() bool }); ok && h.Holds() {
+			s.unflushed.Store(true) // it is to be asked again, though nothing follows
+		}
 	})
 }
 

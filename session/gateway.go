@@ -84,6 +84,8 @@ type Config struct {
 	// Record opens the recording of a session and returns it with its name in the
 	// recording store. Required unless no session asks to be recorded.
 	Record func(ctx context.Context, s Session, o Options) (Recorder, string, error)
+	// Redact returns a command line without what must not be kept of it; optional.
+	Redact func(command string) string
 	// Recorded returns the summary of a recording that a member left behind, by its name;
 	// optional. An error means that it is not finished yet.
 	Recorded func(ctx context.Context, name string) (recording.Summary, error)

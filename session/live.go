@@ -20,6 +20,8 @@ type Options struct {
 	// Command is the command line that the session runs, for the recording and the audit
 	// log; empty for a shell. That of the task's Exec is put in.
 	Command string `json:"command,omitempty"`
+	// Terminal says that people type on a terminal, which echoes; the gateway sets it.
+	Terminal bool `json:"-"`
 	// KeepInUse says that the keep-alives of the client's multiplexer show that the
 	// session is in use.
 	KeepInUse bool `json:"keep_in_use,omitempty"`
@@ -127,10 +129,22 @@ func newLive(g *Gateway, row Session, task wire.StartSession, opts Options) *liv
 	if s.exec != nil {
 		s.opts.Command = s.exec.Command
 	}
+	if g.cfg.Redact != nil {
+		s.opts.Command = g.cfg.Redact(s.opts.Command)
+	}
+	s.opts.Terminal = s.onTerminal()
 	now := g.now()
 	s.agentAt, s.clientAt = now, now
 	s.active.Store(now.UnixNano())
 	return s
+}
+
+// onTerminal reports whether people type on a terminal of the node, which echoes.
+func (s *live) onTerminal() bool {
+	if s.exec != nil {
+		return s.exec.Terminal != nil
+	}
+	return s.row.SessionType == "Standard_Stream" || s.row.SessionType == "InteractiveCommands"
 }
 
 // agentState notes that the agent's program has ended. What the program left behind
