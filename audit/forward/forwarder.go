@@ -80,7 +80,7 @@ const (
 	maxRecords  = 500
 	maxBytes    = 1 << 20
 	sendTimeout = time.Minute
-	maxRetry    = 5 * time.Minute
+	maxRetries  = 300 // how much longer than the first the longest pause is: five minutes
 	lastTimeout = 3 * time.Second // of the last records of all
 )
 
@@ -197,7 +197,7 @@ func (l *lane) run(ctx context.Context) {
 		if err != nil {
 			l.failed(err)
 			wait = pause/2 + rand.N(pause/2+1)
-			pause = min(2*pause, maxRetry)
+			pause = min(2*pause, maxRetries*l.config.Retry)
 		} else {
 			pause = l.config.Retry
 		}
