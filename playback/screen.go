@@ -9,7 +9,7 @@ const (
 	// maxColumns, maxRows and maxCells bound a screen, whatever size a recording names.
 	maxColumns = 1000
 	maxRows    = 500
-	maxCells   = 120_000
+	maxCells   = 80_000
 	tabWidth   = 8
 )
 
@@ -48,6 +48,7 @@ type cursor struct {
 func NewScreen(cols, rows int) *Screen {
 	s := &Screen{}
 	s.cols, s.rows = bounded(cols, rows)
+	s.main.lines, s.alternate.lines = s.blankLines(s.rows), s.blankLines(s.rows)
 	s.reset()
 	return s
 }
@@ -59,15 +60,21 @@ func bounded(cols, rows int) (int, int) {
 
 // reset is a terminal that was just switched on.
 func (s *Screen) reset() {
-	*s = Screen{cols: s.cols, rows: s.rows, parser: s.parser}
-	s.main.lines, s.alternate.lines = s.blankLines(s.rows), s.blankLines(s.rows)
-	s.on = &s.main
-	s.bottom = s.rows
+	*s = Screen{
+		cols: s.cols, rows: s.rows, bottom: s.rows, parser: s.parser, tabs: s.tabs,
+		main: buffer{lines: s.main.lines}, alternate: buffer{lines: s.alternate.lines},
+	}
+	for _, s.on = range []*buffer{&s.alternate, &s.main} {
+		s.clearLines(0, s.rows)
+	}
 	s.setTabs()
 }
 
 func (s *Screen) setTabs() {
-	s.tabs = make([]bool, s.cols)
+	if len(s.tabs) != s.cols {
+		s.tabs = make([]bool, s.cols)
+	}
+	clear(s.tabs)
 	for x := 0; x < s.cols; x += tabWidth {
 		s.tabs[x] = true
 	}
@@ -330,9 +337,12 @@ func (s *Screen) erase(y, from, to int) {
 	if to < s.cols && line[to].Rune == 0 {
 		line[to] = blank(line[to].Style)
 	}
-	with := blank(s.on.cur.style)
-	for x := from; x < to; x++ {
-		line[x] = with
+	if from >= to {
+		return
+	}
+	line[from] = blank(s.on.cur.style)
+	for done := 1; done < to-from; done *= 2 {
+		copy(line[from+done:to], line[from:from+done])
 	}
 }
 

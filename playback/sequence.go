@@ -162,9 +162,11 @@ func (s *Screen) more(p *parser, final byte) {
 	}
 }
 
+// repeat writes the last character again, a line of it at most: a few bytes must not make
+// much work.
 func (s *Screen) repeat(n int) {
 	if w := runeWidth(s.last); s.last != 0 && w > 0 {
-		for range min(n, s.cols*s.rows) {
+		for range min(n, s.cols) {
 			s.put(s.last, w)
 		}
 	}
