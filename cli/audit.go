@@ -18,13 +18,8 @@ import (
 // followEvery is how often "audit --follow" asks for more.
 const followEvery = time.Second
 
-// What --decision and --event select by.
-var (
-	auditDecisions = [...]string{allowed, "ExplicitlyDenied", "ImplicitlyDenied", "Refused"}
-	auditEvents    = [...]string{audit.EventDecision, audit.EventLogin, audit.EventSessionStart, audit.EventSessionEnd,
-		audit.EventTransfer, audit.EventNode, audit.EventChange, audit.EventAccess, audit.EventServer,
-		audit.EventRequest, audit.EventSignIn, audit.EventCommandEnd}
-)
+// auditDecisions are what --decision selects by.
+var auditDecisions = [...]string{allowed, "ExplicitlyDenied", "ImplicitlyDenied", "Refused"}
 
 type auditFlags struct {
 	since, until string
@@ -60,13 +55,13 @@ Elastic Common Schema.`,
 	f.StringVar(&flags.query.NodeID, "node", "", "records about the node with this `id or name`")
 	f.StringVar(&flags.query.SessionID, "session", "", "records about the session with this `id`")
 	f.StringVar(&flags.query.Decision, "decision", "", strings.Join(auditDecisions[:], ", "))
-	f.StringVar(&flags.query.Event, "event", "", strings.Join(auditEvents[:], ", "))
+	f.StringVar(&flags.query.Event, "event", "", strings.Join(audit.Events(), ", "))
 	f.IntVar(&flags.limit, "limit", 100, "at most so many; with --follow so many from before")
 	f.BoolVarP(&flags.follow, "follow", "f", false, "go on as records come in")
 	f.StringVar(&flags.format, "format", "", "print JSON lines: json, ocsf or ecs")
 	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions(auditDecisions[:], cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(auditEvents[:], cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(audit.Events(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
 	cmd.AddCommand(p.newAuditExportCommand(), p.newAuditVerifyCommand(), p.newAuditStatusCommand())
 	return cmd
@@ -161,8 +156,8 @@ func (f auditFlags) input() (client.QueryAuditInput, error) {
 	if in.Decision != "" && !slices.Contains(auditDecisions[:], in.Decision) {
 		return in, usagef("--decision %q: want one of %s", in.Decision, strings.Join(auditDecisions[:], ", "))
 	}
-	if in.Event != "" && !slices.Contains(auditEvents[:], in.Event) {
-		return in, usagef("--event %q: want one of %s", in.Event, strings.Join(auditEvents[:], ", "))
+	if in.Event != "" && !slices.Contains(audit.Events(), in.Event) {
+		return in, usagef("--event %q: want one of %s", in.Event, strings.Join(audit.Events(), ", "))
 	}
 	in.Newest = f.since == ""
 	in.MaxResults = min(maxAuditPage, f.limit)

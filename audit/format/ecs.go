@@ -45,6 +45,8 @@ func kindOf(r audit.Record) kind {
 		return kind{[]string{"process"}, []string{serverType(r.Action)}}
 	case audit.EventRequest:
 		return kind{[]string{"iam"}, []string{"info"}}
+	case audit.EventRecording:
+		return kind{[]string{"session"}, []string{"info"}}
 	case audit.EventSignIn:
 		return kind{[]string{"authentication"}, []string{signInType(r.Action)}}
 	}

@@ -80,7 +80,7 @@ const (
 	maxRecords  = 500
 	maxBytes    = 1 << 20
 	sendTimeout = time.Minute
-	maxRetries  = 300 // how much longer than the first the longest pause is: five minutes
+	maxRetries  = 300             // how much longer than the first the longest pause is: five minutes
 	lastTimeout = 3 * time.Second // of the last records of all
 )
 
