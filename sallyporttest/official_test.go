@@ -168,7 +168,7 @@ func startOfficialAgent(t *testing.T, s *sallyporttest.System, agent string) {
 	state := t.TempDir()
 	url := map[string]string{"Endpoint": s.TLSURL()}
 	config, err := json.Marshal(map[string]any{
-		"Mds": url, "Ssm": url, "Mgs": url,
+		"Mds": url, "Ssm": url, "Mgs": url, "Kms": url,
 		"Agent":    map[string]string{"Region": sallyporttest.Region},
 		"Identity": map[string]any{"ConsumptionOrder": []string{"OnPrem"}},
 		"Profile":  map[string]bool{"ShareCreds": false},
