@@ -1,7 +1,7 @@
-// Package recording writes, keeps, reads and verifies what sessions showed.
+// Package recording writes and reads what sessions showed. Package archive keeps it.
 //
 // A recording is an asciicast version 2 file (docs/protocol.md §27): a header line
 // that also says whose session it is, then one line per event. It is written as the
 // session goes, so that what a member's crash leaves behind plays up to its last
-// whole line; a summary beside it, written at the end, holds its digest.
+// whole line.
 package recording

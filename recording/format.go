@@ -12,8 +12,7 @@ const MaxLine = 1 << 20
 var (
 	ErrFormat     = errors.New("not a recording")
 	ErrClosed     = errors.New("recording is closed")
-	ErrDigest     = errors.New("recording does not match its digest")
-	ErrIncomplete = errors.New("recording has no summary: its session has not ended, or its member died")
+	ErrIncomplete = errors.New("recording is not finished: its session has not ended, or its member died")
 	ErrName       = errors.New("bad recording name")
 	ErrNotFound   = errors.New("no such recording")
 	ErrFull       = errors.New("there is no room for recordings")

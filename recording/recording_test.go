@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -348,140 +347,70 @@ func TestTruncatedAnywhere(t *testing.T) {
 	}
 }
 
-func newDir(t *testing.T) (*Dir, string) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "recordings")
-	d, err := OpenDir(path)
-	must(t)(err)
-	t.Cleanup(func() { d.Close() })
-	return d, path
+// sink is a Sink that fails after some writes, if told to.
+type sink struct {
+	bytes.Buffer
+	flushed  int
+	fail     error
+	finished *Summary
 }
 
-func record(t *testing.T, d *Dir) *Recording {
-	t.Helper()
-	rec, err := d.Create(header())
+func (s *sink) Write(p []byte) (int, error) {
+	n, _ := s.Buffer.Write(p)
+	return n, s.fail
+}
+
+func (s *sink) Flush() error { s.flushed++; return s.fail }
+
+func (s *sink) Finish(sum Summary) (Summary, error) {
+	s.Buffer.Write(sum.EndLine())
+	sum.Name, sum.Size = "name", int64(s.Len())
+	s.finished = &sum
+	return sum, s.fail
+}
+
+// A sink gets whole lines, is flushed when the writer is, and writes the end itself.
+func TestSink(t *testing.T) {
 	ok := must(t)
+	var s sink
+	w, err := NewWriter(&s, header())
 	ok(err)
-	ok(rec.Output(at(time.Second), []byte("hello\r\n")))
-	_, err = rec.Close(end(2 * time.Second))
+	ok(w.Output(at(time.Second), []byte("one")))
+	before := s.flushed
+	ok(w.Flush())
+	if s.flushed != before+1 || !strings.HasSuffix(s.String(), "]\n") {
+		t.Errorf("got %d flushes of %q", s.flushed-before, s.String())
+	}
+	ok(w.Output(at(2*time.Second), []byte("two")))
+	sum, err := w.Close(end(3 * time.Second))
 	ok(err)
-	return rec
+	if sum.Name != "name" || sum.Size != int64(s.Len()) || sum.Duration != 3*time.Second || sum.Session != header().Session {
+		t.Errorf("got %+v", sum)
+	}
+	r, err := NewReader(&s.Buffer)
+	ok(err)
+	if got := events(t, r); len(got) != 3 || r.End() == nil || r.End().Reason != end(0).Reason {
+		t.Errorf("got %+v and end %v", got, r.End())
+	}
 }
 
-func TestDir(t *testing.T) {
-	d, path := newDir(t)
-	rec := record(t, d)
-	if want := "2026/11/20/alice-0123456789abcdef0.cast"; rec.Name != want {
-		t.Errorf("name: got %q, want %q", rec.Name, want)
-	}
-	s, err := d.Verify(rec.Name)
+// A sink that cannot go on ends the recording, which is finished all the same: what it took
+// is not lost.
+func TestSinkThatFails(t *testing.T) {
 	ok := must(t)
+	var s sink
+	w, err := NewWriter(&s, header())
 	ok(err)
-	if s.Name != rec.Name || s.Duration != 2*time.Second || s.End.Reason != "exit" || s.Node != header().Node || len(s.SHA256) != 64 {
-		t.Errorf("summary: got %+v", s)
+	s.fail = errFull
+	ok(w.Output(at(time.Second), []byte("one")))
+	if err := w.Flush(); !errors.Is(err, errFull) {
+		t.Errorf("got %v, want the sink's error", err)
 	}
-	ok(filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-		info, _ := e.Info()
-		want := fs.FileMode(0o600)
-		if e.IsDir() {
-			want = 0o700
-		}
-		if info.Mode().Perm() != want {
-			t.Errorf("%s: got mode %o, want %o", p, info.Mode().Perm(), want)
-		}
-		return err
-	}))
-	if _, err := d.Create(header()); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("creating again: got %v, want it refused", err)
+	if err := w.Output(at(2*time.Second), []byte("two")); !errors.Is(err, errFull) || !errors.Is(w.Err(), errFull) {
+		t.Errorf("got %v and %v, want the sink's error", err, w.Err())
 	}
-}
-
-func TestVerifyNoticesChanges(t *testing.T) {
-	changes := map[string]func(b []byte) []byte{
-		"a letter": func(b []byte) []byte { return bytes.Replace(b, []byte("hello"), []byte("jello"), 1) },
-		"cut":      func(b []byte) []byte { return b[:len(b)-1] },
-		"longer":   func(b []byte) []byte { return append(b, '\n') },
-	}
-	for name, change := range changes {
-		t.Run(name, func(t *testing.T) {
-			d, path := newDir(t)
-			rec := record(t, d)
-			file := filepath.Join(path, rec.Name)
-			b, err := os.ReadFile(file)
-			ok := must(t)
-			ok(err)
-			ok(os.WriteFile(file, change(b), 0o600))
-			if _, err := d.Verify(rec.Name); !errors.Is(err, ErrDigest) {
-				t.Errorf("got %v, want ErrDigest", err)
-			}
-		})
-	}
-}
-
-func TestCrashedRecording(t *testing.T) {
-	d, path := newDir(t)
-	rec, err := d.Create(header())
-	ok := must(t)
-	ok(err)
-	ok(rec.Output(at(time.Second), []byte("last words")))
-	ok(rec.Flush()) // and the member dies
-	f, err := os.OpenFile(filepath.Join(path, rec.Name), os.O_APPEND|os.O_WRONLY, 0)
-	ok(err)
-	_, err = f.WriteString(`[1.5, "o", "half a li`)
-	ok(err)
-	ok(f.Close())
-
-	if _, err := d.Verify(rec.Name); !errors.Is(err, ErrIncomplete) {
-		t.Errorf("got %v, want ErrIncomplete", err)
-	}
-	_, err = d.Seal(rec.Name, End{Reason: "member lost", Ended: at(time.Minute)})
-	ok(err)
-	s, err := d.Verify(rec.Name)
-	ok(err)
-	if s.End.Reason != "member lost" || s.Session != header().Session || s.Duration != time.Second {
-		t.Errorf("got %+v", s)
-	}
-}
-
-func TestFailedRecordingHasNoSummary(t *testing.T) {
-	d, _ := newDir(t)
-	rec, err := d.Create(header())
-	must(t)(err)
-	rec.dst = &failing{}
-	if _, err := rec.Close(end(0)); !errors.Is(err, errFull) {
-		t.Errorf("got %v, want the write's error", err)
-	}
-	if _, err := d.Summary(rec.Name); !errors.Is(err, ErrIncomplete) {
-		t.Errorf("got %v, want ErrIncomplete", err)
-	}
-}
-
-func TestNamesStayInside(t *testing.T) {
-	d, path := newDir(t)
-	ok := must(t)
-	outside := filepath.Join(filepath.Dir(path), "secret.cast")
-	ok(os.WriteFile(outside, []byte("secret"), 0o600))
-	ok(os.Symlink(outside, filepath.Join(path, "link.cast")))
-	ok(os.Symlink(filepath.Dir(path), filepath.Join(path, "up")))
-	ok(os.Mkdir(filepath.Join(path, "dir.cast"), 0o700))
-	for _, name := range []string{
-		"../secret.cast", "2026/../../secret.cast", outside, "link.cast", "up/secret.cast",
-		"dir.cast", "", ".", "a\x00.cast", "x.json",
-	} {
-		if f, err := d.Open(name); err == nil {
-			f.Close()
-			t.Errorf("%q: opened", name)
-		}
-	}
-	if _, err := d.Open("none.cast"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("got %v, want ErrNotFound", err)
-	}
-	for _, session := range []string{"", "../x", "a/b", ".hidden", "a\x00", strings.Repeat("x", 129), "a b"} {
-		h := header()
-		h.Session = session
-		if _, err := d.Create(h); !errors.Is(err, ErrName) {
-			t.Errorf("session %q: got %v, want ErrName", session, err)
-		}
+	if _, err := w.Close(end(0)); !errors.Is(err, errFull) || s.finished == nil || !strings.Contains(s.String(), "one") {
+		t.Errorf("got %v, finished %v", err, s.finished)
 	}
 }
 

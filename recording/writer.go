@@ -25,9 +25,8 @@ const (
 // Events are held in memory until 16 KiB have gathered or Flush is called; the owner
 // calls Flush at least every second, so that a crash costs no more than that.
 type Writer struct {
-	start  time.Time
-	meta   Metadata
-	onDone func(Summary) error // set by Dir, called once by Close
+	start time.Time
+	meta  Metadata
 
 	mu      sync.Mutex
 	dst     io.Writer
@@ -179,9 +178,6 @@ func (w *Writer) Close(end End) (_ Summary, err error) {
 		err = w.finishLocked()
 	} else {
 		err = w.syncLocked(line)
-	}
-	if w.onDone != nil {
-		err = w.failLocked(w.onDone(w.summary))
 	}
 	if w.err == nil {
 		w.err = ErrClosed
