@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport.dev/archive/bucket"
 	"sallyport.dev/audit/checkpoint"
 	"sallyport.dev/audit/format"
 	"sallyport.dev/audit/forward"
@@ -49,10 +50,11 @@ type Forward struct {
 	// Facility is that of RFC 5424, 0 to 23; 13 (log audit) by default.
 	Facility *int `hcl:"facility,optional"`
 
-	// URL of a webhook: https://…, or http:// on a loopback address. Of s3:
-	// s3://BUCKET/PREFIX, with region and endpoint as ?region=…&endpoint=…; or
-	// file:///FOLDER.
+	// URL of a webhook: https://…, or http:// on a loopback address. Of s3: what
+	// recordings.store may be, s3://BUCKET/PREFIX?region=… or a folder.
 	URL string `hcl:"url,optional"`
+	// CredentialsFile holds what opens the store of s3, as that of recordings.
+	CredentialsFile string `hcl:"credentials_file,optional"`
 	// SecretFile holds the secret that signs calls of a webhook, at least 16 bytes.
 	SecretFile string `hcl:"secret_file,optional"`
 
@@ -88,11 +90,7 @@ func (a *Audit) check() (err error) {
 			return fmt.Errorf("audit.forward %q %q: there are two of that name", f.Kind, f.Name)
 		}
 		names[f.id()] = true
-		d, err := f.destination(time.Now)
-		if err == nil {
-			err = d.Sender.Close()
-		}
-		if err != nil {
+		if err := f.check(); err != nil {
 			return fmt.Errorf("audit.forward %q %q: %w", f.Kind, f.Name, err)
 		}
 	}
@@ -105,8 +103,41 @@ const objectAge = 30 * time.Second
 // id is what the database knows the destination by.
 func (f *Forward) id() string { return f.Kind + "/" + f.Name }
 
-// destination makes what sends to the place.
-func (f *Forward) destination(now func() time.Time) (d forward.Destination, err error) {
+// check reports the first mistake. A bucket is not opened for that.
+func (f *Forward) check() error {
+	if f.Kind == "s3" {
+		if err := bucket.Check(f.URL); err != nil {
+			return fmt.Errorf("url: %w", err)
+		}
+		_, err := f.describe()
+		return err
+	}
+	d, err := f.destination(context.Background(), time.Now)
+	if err != nil {
+		return err
+	}
+	return d.Sender.Close()
+}
+
+// destination makes what sends to the place. The context bounds the opening alone.
+func (f *Forward) destination(ctx context.Context, now func() time.Time) (d forward.Destination, err error) {
+	if d, err = f.describe(); err != nil {
+		return d, err
+	}
+	switch f.Kind {
+	case "syslog":
+		d.Sender, err = f.syslog()
+	case "webhook":
+		d.Sender, err = f.webhook(now)
+	default:
+		d.Linger = objectAge
+		d.Sender, err = f.bucket(ctx)
+	}
+	return d, err
+}
+
+// describe is the destination but for what sends.
+func (f *Forward) describe() (d forward.Destination, err error) {
 	if !forwardName.MatchString(f.Name) {
 		return d, errors.New("a name is of letters, digits, dots, dashes and underscores")
 	}
@@ -120,17 +151,7 @@ func (f *Forward) destination(now func() time.Time) (d forward.Destination, err 
 	if f.From != "" && f.From != "beginning" && f.From != "now" {
 		return d, fmt.Errorf("from: %q is neither beginning nor now", f.From)
 	}
-	d = forward.Destination{Name: f.id(), Encode: encode, FromNow: f.From == "now"}
-	switch f.Kind {
-	case "syslog":
-		d.Sender, err = f.syslog()
-	case "webhook":
-		d.Sender, err = f.webhook(now)
-	default:
-		d.Linger = objectAge
-		d.Sender, err = f.bucket()
-	}
-	return d, err
+	return forward.Destination{Name: f.id(), Encode: encode, FromNow: f.From == "now"}, nil
 }
 
 // checkKeys refuses what a kind has no use for, rather than ignoring it.
@@ -138,7 +159,7 @@ func (f *Forward) checkKeys() error {
 	uses := map[string]string{
 		"syslog":  "address structured_data_id facility ca_file cert_file key_file",
 		"webhook": "url secret_file ca_file cert_file key_file",
-		"s3":      "url",
+		"s3":      "url credentials_file",
 	}
 	known, found := uses[f.Kind]
 	if !found {
@@ -150,7 +171,7 @@ func (f *Forward) checkKeys() error {
 	}{
 		{"address", f.Address != ""}, {"structured_data_id", f.StructuredDataID != ""}, {"facility", f.Facility != nil},
 		{"url", f.URL != ""}, {"secret_file", f.SecretFile != ""}, {"ca_file", f.CAFile != ""},
-		{"cert_file", f.CertFile != ""}, {"key_file", f.KeyFile != ""},
+		{"credentials_file", f.CredentialsFile != ""}, {"cert_file", f.CertFile != ""}, {"key_file", f.KeyFile != ""},
 	} {
 		if k.given && !strings.Contains(" "+known+" ", " "+k.key+" ") {
 			return fmt.Errorf("%s: %s has no use for it; known are format, from, %s", k.key, f.Kind, strings.ReplaceAll(known, " ", ", "))
@@ -211,12 +232,12 @@ func (f *Forward) webhook(now func() time.Time) (forward.Sender, error) {
 	return forward.NewWebhook(forward.Webhook{URL: f.URL, Secret: secret, Client: client, Now: now})
 }
 
-func (f *Forward) bucket() (forward.Sender, error) {
-	bucket, prefix, err := openPrefix(f.URL)
+func (f *Forward) bucket(ctx context.Context) (forward.Sender, error) {
+	b, err := bucket.Open(ctx, bucket.Config{URL: f.URL, CredentialsFile: f.CredentialsFile})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("url: %w", err)
 	}
-	return &forward.Bucket{Objects: objects{bucket}, Prefix: prefix, Closer: bucket.Close}, nil
+	return &forward.Bucket{Objects: objects{b.Bucket}, Closer: b.Close}, nil
 }
 
 // auditing is what secures the audit log and sends it on.
@@ -230,7 +251,7 @@ type auditing struct {
 
 // newAuditing makes it; nothing runs before start. Checkpoints go to objects, beside the
 // recordings.
-func (m *Member) newAuditing(objects checkpoint.Objects) (*auditing, error) {
+func (m *Member) newAuditing(ctx context.Context, objects checkpoint.Objects) (*auditing, error) {
 	c := m.cfg.Audit
 	if c == nil {
 		c = &Audit{}
@@ -244,7 +265,7 @@ func (m *Member) newAuditing(objects checkpoint.Objects) (*auditing, error) {
 	})
 	var all []forward.Destination
 	for _, f := range c.Forward {
-		d, err := f.destination(m.cfg.Now)
+		d, err := f.destination(ctx, m.cfg.Now)
 		if err != nil {
 			return nil, fmt.Errorf("audit.forward %q %q: %w", f.Kind, f.Name, err)
 		}

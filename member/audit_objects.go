@@ -7,12 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"net/url"
 	"strings"
 
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/fileblob" // file://
-	_ "gocloud.dev/blob/s3blob"   // s3://
 	"gocloud.dev/gcerrors"
 
 	"sallyport.dev/audit/checkpoint"
@@ -69,56 +66,4 @@ func (o objects) List(ctx context.Context, prefix string) iter.Seq2[string, erro
 			}
 		}
 	}
-}
-
-// openPrefix opens the bucket of s3://BUCKET/PREFIX or file:///FOLDER, and returns the
-// prefix with its slash.
-func openPrefix(text string) (*blob.Bucket, string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "s3" && u.Scheme != "file" {
-		return nil, "", errors.New("url: want s3://BUCKET/PREFIX or file:///FOLDER")
-	}
-	if err := checkEndpoint(u.Query().Get("endpoint")); err != nil {
-		return nil, "", err
-	}
-	prefix := ""
-	if u.Scheme == "s3" {
-		if prefix = strings.Trim(u.Path, "/"); prefix != "" {
-			prefix += "/"
-		}
-		u.Path = ""
-	} else {
-		q := u.Query()
-		q.Set("create_dir", "true")
-		q.Set("metadata", "skip")
-		q.Set("no_tmp_dir", "true") // so that renaming stays on one disk
-		u.RawQuery = q.Encode()
-	}
-	// Opening asks nothing of the network.
-	bucket, err := blob.OpenBucket(context.Background(), u.String())
-	if err != nil {
-		return nil, "", fmt.Errorf("url: %w", err)
-	}
-	return bucket, prefix, nil
-}
-
-// checkEndpoint refuses plain HTTP to other machines.
-func checkEndpoint(endpoint string) error {
-	if endpoint == "" {
-		return nil
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return errors.New("url: endpoint: want https://HOST[:PORT]")
-	}
-	if u.Scheme == "http" {
-		host := u.Host
-		if u.Port() == "" {
-			host = u.Hostname() + ":80"
-		}
-		if err := loopbackOnly(host); err != nil {
-			return fmt.Errorf("url: endpoint: %w", err)
-		}
-	}
-	return nil
 }

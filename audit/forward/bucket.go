@@ -15,13 +15,12 @@ type Objects interface {
 // Bucket writes an object per batch. Close closes what it was made of.
 type Bucket struct {
 	Objects Objects
-	Prefix  string // of the names; with its slash
 	Closer  func() error
 }
 
 // Send implements Sender.
 func (w *Bucket) Send(ctx context.Context, b Batch) error {
-	if err := w.Objects.Put(ctx, w.Prefix+objectName(b), b.text()); err != nil {
+	if err := w.Objects.Put(ctx, objectName(b), b.text()); err != nil {
 		return fmt.Errorf("writing the object: %w", err)
 	}
 	return nil
