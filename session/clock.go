@@ -121,14 +121,17 @@ func (s *live) warn(now time.Time) {
 
 // tell writes a line of the server's own into the terminal, in the background.
 func (s *live) tell(text string) {
-	if s.row.SessionType == "Port" {
+	s.g.start(func() { s.tellNow(text) })
+}
+
+// tellNow is tell, and waits while an end takes nothing.
+func (s *live) tellNow(text string) {
+	switch {
+	case s.row.SessionType == "Port":
 		s.notice(text)
-		return
+	case s.canTell():
+		s.inject([]byte("\r\n[sallyport] " + text + "\r\n"))
 	}
-	if !s.canTell() {
-		return
-	}
-	s.g.start(func() { s.inject([]byte("\r\n[sallyport] " + text + "\r\n")) })
 }
 
 // notice sends a line of the server's own to a client of ours that forwards a port, beside

@@ -108,6 +108,8 @@ type watching struct {
 	tail    *tail      // nil while nobody watches
 	watches map[string]*watch
 	names   map[string]int // of whose watching the person was told, and how often
+	notices []string       // what the person is still to be told
+	telling bool           // somebody tells
 }
 
 // watch is one person's.
@@ -291,7 +293,7 @@ func (s *live) dropWatch(w *watch) bool {
 	last.wake()
 	s.g.watches.Add(-1)
 	if gone {
-		s.tell(w.by.Name + " is no longer watching this session.")
+		s.tellInTurn(w.by.Name + " is no longer watching this session.")
 	}
 	return true
 }
@@ -328,7 +330,7 @@ func (s *live) tellWatches() {
 	names := x.untold()
 	x.mu.Unlock()
 	for _, name := range names {
-		s.tell(name + " is watching this session.")
+		s.tellInTurn(name + " is watching this session.")
 	}
 }
 
@@ -344,6 +346,39 @@ func (x *watching) untold() (names []string) {
 		}
 	}
 	return names
+}
+
+// maxNotices bounds what waits to be told to a person whose terminal takes nothing.
+const maxNotices = 32
+
+// tellInTurn is tell for what must not overtake each other.
+func (s *live) tellInTurn(text string) {
+	x := &s.watching
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.notices) >= maxNotices {
+		return
+	}
+	x.notices = append(x.notices, text)
+	if !x.telling {
+		x.telling = s.g.start(s.tellNotices)
+	}
+}
+
+func (s *live) tellNotices() {
+	x := &s.watching
+	for {
+		x.mu.Lock()
+		if len(x.notices) == 0 {
+			x.telling = false
+			x.mu.Unlock()
+			return
+		}
+		text := x.notices[0]
+		x.notices = x.notices[1:]
+		x.mu.Unlock()
+		s.tellNow(text)
+	}
 }
 
 // tickWatches looks at what of watching depends on time. It does not wait for somebody
