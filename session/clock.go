@@ -121,18 +121,15 @@ func (s *live) warn(now time.Time) {
 
 // tell writes a line of the server's own into the terminal, in the background.
 func (s *live) tell(text string) {
-	s.g.start(func() { s.tellNow(text) })
-}
-
-// tellNow is tell, and waits while an end takes nothing.
-func (s *live) tellNow(text string) {
-	switch {
-	case s.row.SessionType == "Port":
+	if s.row.SessionType == "Port" {
 		s.notice(text)
-	case s.canTell():
-		s.inject([]byte("\r\n[sallyport] " + text + "\r\n"))
+	} else if s.canTell() {
+		s.g.start(func() { s.tellNow(text) })
 	}
 }
+
+// tellNow writes a line into the terminal, and waits while the client takes nothing.
+func (s *live) tellNow(text string) { s.inject([]byte("\r\n[sallyport] " + text + "\r\n")) }
 
 // notice sends a line of the server's own to a client of ours that forwards a port, beside
 // what it forwards. Another client would not know what to do with it.

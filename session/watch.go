@@ -353,6 +353,9 @@ const maxNotices = 32
 
 // tellInTurn is tell for what must not overtake each other.
 func (s *live) tellInTurn(text string) {
+	if !s.canTell() || s.row.SessionType == "Port" {
+		return
+	}
 	x := &s.watching
 	x.mu.Lock()
 	defer x.mu.Unlock()
