@@ -256,6 +256,30 @@ func (d *Document) WithRunAs() *Document {
 	return &out
 }
 
+// outputs are the inputs that say where the server writes the text of a session.
+var outputs = []string{
+	"s3BucketName", "s3KeyPrefix", "s3EncryptionEnabled",
+	"cloudWatchLogGroupName", "cloudWatchEncryptionEnabled", "cloudWatchStreamingEnabled",
+}
+
+// WithoutOutputs returns d without the inputs that say where the text of a session is
+// written: the server does it, and an agent that read them would try to, too.
+func (d *Document) WithoutOutputs() *Document {
+	inputs := d.root.field("inputs")
+	if inputs == nil {
+		return d
+	}
+	out := *d
+	out.root = d.root.clone()
+	inputs = out.root.field("inputs")
+	for _, key := range outputs {
+		delete(inputs.fields, key)
+	}
+	inputs.keys = slices.DeleteFunc(inputs.keys, func(key string) bool { return slices.Contains(outputs, key) })
+	_ = out.readInputs() // they were checked
+	return &out
+}
+
 // Platforms lists the platforms that d is for, in AWS's words: Linux, MacOS, Windows.
 func (d *Document) Platforms() []string {
 	all := map[string]string{"linux": "Linux", "macos": "MacOS", "windows": "Windows"}

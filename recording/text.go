@@ -23,26 +23,51 @@ func Text(r io.Reader, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := newTextScreen(w, rec.Header().Width)
+	t := NewTextWriter(w, rec.Header().Width)
 	for {
 		e, err := rec.Next()
 		if err == io.EOF {
-			return t.finish()
+			return t.Close()
 		}
 		if err != nil {
 			return err
 		}
-		switch e.Kind {
-		case KindOutput:
-			t.write(e.Data)
-		case KindResize:
-			t.resize(e.Data)
-		}
-		if t.err != nil {
-			return t.err
+		if err := t.Take(e); err != nil {
+			return err
 		}
 	}
 }
+
+// TextWriter is Text for events as they come. The same events give the same text, however
+// they come. It is not safe for concurrent use.
+type TextWriter struct{ screen *textScreen }
+
+// NewTextWriter returns what writes text to w, of a terminal that is so many columns wide.
+func NewTextWriter(w io.Writer, width int) *TextWriter {
+	return &TextWriter{newTextScreen(w, width)}
+}
+
+// Take reads an event. Lines that it ended are written at the next Flush, or before.
+func (t *TextWriter) Take(e Event) error {
+	switch e.Kind {
+	case KindOutput:
+		t.screen.write(e.Data)
+	case KindResize:
+		t.screen.resize(e.Data)
+	}
+	return t.screen.err
+}
+
+// Flush writes the lines that have ended.
+func (t *TextWriter) Flush() error {
+	if err := t.screen.w.Flush(); err != nil {
+		return fmt.Errorf("writing text: %w", err)
+	}
+	return nil
+}
+
+// Close writes what is left, the line that has not ended included.
+func (t *TextWriter) Close() error { return t.screen.finish() }
 
 // state is where in a control sequence the text is.
 type state int
