@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPlugin) != "" {
 		os.Exit(startAsPlugin(os.Args[1], os.Args[2], os.Args[3]))
 	}
+	if os.Getenv(asCLI) != "" {
+		os.Exit(cli.Main(append([]string{"sallyport"}, os.Args[1:]...)))
+	}
 	os.Exit(m.Run())
 }
 
