@@ -34,11 +34,6 @@ type Row struct {
 	Manifest  string // SHA-256 of manifest.json, in hex; empty until it has ended
 	KeyID     string // of the wrapping key
 
-	Held       bool // not to be deleted
-	HeldBy     string
-	HoldReason string
-	HeldAt     time.Time
-
 	DeleteAfter  time.Time // zero for never
 	DeletedAt    time.Time
 	DeletedBy    string
@@ -62,7 +57,6 @@ type Rows interface {
 type RowFilter struct {
 	Session, Node, Principal, Member, KeyID string
 	State                                   State
-	Held                                    *bool
 	StartedAfter, StartedBefore             time.Time
 	// DeleteBefore wants those whose DeleteAfter has come by then.
 	DeleteBefore time.Time

@@ -10,21 +10,20 @@ import (
 )
 
 const recordingColumns = `name, session, node, node_name, principal, document, member, started, ended, end_reason,
-	state, size, sha256, manifest_sha256, key_id, held, held_by, hold_reason, held_at,
-	delete_after, deleted_at, deleted_by, delete_reason`
+	state, size, sha256, manifest_sha256, key_id, delete_after, deleted_at, deleted_by, delete_reason`
 
 func scanRecording(r row) (v archive.Row, err error) {
 	err = r.Scan(&v.Name, &v.Session, &v.Node, &v.NodeName, &v.Principal, &v.Document, &v.Member, stored{&v.Started},
-		stored{&v.Ended}, &v.EndReason, &v.State, &v.Size, &v.SHA256, &v.Manifest, &v.KeyID, &v.Held, &v.HeldBy,
-		&v.HoldReason, stored{&v.HeldAt}, stored{&v.DeleteAfter}, stored{&v.DeletedAt}, &v.DeletedBy, &v.DeleteReason)
+		stored{&v.Ended}, &v.EndReason, &v.State, &v.Size, &v.SHA256, &v.Manifest, &v.KeyID,
+		stored{&v.DeleteAfter}, stored{&v.DeletedAt}, &v.DeletedBy, &v.DeleteReason)
 	return v, err
 }
 
 // recordingValues are what recordingColumns hold, but for the name.
 func recordingValues(v archive.Row) []any {
 	return []any{v.Session, v.Node, v.NodeName, v.Principal, v.Document, v.Member, micros(v.Started),
-		micros(v.Ended), v.EndReason, v.State, v.Size, v.SHA256, v.Manifest, v.KeyID, v.Held, v.HeldBy,
-		v.HoldReason, micros(v.HeldAt), micros(v.DeleteAfter), micros(v.DeletedAt), v.DeletedBy, v.DeleteReason}
+		micros(v.Ended), v.EndReason, v.State, v.Size, v.SHA256, v.Manifest, v.KeyID,
+		micros(v.DeleteAfter), micros(v.DeletedAt), v.DeletedBy, v.DeleteReason}
 }
 
 func recordingByName(t tx, name string) (archive.Row, error) {
@@ -36,7 +35,7 @@ func recordingByName(t tx, name string) (archive.Row, error) {
 func (s *Store) PutRecording(ctx context.Context, r archive.Row) error {
 	return s.write(ctx, "adding recording", func(t tx) error {
 		_, err := t.exec("INSERT INTO recordings ("+recordingColumns+`) VALUES
-			($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+			($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 			ON CONFLICT (name) DO NOTHING`, append([]any{r.Name}, recordingValues(r)...)...)
 		return err
 	})
@@ -72,9 +71,6 @@ func recordingsWhere(f archive.RowFilter) where {
 	w.equal("member", f.Member)
 	w.equal("key_id", f.KeyID)
 	w.equal("state", string(f.State))
-	if f.Held != nil {
-		w.add("held = ?", *f.Held)
-	}
 	if !f.StartedAfter.IsZero() {
 		w.add("started > ?", micros(f.StartedAfter))
 	}

@@ -17,10 +17,6 @@ CREATE TABLE recordings (
     sha256          TEXT    NOT NULL,
     manifest_sha256 TEXT    NOT NULL,
     key_id          TEXT    COLLATE "binary" NOT NULL,
-    held            BOOLEAN NOT NULL,
-    held_by         TEXT    NOT NULL,
-    hold_reason     TEXT    NOT NULL,
-    held_at         BIGINT  NOT NULL,
     delete_after    BIGINT  NOT NULL, -- 0 is never
     deleted_at      BIGINT  NOT NULL,
     deleted_by      TEXT    NOT NULL,

@@ -16,7 +16,7 @@ func testRecordings(t *testing.T, fresh Fresh) {
 	full := archive.Row{
 		Name: "2026/11/20/alice-1", Session: "alice-1", Node: "mi-1", NodeName: "web-1", Principal: "arn:alice", Document: "D",
 		Member: "one", Started: at(1), Ended: at(2), EndReason: "exit", State: archive.Stored, Size: 1 << 40,
-		SHA256: "aa", Manifest: "bb", KeyID: "file:1", Held: true, HeldBy: "arn:eve", HoldReason: "case 7", HeldAt: at(3),
+		SHA256: "aa", Manifest: "bb", KeyID: "file:1",
 		DeleteAfter: at(4), DeletedAt: at(5), DeletedBy: "arn:bob", DeleteReason: "why",
 	}
 	must(t, s.PutRecording(ctx, full))
@@ -41,11 +41,11 @@ func testUpdateRecording(t *testing.T, fresh Fresh) {
 	wantErr(t, "refused change", err, refused)
 	wantSame(t, "after a refused change", get[archive.Row](t)(s.Recording(ctx, "a")), before)
 	must(t, s.UpdateRecording(ctx, "a", func(r *archive.Row) error {
-		r.State, r.Held, r.Ended, r.Name = archive.Stored, true, at(2), "b"
+		r.State, r.Ended, r.Name = archive.Stored, at(2), "b"
 		return nil
 	}))
 	after := before
-	after.State, after.Held, after.Ended = archive.Stored, true, at(2)
+	after.State, after.Ended = archive.Stored, at(2)
 	wantSame(t, "after a change", get[archive.Row](t)(s.Recording(ctx, "a")), after)
 	must(t, s.UpdateRecording(ctx, "a", func(*archive.Row) error { return nil }))
 	err = s.UpdateRecording(ctx, "none", func(*archive.Row) error { return nil })
@@ -58,14 +58,13 @@ func testRecordingFilters(t *testing.T, fresh Fresh) {
 	for i := range 6 {
 		n := i + 1
 		r := archive.Row{Name: fmt.Sprint("2026/r", n), Session: fmt.Sprint("r", n), Node: fmt.Sprint("mi-", n%2), Principal: fmt.Sprint("arn:", n%3),
-			Member: fmt.Sprint("m", n%2), KeyID: fmt.Sprint("k", n%2), State: states[i%3], Held: n == 2, Started: at(n)}
+			Member: fmt.Sprint("m", n%2), KeyID: fmt.Sprint("k", n%2), State: states[i%3], Started: at(n)}
 		if n > 3 {
 			r.DeleteAfter = at(10 + n)
 		}
 		must(t, s.PutRecording(ctx, r))
 	}
 	must(t, s.PutRecording(ctx, archive.Row{Name: "2026/r0", Session: "r0", State: archive.Stored, Started: at(6)})) // same moment as r6
-	yes, no := true, false
 	tests := []struct {
 		name   string
 		filter archive.RowFilter
@@ -78,8 +77,6 @@ func testRecordingFilters(t *testing.T, fresh Fresh) {
 		{"spooled with a member", archive.RowFilter{Member: "m1", State: archive.Spooled}, "r1"},
 		{"by state", archive.RowFilter{State: archive.Stored}, "r0 r5 r2"},
 		{"by key", archive.RowFilter{KeyID: "k0"}, "r6 r4 r2"},
-		{"held", archive.RowFilter{Held: &yes}, "r2"},
-		{"not held, stored", archive.RowFilter{Held: &no, State: archive.Stored}, "r0 r5"},
 		{"started after", archive.RowFilter{StartedAfter: at(5)}, "r6 r0"},
 		{"started before", archive.RowFilter{StartedBefore: at(3)}, "r2 r1"},
 		{"to be deleted", archive.RowFilter{DeleteBefore: at(15)}, "r5 r4"},

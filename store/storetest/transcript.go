@@ -67,10 +67,25 @@ func testTranscripts(t *testing.T, fresh Fresh) {
 		}
 	}
 	text := func(f index.Found) string { return fmt.Sprintf("%d:%s:%x", f.Number, f.Text, f.Times) }
-	wantSame(t, "blocks that match", names(get[[]index.Found](t)(s.FindBlocks(ctx, "s3", clauses("größe"), 0, 10)), text), "1:größe:6f02")
+	wantSame(t, "blocks", names(get[[]index.Found](t)(s.FindBlocks(ctx, "s3", clauses("größe"), 0, 10)), text), "0:日本語のテスト:6f02 1:größe:6f02 2:a.b*c\\d:6f02")
 	wantSame(t, "blocks after the first", names(get[[]index.Found](t)(s.FindBlocks(ctx, "s3", nil, 1, 1)), text), "1:größe:6f02")
 	wantSame(t, "blocks of another", names(get[[]index.Found](t)(s.FindBlocks(ctx, "none", nil, 0, 10)), text), "")
+	testManyBlocks(t, s)
 	testTranscriptStates(t, s)
+}
+
+// testManyBlocks: of long transcripts only the blocks that may match are read.
+func testManyBlocks(t *testing.T, s *store.Store) {
+	number := get[int64](t)(s.CreateTranscript(t.Context(), "long", "m", index.Live, at(1)))
+	for i := range 60 {
+		must(t, s.AddBlock(t.Context(), number, "m", index.Block{Text: fmt.Sprintf("line %03d", i*7), Times: []byte{'o', 2}}, at(1)))
+	}
+	text := func(f index.Found) string { return fmt.Sprint(f.Number, ":", f.Text) }
+	find := func(after int64, c index.Clauses) string {
+		return names(get[[]index.Found](t)(s.FindBlocks(t.Context(), "long", c, after, 5)), text)
+	}
+	wantSame(t, "blocks of a long one", find(10, index.Clauses{{"LINE", "X Y"}, {"077", "084", "007"}}), "11:line 077 12:line 084")
+	must(t, s.EndTranscript(t.Context(), number, "m", index.Whole, at(8)))
 }
 
 func testTranscriptStates(t *testing.T, s *store.Store) {
