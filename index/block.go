@@ -84,3 +84,13 @@ func (b *builder) take() []Block {
 	b.full = nil
 	return full
 }
+
+// Blocks puts lines together as they are kept.
+func Blocks(lines []transcript.Line) []Block {
+	var b builder
+	for _, l := range lines {
+		b.add(l)
+	}
+	b.end()
+	return b.take()
+}

@@ -74,10 +74,13 @@ func (q *Query) Clauses() Clauses { return q.clauses }
 
 // Find returns where in a line the first match stands, in bytes; nil for none.
 func (q *Query) Find(line string) []int {
+	folded := Fold(line)
+	if !q.clauses.hold(folded) {
+		return nil
+	}
 	if q.re != nil {
 		return q.re.FindStringIndex(line)
 	}
-	folded := Fold(line)
 	i := strings.Index(folded, q.text)
 	if i < 0 {
 		return nil
@@ -99,14 +102,27 @@ func offset(s string, n int) int {
 	return len(s)
 }
 
-// mayMatch is a quick test of several lines at once.
-func (q *Query) mayMatch(lines string) bool {
-	return q.re != nil || strings.Contains(Fold(lines), q.text)
+// hold reports whether a text, folded, holds what it must to match: a quick test, since
+// regular expressions are slow.
+func (c Clauses) hold(folded string) bool {
+	for _, clause := range c {
+		if !slices.ContainsFunc(clause, func(l string) bool { return strings.Contains(folded, l) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // Fold returns a text by which texts that differ in case alone are the same: each
 // character becomes the first of those that regexp's (?i) takes for the same.
-func Fold(s string) string { return strings.Map(foldRune, s) }
+func Fold(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return strings.Map(foldRune, s)
+		}
+	}
+	return strings.ToUpper(s) // which of ASCII is the same, and quicker
+}
 
 func foldRune(r rune) rune {
 	if r < utf8.RuneSelf {

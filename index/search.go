@@ -54,7 +54,7 @@ func Hits(ctx context.Context, store Finder, session string, q *Query, limit int
 
 // in adds the lines of a block that match, up to limit.
 func (q *Query) in(ctx context.Context, b Block, hits *[]Hit, limit int) error {
-	if !q.mayMatch(b.Text) {
+	if !q.clauses.hold(Fold(b.Text)) {
 		return nil
 	}
 	lines, err := b.lines()

@@ -52,8 +52,8 @@ type Store interface {
 type Finder interface {
 	// FindSessions are sessions whose transcripts may match, newest first.
 	FindSessions(ctx context.Context, c Clauses, f session.Filter) ([]session.Session, error)
-	// FindBlocks are the blocks of a session that may match, in order, after a number of
-	// them, at most limit.
+	// FindBlocks are blocks of a session in order, from a number on, at most limit: all
+	// that may match, and perhaps others.
 	FindBlocks(ctx context.Context, session string, c Clauses, after int64, limit int) ([]Found, error)
 }
 

@@ -27,8 +27,10 @@ const (
 	searchTime = 3 * time.Second
 	// searchesAtOnce bounds the calls that search at a time: they keep a processor busy.
 	searchesAtOnce = 2
-	// searchBatch is how many sessions that may match are looked at at a time.
-	searchBatch = 50
+	// searchBatch is how many sessions that may match are asked for at first, and
+	// searchBatches at most: each asking goes through the whole index.
+	searchBatch   = 50
+	searchBatches = 3200
 	searchPage  = 20 // sessions of a page, unless MaxResults says less
 	searchHits  = 3  // lines of a session, unless MaxHits says how many
 )
@@ -88,7 +90,8 @@ func (in *searchSessionsInput) query() (q *index.Query, err error) {
 		q, err = index.Regexp(in.Regexp)
 	}
 	if err != nil {
-		return nil, exception("ValidationException", "%s.", strings.TrimPrefix(err.Error(), index.ErrQuery.Error()+": "))
+		what := strings.TrimPrefix(err.Error(), index.ErrQuery.Error()+": ")
+		return nil, exception("ValidationException", "%s.", "T"+strings.TrimPrefix(what, "t"))
 	}
 	return q, nil
 }
@@ -185,9 +188,10 @@ func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
 			}
 			s.filter.After = v.ID
 		}
-		if len(batch) < searchBatch {
+		if len(batch) < s.filter.Limit {
 			return &s.out, nil
 		}
+		s.filter.Limit = min(8*s.filter.Limit, searchBatches)
 	}
 }
 

@@ -162,17 +162,26 @@ func (s *Store) FindSessions(ctx context.Context, c index.Clauses, f session.Fil
 	return all, wrap("searching sessions", err)
 }
 
+// fewBlocks are read sooner than it is found out which of them may match.
+const fewBlocks = 32
+
+// room is what a transcript takes of the blocks.
+type room struct{ number, blocks int64 }
+
+func scanRoom(r row) (v room, err error) { return v, r.Scan(&v.number, &v.blocks) }
+
 // FindBlocks implements index.Store.
 func (s *Store) FindBlocks(ctx context.Context, session string, c index.Clauses, after int64, most int) ([]index.Found, error) {
 	t := s.read(ctx)
-	number, err := t.count("SELECT COALESCE(MAX(number), 0) FROM transcripts WHERE session = $1", session)
-	if err != nil {
+	known, err := list(t, scanRoom, "SELECT number, blocks FROM transcripts WHERE session = $1", session)
+	if err != nil || len(known) == 0 {
 		return nil, wrap("searching session", err)
 	}
+	number := known[0].number
 	first, end := number*transcriptRoom+after, (number+1)*transcriptRoom
 	w := where{}
 	w.add("id >= ? AND id < ?", first, end)
-	if grams, args := s.grams(c); grams != "" {
+	if grams, args := s.grams(c); grams != "" && known[0].blocks > fewBlocks {
 		w.add("id IN (SELECT rowid FROM transcript_grams WHERE "+grams+" AND rowid >= ? AND rowid < ?)", append(args, first, end)...)
 	}
 	scan := func(r row) (f index.Found, err error) {
