@@ -30,6 +30,7 @@ var sections = []section{
 	{"start", "from asking for a session to the first bytes of its prompt", benchStart},
 	{"echo", "from a key to its echo, through a program in raw mode on a terminal", benchEcho},
 	{"output", "terminal output through agent, recording and client", benchOutput},
+	{"recording", "what recording takes of the server's processor time per byte shown", benchRecording},
 	{"setups", "session set-ups per second, with policy, recording and durable audit", benchSetups},
 	{"forward", "forwards: throughput, cost, new connections, echoes, long links", benchForward},
 	{"memory", "memory that idle nodes and idle shells take", benchMemory},

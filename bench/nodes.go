@@ -146,7 +146,8 @@ func (p *nodesProcess) await(count int64) error {
 }
 
 // silent keeps the control channel of a node that answers every session request with
-// a data channel and one byte of output, as an agent with a very quick shell would.
+// a data channel and one byte of output, as an agent with a very quick shell would. It
+// shows more when it is asked to.
 func (p *nodesProcess) silent(n lonely) (struct{}, error) {
 	if err := n.signIn(p.ctx); err != nil {
 		return struct{}{}, err
@@ -192,13 +193,8 @@ func (p *nodesProcess) serveSession(n lonely, start wire.StartSession) {
 	}
 	stop := context.AfterFunc(p.ctx, func() { conn.Abort() })
 	defer stop()
-	m := wire.NewStream(wire.TypeOutputStreamData, 0, wire.PayloadOutput, time.Now(), []byte("$"))
-	if err := conn.Write(websocket.Binary, m.Encode()); err != nil {
-		return
-	}
-	for err == nil {
-		_, _, err = conn.Read()
-	}
+	t := &stage{conn: conn}
+	t.play([]byte("$")) // until the session ends
 }
 
 // dial holds TLS connections that say nothing: the floor of an idle node.

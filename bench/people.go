@@ -112,8 +112,9 @@ func (p *people) leave(ctx context.Context, v *visit) error {
 // peopleProcess is people in a process of their own.
 type peopleProcess struct {
 	*people
-	mu     sync.Mutex
-	visits []*visit
+	mu         sync.Mutex
+	visits     []*visit
+	spectators []*spectator
 }
 
 func peopleRole() (operations, func(), error) {
@@ -124,8 +125,10 @@ func peopleRole() (operations, func(), error) {
 			p.people = all
 			return struct{}{}, err
 		}),
-		"stay":  handler(p.stay),
-		"leave": handler(p.leaveAll),
+		"stay":    handler(p.stay),
+		"attend":  handler(p.attend),
+		"applaud": handler(p.applaud),
+		"leave":   handler(p.leaveAll),
 	}, func() {}, nil
 }
 
