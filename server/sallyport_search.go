@@ -31,8 +31,8 @@ const (
 	// searchBatches at most: each asking goes through the whole index.
 	searchBatch   = 50
 	searchBatches = 3200
-	searchPage  = 20 // sessions of a page, unless MaxResults says less
-	searchHits  = 3  // lines of a session, unless MaxHits says how many
+	searchPage    = 20 // sessions of a page, unless MaxResults says less
+	searchHits    = 3  // lines of a session, unless MaxHits says how many
 )
 
 // operationsOfSearch are those about what is in sessions.
