@@ -95,6 +95,8 @@ func Run(t *testing.T, fresh Fresh) {
 		{"RecordingFilters", testRecordingFilters},
 		{"Transcripts", testTranscripts},
 		{"TranscriptRace", testTranscriptRace},
+		{"AWSLogs", testAWSLogs},
+		{"AWSLogRace", testAWSLogRace},
 		{"Meta", testMeta},
 		{"Races", testRaces},
 		{"Contexts", testContexts},
