@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +73,7 @@ type system struct {
 	cfg    Config
 	bucket *blob.Bucket // for looking at the store beside the archive
 	store  string       // its folder
+	s3     *s3server    // the store instead of the folder, if there is one
 	rows   *rows
 }
 
@@ -95,16 +97,45 @@ func newSystem(t testing.TB, change ...func(*Config)) *system {
 
 func folder(t testing.TB, dir string) *blob.Bucket {
 	t.Helper()
-	b, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o700})
+	b, err := openFolder(dir)
 	must(t, err)
 	return b
+}
+
+func openFolder(dir string) (*blob.Bucket, error) {
+	return fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o700})
+}
+
+// awayKeeper is a key service that cannot be reached at times.
+type awayKeeper struct {
+	Keeper
+	away atomic.Bool
+}
+
+var errAway = errors.New("the key service is away")
+
+func (k *awayKeeper) Wrap(ctx context.Context, key []byte) ([]byte, error) {
+	if k.away.Load() {
+		return nil, errAway
+	}
+	return k.Keeper.Wrap(ctx, key)
+}
+
+func (k *awayKeeper) Unwrap(ctx context.Context, id string, wrapped []byte) ([]byte, error) {
+	if k.away.Load() {
+		return nil, errAway
+	}
+	return k.Keeper.Unwrap(ctx, id, wrapped)
 }
 
 // open opens the archive; it is closed when the test ends, if not before.
 func (s *system) open() *Archive {
 	s.t.Helper()
 	cfg := s.cfg
-	if cfg.Bucket == nil {
+	switch {
+	case s.s3 != nil:
+		cfg.Bucket = s.s3.bucket(s.t)
+	default:
 		cfg.Bucket = folder(s.t, s.store)
 	}
 	a, err := Open(s.t.Context(), cfg)
@@ -225,7 +256,11 @@ func shown(t testing.TB, cast []byte) (text string, last *recording.End) {
 // waitStored waits until the store has the recording whole.
 func waitStored(t testing.TB, a *Archive) {
 	t.Helper()
-	eventually(t, "the store to have everything", func() bool { return a.Stats().Waiting == 0 })
+	for deadline := time.Now().Add(30 * time.Second); a.Stats().Waiting > 0; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for the store to have everything: %+v", a.Stats())
+		}
+	}
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {

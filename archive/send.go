@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -160,6 +161,7 @@ func (a *Archive) sendParcel(p *parcel) error {
 			if err := a.sendObject(p, object); err != nil {
 				return err
 			}
+			p.tries = 0
 		case end != nil:
 			return a.sendEnd(p, *end)
 		default:
@@ -234,8 +236,28 @@ func (a *Archive) sendEnd(p *parcel, m Manifest) error {
 	return a.settle(p)
 }
 
+// cutUpload is what a killed upload leaves in a store that is a folder.
+var cutUpload = regexp.MustCompile(`\.(json|chunk)\.[0-9a-f]+\.tmp$`)
+
+// tidy removes what uploads of an earlier run, which was killed, have left.
+func (a *Archive) tidy(name string) {
+	s := a.shelf(name, Row{})
+	objects, err := s.list(a.ctx)
+	for o := range objects {
+		if cutUpload.MatchString(o) {
+			err = errors.Join(err, a.cfg.Bucket.Delete(a.ctx, path.Join(name, o)))
+		}
+	}
+	if err != nil {
+		a.log.Warn("tidying the store", "recording", name, "error", err)
+	}
+}
+
 // settle notes that the store has a recording whole.
 func (a *Archive) settle(p *parcel) error {
+	if a.isFolder() {
+		a.tidy(p.name)
+	}
 	err := a.changeRow(p.name, func(r *Row) error {
 		if r.State == Spooled {
 			r.State = Stored
@@ -328,6 +350,16 @@ func (a *Archive) isFolder() bool {
 	return a.cfg.Bucket.As(&info)
 }
 
+// hastenLocked shortens the waits of what failed while the store did: it works again.
+func (a *Archive) hastenLocked() {
+	soon := a.now().Add(backOff)
+	for _, p := range a.parcels {
+		if p.due.After(soon) {
+			p.due = soon
+		}
+	}
+}
+
 // storeAnswered notes whether the store works.
 func (a *Archive) storeAnswered(err error) {
 	if err != nil {
@@ -339,8 +371,10 @@ func (a *Archive) storeAnswered(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case err == nil:
+	case err == nil && a.failing != "":
 		a.failing = ""
+		a.hastenLocked()
+	case err == nil:
 	case a.failing == "":
 		a.failing, a.failingAt = err.Error(), a.now()
 	default:
