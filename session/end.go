@@ -323,6 +323,13 @@ func addRecording(details map[string]string, s recording.Summary) {
 	}
 }
 
+// recordWords records the last words to the client, which clients show.
+func (s *live) recordWords(cause *Cause, now time.Time) {
+	if cause.Terminal != "" {
+		s.rec.Output(now, []byte("\r\n[sallyport] "+cause.Terminal+"\r\n")) // its error is that of closing
+	}
+}
+
 func (s *live) closeRecording(cause *Cause, now time.Time) recording.Summary {
 	if s.rec == nil {
 		return recording.Summary{}
@@ -332,6 +339,7 @@ func (s *live) closeRecording(cause *Cause, now time.Time) recording.Summary {
 	s.enterOut.Lock()
 	defer s.enterOut.Unlock()
 	s.recordSummary(now)
+	s.recordWords(cause, now)
 	sum, err := s.rec.Close(recording.End{Reason: cause.Error(), ExitStatus: cause.Exit, Ended: now})
 	if err != nil {
 		s.log.Error("closing recording", "error", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -310,10 +311,47 @@ func TestIdleSessionIsWarnedAndEnded(t *testing.T) {
 	if row := w.wantState(id, StateTerminated); row.EndReason != ReasonIdle {
 		t.Errorf("end reason: got %q", row.EndReason)
 	}
-	if w.rec.text() != client.text() {
-		t.Errorf("recorded %q, shown %q", w.rec.text(), client.text())
+	if got, want := w.rec.text(), client.text()+"\r\n[sallyport] The session was idle for 1 second.\r\n"; got != want {
+		t.Errorf("recorded %q, shown %q", got, want)
 	}
 }
+
+// What clients show of an agent's words after the handshake is recorded like its output.
+func TestMessageOfTheHandshakeIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	_, _, agent, client := w.pair()
+	agent.send(wire.PayloadHandshakeComplete, `{"HandshakeTimeToComplete":1,"CustomerMessage":"This node is \u001b[1mold\u001b[0m."}`)
+	agent.say("$ ")
+	client.wantText("output", "$ ")
+	if got, want := w.rec.text(), "This node is \x1b[1mold\x1b[0m.\r\n$ "; got != want {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
+}
+
+// A recorder may hold something after a flush: it is asked again.
+func TestHoldingRecorderIsFlushedAgain(t *testing.T) {
+	rec := &holding{}
+	w := newWorld(t, func(c *Config) {
+		c.Tick = 5 * time.Millisecond
+		c.Record = func(context.Context, Session, Options) (Recorder, string, error) { return rec, "name", nil }
+	})
+	_, _, agent, _ := w.pair()
+	agent.say("$ ")
+	eventually(t, "three flushes", func() bool { return rec.flushes.Load() == 3 })
+}
+
+// holding is a recorder that holds something until the third flush.
+type holding struct {
+	notes
+	flushes atomic.Int64
+}
+
+func (h *holding) Flush() error {
+	h.flushes.Add(1)
+	return nil
+}
+
+func (h *holding) Holds() bool { return h.flushes.Load() < 3 }
 
 func TestLongestDuration(t *testing.T) {
 	w := newWorld(t)

@@ -131,6 +131,12 @@ func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) 
 		return nil
 	case fromAgent && isScreen(h.PayloadType):
 		err = s.rec.Output(now, s.within(fromAgent, h.Payload))
+	case fromAgent && h.PayloadType == wire.PayloadHandshakeComplete:
+		var done wire.HandshakeComplete
+		if json.Unmarshal(h.Payload, &done) != nil || done.CustomerMessage == "" {
+			return nil
+		}
+		err = s.rec.Output(now, []byte(done.CustomerMessage+"\r\n")) // clients show it
 	case !fromAgent && h.PayloadType == wire.PayloadSize:
 		var size wire.TerminalSize
 		if json.Unmarshal(h.Payload, &size) != nil || size.Cols > 0xffff || size.Rows > 0xffff {
