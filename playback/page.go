@@ -66,7 +66,7 @@ type Fact struct{ Name, Value string }
 // nothing. Frames are as far apart as o says, 33 ms at least.
 func WritePage(w io.Writer, t *Tape, title string, facts []Fact, o FrameOptions) error {
 	o.Interval = max(o.Interval, pageInterval)
-	r := reel{tape: t, styles: map[Style]int{}}
+	r := reel{tape: t, styles: map[Style]int{}, to: o.To}
 	r.style(Style{}, false) // the first
 	if err := t.Frames(o, r.frame); err != nil {
 		return err
@@ -131,6 +131,7 @@ type reel struct {
 	rows   []string // as they are, to tell those that changed
 	size   int      // of the frames, about
 	moved  []Frame  // when in the recording each frame is
+	to     time.Duration
 }
 
 func (r *reel) frame(f Frame) error {
@@ -240,14 +241,16 @@ func (r *reel) finish() pageFilm {
 	return f
 }
 
-// when is the time in the film of a moment of the recording; false where it is not in it.
-func (r *reel) when(recorded time.Duration) (time.Duration, bool) {
-	for i, m := range r.moved {
-		if m.Recorded >= recorded {
-			return r.moved[max(i-1, 0)].At, i > 0 || recorded == m.Recorded
+// when is the time in the film of a moment of the recording: that of the last frame which
+// shows nothing later; false where it is not in it.
+func (r *reel) when(recorded time.Duration) (at time.Duration, ok bool) {
+	for _, m := range r.moved {
+		if m.Recorded > recorded {
+			return at, ok
 		}
+		at, ok = m.At, true
 	}
-	return 0, false
+	return at, ok && recorded <= r.tape.Length && (r.to == 0 || recorded <= r.to)
 }
 
 // clean is a text without characters that act, or turn the direction of text around.
