@@ -567,3 +567,18 @@ func TestFollower(t *testing.T) {
 		t.Errorf("events (-want +got)\n%s", diff)
 	}
 }
+
+// Every byte, wherever it stands among plain ones, becomes what encoding/json reads back.
+func TestStringsOfAllBytes(t *testing.T) {
+	for c := range 128 {
+		for at := range 18 {
+			in := []byte(strings.Repeat("x", 18))
+			in[at] = byte(c)
+			var got string
+			must(t)(json.Unmarshal(appendString(nil, in), &got))
+			if got != string(in) {
+				t.Fatalf("got %q, want %q", got, in)
+			}
+		}
+	}
+}

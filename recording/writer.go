@@ -2,11 +2,13 @@ package recording
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"hash"
 	"io"
+	"math/bits"
 	"strconv"
 	"sync"
 	"time"
@@ -314,19 +316,39 @@ const hexDigits = "0123456789abcdef"
 func appendString(b, p []byte) []byte {
 	b = append(b, '"')
 	for len(p) > 0 {
-		c := p[0]
-		if c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
-			b, p = append(b, c), p[1:]
+		if n := plainBytes(p); n > 0 {
+			b, p = append(b, p[:n]...), p[n:]
 			continue
 		}
-		if c >= utf8.RuneSelf {
+		if p[0] >= utf8.RuneSelf {
 			r, n := utf8.DecodeRune(p)
 			b, p = utf8.AppendRune(b, r), p[n:]
 			continue
 		}
-		b, p = appendEscape(b, c), p[1:]
+		b, p = appendEscape(b, p[0]), p[1:]
 	}
 	return append(b, '"')
+}
+
+// plainBytes returns how many bytes at the beginning of p a JSON string holds as they are.
+// It looks at eight at a time: most of what is shown is such text.
+func plainBytes(p []byte) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; len(p)-n >= 8; n += 8 {
+		x := binary.LittleEndian.Uint64(p[n:])
+		quote, slash, del := x^'"'*ones, x^'\\'*ones, x^0x7f*ones
+		// The top bit of the first byte that is another is set, if there is one: each term
+		// is right up to the first byte for which it holds.
+		other := (x | (x-' '*ones)&^x | (quote-ones)&^quote | (slash-ones)&^slash | (del-ones)&^del) & tops
+		if other != 0 {
+			return n + bits.TrailingZeros64(other)/8
+		}
+	}
+	for n < len(p) && p[n] >= ' ' && p[n] < 0x7f && p[n] != '"' && p[n] != '\\' {
+		n++
+	}
+	return n
 }
 
 func appendEscape(b []byte, c byte) []byte {
