@@ -57,6 +57,7 @@ type gateway struct {
 	lose     string                          // operation whose next answer is lost after it took effect
 	refuse   func(op string) (int, string)   // status and code
 	denied   func(id string) string          // body of a refusal of a data channel
+	decrypt  func(in decryptInput) []byte    // of the key service; nil for what it refuses
 	data     map[string]chan *websocket.Conn // by session
 	openings map[string][]wire.Opening       // of data channels, by session
 	asked    map[string]int                  // tokens asked for, by session
@@ -182,9 +183,22 @@ func (g *gateway) operation(w http.ResponseWriter, op string, body []byte) {
 		default:
 		}
 		io.WriteString(w, "{}")
+	case "TrentService.Decrypt":
+		g.decryptKey(w, body)
 	default:
 		fail(w, http.StatusBadRequest, "UnknownOperationException", op)
 	}
+}
+
+func (g *gateway) decryptKey(w http.ResponseWriter, body []byte) {
+	var in decryptInput
+	json.Unmarshal(body, &in)
+	key := g.decrypt(in)
+	if key == nil {
+		fail(w, http.StatusBadRequest, "AccessDeniedException", "not this key")
+		return
+	}
+	json.NewEncoder(w).Encode(map[string][]byte{"Plaintext": key})
 }
 
 func (g *gateway) register(w http.ResponseWriter, body []byte) {
@@ -493,6 +507,7 @@ type peer struct {
 	types    map[int64]wire.PayloadType
 	repeats  int // messages received that had been received before
 	payloads []wire.PayloadType
+	firsts   [][]byte // what payloads are the types of; the first of a session
 	byType   map[wire.PayloadType]string
 	joined   string // without handshake messages
 	streamed []byte // of PayloadExecStreams, which out leaves out
@@ -503,6 +518,8 @@ type peer struct {
 	largest  int
 	ended    chan struct{} // the current link's reader has ended
 }
+
+const maxFirsts = 1000
 
 // attach waits for the agent's data channel and serves it.
 func (g *gateway) attach(id string) *peer {
@@ -583,6 +600,9 @@ func (p *peer) output(m *wire.Message) {
 		}
 		pt := p.types[p.expected]
 		p.payloads = append(p.payloads, pt)
+		if len(p.firsts) < maxFirsts {
+			p.firsts = append(p.firsts, b)
+		}
 		if pt == wire.PayloadExecStreams {
 			p.streamed = append(p.streamed, b...)
 		} else if pt != wire.PayloadHandshakeRequest && pt != wire.PayloadHandshakeComplete {
