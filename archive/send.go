@@ -23,7 +23,7 @@ const (
 	senders = 8
 	// backOff is how long a recording waits after the first failure of the store; it
 	// doubles up to maxBackOff.
-	backOff, maxBackOff = 250 * time.Millisecond, 10 * time.Second
+	backOff, maxBackOff = 250 * time.Millisecond, 5 * time.Second
 	// storeTimeout bounds one call of the store, and what is added for each 64 KiB.
 	storeTimeout, storeTimePerBlock = 15 * time.Second, 250 * time.Millisecond
 	rowsTimeout                     = 10 * time.Second
