@@ -63,7 +63,7 @@ func (o Options) Login(u User, size Size) (*Process, error) {
 // loginShell is u's shell as a login starts it.
 func (o Options) loginShell(u User) program {
 	path := o.shell(u)
-	return program{path: path, args: []string{"-" + filepath.Base(path)}}
+	return o.marked(program{path: path, args: []string{"-" + filepath.Base(path)}})
 }
 
 // shell is what runs as u's shell.

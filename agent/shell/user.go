@@ -28,6 +28,9 @@ type Options struct {
 	// KeepDetached lets programs that leave their session (tmux, screen, daemons started
 	// by hand) outlive it. Otherwise they end with it, however it ends.
 	KeepDetached bool
+	// Integration has bash, where it is the login shell, mark its prompts and commands for
+	// the recording.
+	Integration bool
 	// Program is run in place of the user's login shell: an absolute path.
 	Program string
 	// Cgroups gives each session a control group; nil for none.

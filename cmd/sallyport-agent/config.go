@@ -46,6 +46,8 @@ type settings struct {
 	SSMUserSudo bool
 	// KeepDetached lets programs that leave their session (tmux, daemons) outlive it.
 	KeepDetached bool
+	// ShellIntegration has bash mark its commands, so that those of a session can be listed.
+	ShellIntegration bool
 	// MemoryMax ("2G"), PidsMax and CPUMax ("150%"), of the block session_limits, bound
 	// what one session may use.
 	MemoryMax string
@@ -83,7 +85,7 @@ func (s *settings) keys() map[string]any {
 	return map[string]any{
 		"servers": &s.Servers, "region": &s.Region, "ca_file": &s.CAFile, "ca_sha256": &s.CASHA256,
 		"state_dir": &s.StateDir, "activation_file": &s.ActivationFile, "name": &s.Name,
-		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "keep_detached": &s.KeepDetached, "shell": &s.Shell,
+		"run_as_self": &s.RunAsSelf, "ssm_user_sudo": &s.SSMUserSudo, "keep_detached": &s.KeepDetached, "shell_integration": &s.ShellIntegration, "shell": &s.Shell,
 		"max_sessions": &s.MaxSessions, "command_workers": &s.CommandWorkers, "no_commands": &s.NoCommands, "no_key_report": &s.NoKeyReport, "facts_every": &s.FactsEvery, "reattach": &s.Reattach,
 		"log_level": &s.LogLevel, "log_format": &s.LogFormat,
 	}
@@ -189,7 +191,7 @@ func (p program) config(s settings) (agent.Config, error) {
 		Servers:       s.Servers, Region: s.Region, StateDir: s.StateDir, CAFile: s.CAFile, CASHA256: s.CASHA256,
 		Activation: activation, FindActivation: find, Name: s.Name, MaxSessions: s.MaxSessions,
 		CommandWorkers: s.CommandWorkers, NoCommands: s.NoCommands, ReportKeys: !s.NoKeyReport, FactsEvery: facts, Reattach: reattach,
-		Shell:   shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Program: s.Shell},
+		Shell:   shell.Options{RunAsSelf: s.RunAsSelf, SSMUserSudo: s.SSMUserSudo, KeepDetached: s.KeepDetached, Integration: s.ShellIntegration, Program: s.Shell},
 		Forward: s.Forward,
 		KeySync: s.KeySync,
 		Logger:  log,
