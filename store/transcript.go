@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -141,13 +142,20 @@ func (s *Store) MissingTranscripts(ctx context.Context, limit int) ([]index.Work
 }
 
 // FindSessions implements index.Store.
-func (s *Store) FindSessions(ctx context.Context, c index.Clauses, f session.Filter) ([]session.Session, error) {
-	t := s.read(ctx)
+func (s *Store) FindSessions(ctx context.Context, c index.Clauses, f session.Filter) (found []session.Session, err error) {
+	err = s.search(ctx, func(t tx) error {
+		found, err = s.findSessions(t, c, f)
+		return err
+	})
+	return found, wrap("searching sessions", err)
+}
+
+func (s *Store) findSessions(t tx, c index.Clauses, f session.Filter) ([]session.Session, error) {
 	w := sessionsWhere(f)
 	if f.After != "" {
 		last, err := sessionByID(t, f.After)
 		if err != nil {
-			return nil, wrap("searching sessions", err)
+			return nil, err
 		}
 		w.add("(started, id) < (?, ?)", micros(last.Started), last.ID)
 	}
@@ -157,9 +165,27 @@ func (s *Store) FindSessions(ctx context.Context, c index.Clauses, f session.Fil
 	} else {
 		w.add(fmt.Sprintf("id IN (SELECT session FROM transcripts WHERE number IN (SELECT rowid / %d FROM transcript_grams WHERE %s))", transcriptRoom, grams), args...)
 	}
-	all, err := list(t, scanSession,
+	return list(t, scanSession,
 		"SELECT "+sessionColumns+" FROM sessions"+w.String()+" ORDER BY started DESC, id DESC"+limit(f.Limit), w.args...)
-	return all, wrap("searching sessions", err)
+}
+
+// search runs a query that is to use the index of transcripts. PostgreSQL's planner takes
+// reading all of them for cheap, because the texts are not where the rows are.
+func (s *Store) search(ctx context.Context, query func(tx) error) error {
+	p, ok := s.db.(*postgresDB)
+	if !ok {
+		return query(s.read(ctx))
+	}
+	begun, err := p.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer begun.Rollback() // there is nothing to commit
+	t := tx{ctx: ctx, on: begun}
+	if _, err := t.exec("SET LOCAL enable_seqscan = off"); err != nil {
+		return err
+	}
+	return query(t)
 }
 
 // fewBlocks are read sooner than it is found out which of them may match.
