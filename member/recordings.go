@@ -27,9 +27,13 @@ type Recordings struct {
 	Store string `hcl:"store,optional"`
 	// CredentialsFile holds what opens the store, in its own form.
 	CredentialsFile string `hcl:"credentials_file,optional"`
-	// Key is the file with the key that wraps the recordings' own keys; by default
-	// DataDir/recordings.key. Members of one cluster share it.
-	Key string `hcl:"key,optional"`
+	// Key wraps the recordings' own keys: a file, or a key service's URL, awskms:///KEY;
+	// by default DataDir/recordings.key. Members of one cluster share it. OldKeys wrapped
+	// before, and still unwrap.
+	Key     string   `hcl:"key,optional"`
+	OldKeys []string `hcl:"old_keys,optional"`
+	// KeyCredentialsFile holds what opens the key services, in their own form.
+	KeyCredentialsFile string `hcl:"key_credentials_file,optional"`
 	// Spool is a folder of this member's alone, in which recordings wait for the store;
 	// DataDir/spool by default.
 	Spool string `hcl:"spool,optional"`
@@ -41,6 +45,11 @@ type Recordings struct {
 	// ChunkInterval is after how long at most what was recorded goes to the store, 10s by
 	// default.
 	ChunkInterval string `hcl:"chunk_interval,optional"`
+
+	// Retain is how long recordings are kept since their end, such as 365d, that no rule
+	// is for; forever by default.
+	Retain string    `hcl:"retain,optional"`
+	Rules  []*Retain `hcl:"rule,block"`
 
 	spoolLimit    int64
 	chunkInterval time.Duration
@@ -60,6 +69,21 @@ func (r *Recordings) fill(dataDir string) {
 	setDefault(&r.SpoolLimit, "1GiB")
 	setDefault(&r.WhenFull, string(archive.Refuse))
 	setDefault(&r.ChunkInterval, "10s")
+	r.Store, r.Key = absolute(r.Store), absolute(r.Key)
+	for i, old := range r.OldKeys {
+		r.OldKeys[i] = absolute(old)
+	}
+}
+
+// absolute makes a path absolute, and leaves a URL as it is.
+func absolute(text string) string {
+	if strings.Contains(text, "://") {
+		return text
+	}
+	if path, err := filepath.Abs(text); err == nil {
+		return path
+	}
+	return text // what opens it says what is wrong
 }
 
 // check reports the first mistake, naming the key.
@@ -76,10 +100,10 @@ func (r *Recordings) check() (err error) {
 	if r.chunkInterval, err = time.ParseDuration(r.ChunkInterval); err != nil || r.chunkInterval < time.Second || r.chunkInterval > time.Hour {
 		return fmt.Errorf("recordings.chunk_interval: %q is not a duration from 1s to 1h", r.ChunkInterval)
 	}
-	if !filepath.IsAbs(r.Key) && strings.Contains(r.Key, "://") {
-		return fmt.Errorf("recordings.key: %q is not the path of a file", r.Key)
+	if _, err := r.retention(); err != nil {
+		return err
 	}
-	return nil
+	return r.checkKeys()
 }
 
 // parseSize reads a size such as 512MiB.
@@ -104,12 +128,12 @@ func (m *Member) openArchive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recordings.store: %w", err)
 	}
-	keeper, err := archive.KeyFile(c.Key)
-	if err != nil {
-		return errors.Join(fmt.Errorf("recordings.key: %w", err), b.Close())
+	if err := m.openKeys(ctx); err != nil {
+		return errors.Join(err, b.Close())
 	}
+	m.store = b
 	m.archive, err = archive.Open(ctx, archive.Config{
-		Bucket: b.Bucket, Keeper: keeper, Rows: m.Store, Logger: m.log, Member: m.cfg.Member,
+		Bucket: b.Bucket, Keeper: m.ring, Rows: m.Store, Logger: m.log, Member: m.cfg.Member,
 		Spool: c.Spool, SpoolLimit: c.spoolLimit, WhenFull: archive.WhenFull(c.WhenFull),
 		ChunkInterval: c.chunkInterval, Peers: archivePeers{routing{m.cluster}},
 		Ended: m.sessionEnd, Finished: m.recordingFinished, Now: m.cfg.Now,
@@ -128,6 +152,7 @@ func (m *Member) openArchive(ctx context.Context) error {
 
 // closeArchive has the store take what it can.
 func (m *Member) closeArchive(ctx context.Context) error {
+	defer m.closeKeys()
 	if m.archive == nil {
 		return nil
 	}
@@ -207,6 +232,7 @@ type archived struct {
 	archive        *archive.Archive
 	archiveBucket  *blob.Bucket // the archive's, for checkpoints; closed by it
 	unserveArchive func()
+	kept
 }
 
 var _ session.Recorder = (*archive.Recording)(nil)

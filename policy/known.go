@@ -89,11 +89,13 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 // Sallyport's own operations.
 const sallyportActions = `
 ActivateRequest AddFactor ApproveRequest CancelRequest ChangePassword CreateSSOToken DelegateRequest
-DenyRequest DisableUser EnableFactor EnableUser EndSignIn EndSignIns ExplainAccess ExtendRequest ForwardAgent
-GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetSession GetStatus LinkAccount LinkChat
-ListAccessRequests ListAccounts ListAssumableRoles ListChatLinks ListFactors ListFlows ListNodes ListSessions
-ListSignIns PutFlows QueryAudit ReleaseRequest RemoveFactor RemovePassword RequestAccess ResetPassword
-ReviewRequest RevokeRequest RunAs SearchSessions StepUp UnlinkAccount UnlinkChat WatchSession`
+DeleteRecording DenyRequest DisableUser EnableFactor EnableUser EndSignIn EndSignIns ExplainAccess
+ExtendRequest ForwardAgent GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetRecordingInfo
+GetSession GetStatus HoldRecording LinkAccount LinkChat ListAccessRequests ListAccounts ListAssumableRoles
+ListChatLinks ListFactors ListFlows ListNodes ListRecordingHolds ListRecordings ListSessions ListSignIns
+PutFlows QueryAudit ReleaseRecordingHold ReleaseRequest RemoveFactor RemovePassword RequestAccess
+ResetPassword ReviewRequest RevokeRequest RewrapRecordings RunAs SearchSessions StepUp UnlinkAccount
+UnlinkChat VerifyRecording WatchSession`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none
@@ -162,7 +164,8 @@ func knownKeys() map[string]string {
 			RootDeviceType SourceInstanceARN Tenancy CreateAction Attribute Attribute/ Vpc Subnet`,
 		"iam": `AssociatedResourceArn AWSServiceName FIDO-certification OrganizationsPolicyId PassedToService
 			PermissionsBoundary PolicyARN RegisterSecurityKey ResourceTag/`,
-		"sallyport": `DocumentName NodeId NodeName RemoteAddress RemoteHost RemotePort RemoteSocket RunAsUser`,
+		"sallyport": `DocumentName NodeId NodeName OwnerTag/ RecordingAge RemoteAddress RemoteHost RemotePort RemoteSocket
+			RunAsUser SessionOwner`,
 		"sts": `AWSServiceName DurationSeconds ExternalId RequestContext/ RoleSessionName SourceIdentity TaskPolicyArn
 			TransitiveTagKeys`,
 	}

@@ -97,6 +97,15 @@ func decodeAuthority(text string) (a authority, err error) {
 	return a, nil
 }
 
+// GrantsOf returns the ids of the requests whose grants a session began by.
+func GrantsOf(s session.Session) ([]string, error) {
+	if s.Authority == "" {
+		return nil, nil
+	}
+	a, err := decodeAuthority(s.Authority)
+	return a.Grants, err
+}
+
 // query asks about starting the session, at a time.
 func (a authority) query(p identity.Principal, at time.Time) access.Query {
 	return access.Query{

@@ -38,6 +38,7 @@ func TestEveryOperationIsAuthorised(t *testing.T) {
 		// Documents and flows say who may ask and decide; one's own token (TestSomebodyElsesToken).
 		"ssm:StartAccessRequest": true, "ssm:GetAccessToken": true, "ssm:GetOpsItem": true, "ssm:SendAutomationSignal": true,
 		"sallyport:GetSSHAuthorities": true, "sallyport:IssueSSHCertificate": true, // of one's own key
+		"sallyport:ListRecordings": true, // shows what may be listed (TestListRecordings)
 		"sallyport:SearchSessions": true, // finds what sallyport:GetRecording allows (TestSearchSessions)
 		// One's own: roles, factors and password (TestStolenKey, TestStepUp, TestFirstFactorBesidePassword).
 		"sallyport:ListAssumableRoles": true,

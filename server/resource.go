@@ -39,7 +39,14 @@ func (c *Call) sessionResource(ctx context.Context, v session.Session) (access.R
 	if err != nil && !errors.Is(err, node.ErrNotFound) {
 		return access.Resource{}, err
 	}
+	keys, then, keysErr := c.evidenceKeys(ctx, v)
+	if keysErr != nil {
+		return access.Resource{}, keysErr
+	}
 	tags := identity.Tags{}
+	if err != nil { // the node is gone: what it was counts
+		n.Tags = then
+	}
 	for key, value := range n.Tags {
 		if !strings.HasPrefix(strings.ToLower(key), "aws:") {
 			tags[key] = value
@@ -47,7 +54,7 @@ func (c *Call) sessionResource(ctx context.Context, v session.Session) (access.R
 	}
 	// Not among the tags, whose values commas separate: names of role sessions may
 	// have commas.
-	system := map[string][]string{}
+	system := keys
 	for _, prefix := range []string{"aws:ResourceTag/", "ssm:resourceTag/"} {
 		system[prefix+"aws:ssmmessages:session-id"] = []string{ownerTag(c.Principal, v)}
 		system[prefix+"aws:ssmmessages:target-id"] = []string{v.NodeID}

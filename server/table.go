@@ -11,6 +11,7 @@ func operations() []*Operation {
 		operationsOfSearch(),
 		auditOperations(),
 		watchOperations(),
+		recordingOperations(),
 		requestOperations(),
 		sshOperations(),
 		signInOperations(),

@@ -123,6 +123,8 @@ type Config struct {
 	// Subjects tells what a session's recording is about beside its row: who is behind
 	// it, the requests that it hangs on. Optional.
 	Subjects func(ctx context.Context, session string) ([]Subject, error)
+	// Verify reads a recording and compares it with its manifest and row; *archive.Archive's.
+	Verify func(ctx context.Context, name string) (archive.Report, error)
 	// Forget removes what else is known of what a session showed: the index. Optional.
 	Forget func(ctx context.Context, session string) error
 	Now    func() time.Time // optional: time.Now
@@ -151,6 +153,28 @@ func (k *Keeper) Note(ctx context.Context, name string, f Facts, subjects []Subj
 	}
 	return k.cfg.Store.PutRecordingSubjects(ctx, name, subjects)
 }
+
+// Recording returns a recording's row, or recording.ErrNotFound.
+func (k *Keeper) Recording(ctx context.Context, name string) (archive.Row, error) {
+	return k.cfg.Store.Recording(ctx, name)
+}
+
+// Recordings lists rows of recordings, newest first.
+func (k *Keeper) Recordings(ctx context.Context, f archive.RowFilter) ([]archive.Row, error) {
+	return k.cfg.Store.Recordings(ctx, f)
+}
+
+// Verify reads all of a recording and compares it with its manifest, and that with the
+// row.
+func (k *Keeper) Verify(ctx context.Context, name string) (archive.Report, error) {
+	return k.cfg.Verify(ctx, name)
+}
+
+// KeyID names the key that wraps recordings' keys now.
+func (k *Keeper) KeyID() string { return k.cfg.Keys.ID() }
+
+// Has reports whether the key with an id is configured.
+func (k *Keeper) Has(key string) bool { return k.cfg.Keys.Has(key) }
 
 // State returns what custody knows of a recording.
 func (k *Keeper) State(ctx context.Context, name string) (State, error) {
