@@ -248,6 +248,7 @@ ask {}
 		{"zone", "schedule \"p\" {\n rota {\n zone = \"Mars\"\n }\n}", `zone: got "Mars", want a zone such as Europe/Berlin`},
 		{"hours", "schedule \"p\" {\n rota {\n hours = \"9-5\"\n }\n}", `hours: got "9-5", want hours such as 09:00-17:00`},
 		{"day", "schedule \"p\" {\n rota {\n days = [\"monday\"]\n }\n}", `days: "monday" is not known; want some of sun, mon`},
+		{"watch notice", flowWith(`watch_notice = "yes"`), `watch_notice: want true or false`},
 		{"brackets", "x = " + strings.Repeat("[", 100_000), `brackets are nested too deep`},
 		{"nots", "x = " + strings.Repeat("!", 100_000) + "true", `brackets are nested too deep`},
 		{"size", strings.Repeat("#", maxFile+1), `the file has 1048577 bytes; at most 1048576`},
@@ -387,4 +388,18 @@ func FuzzParseCases(f *testing.F) {
 			cases.Run(context.Background(), set)
 		}
 	})
+}
+
+// Whether people are told of watchers is said, denied, or left to the server.
+func TestWatchNotice(t *testing.T) {
+	yes, no := true, false
+	for text, want := range map[string]*bool{"": nil, "watch_notice = true": &yes, "watch_notice = false": &no} {
+		set, err := Parse(asFiles(map[string]string{"a.sallyport.hcl": flowWith(text)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, set.Flows["x"].WatchNotice); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
 }

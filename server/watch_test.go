@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/grant"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/seal"
 	"sallyport.dev/recording"
@@ -244,7 +245,37 @@ func TestWatchSkips(t *testing.T) {
 	r.follow(alice, &in, "the end")
 }
 
+// Whether a person is told is what the flow of their session's grant says, and else what
+// the server does.
 func TestWatchNotice(t *testing.T) {
+	yes, no := true, false
+	for _, tt := range []struct {
+		name   string
+		server bool
+		flow   *bool
+		want   string
+	}{
+		{"nobody says it", false, nil, "false"}, {"the server does", true, nil, "true"},
+		{"the flow does", false, &yes, "true"}, {"the flow says not to", true, &no, "false"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			held := newHoldings(t)
+			r := newRecorded(t, func(c *Config) { held.use(c); c.WatchNotice = tt.server })
+			carol, bob := r.user("carol", nil), r.user("bob", nil, mayWatch)
+			person, err := r.store.User(context.Background(), "carol")
+			r.must(err)
+			held.give("oi-0123456789ab", person, time.Hour, allow("ssm:StartSession", "*", ""))
+			held.change("oi-0123456789ab", func(g *grant.Request) { g.Frozen.Flow.WatchNotice = tt.flow })
+			id, _ := r.shell(carol)
+			r.watch(bob, watchSessionInput{SessionID: id})
+			if got := r.audited(audit.EventWatch)[0].Details["notice"]; got != tt.want {
+				t.Errorf("got notice %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestWatchNoticeWithoutGrants(t *testing.T) {
 	for _, server := range []bool{false, true} {
 		r := newRecorded(t, func(c *Config) { c.WatchNotice = server })
 		alice, bob := r.user("alice", nil, allowAll), r.user("bob", nil, mayWatch)
