@@ -77,6 +77,10 @@ type Job struct {
 	Member string
 	Lease  time.Time
 
+	// URL is where people find what was written, "" while there is nothing; filled in by
+	// Keeper.Jobs.
+	URL string
+
 	// Of the session's row, filled in by ClaimLogs:
 	Ended time.Time // zero while the session runs
 	Void  bool      // the session failed to start, or failed
@@ -193,9 +197,9 @@ func clip(s string) string {
 	return s
 }
 
-// URL is where people find what a job has written, "" while there is nothing: in S3 itself,
+// url is where people find what a job has written, "" while there is nothing: in S3 itself,
 // or in AWS's console.
-func (j Job) URL(region string) string {
+func (j Job) url(region string) string {
 	switch {
 	case j.Kind == S3 && j.State == Done && !j.Written.IsZero():
 		u := url.URL{Scheme: "https", Host: "s3." + region + ".amazonaws.com", Path: "/" + j.Place + "/" + j.Name}

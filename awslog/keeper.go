@@ -44,6 +44,7 @@ type Config struct {
 	// with * for any characters. What is not named is refused.
 	Buckets, LogGroups []string
 	Region             string // of the nodes, that events name
+	Place              string // region of buckets and log groups, for URLs
 	Store              Store
 	// Open opens a recording; recording.ErrNotFound where there is none.
 	Open   func(ctx context.Context, name string) (Recording, error)
@@ -154,7 +155,11 @@ func (k *Keeper) Begin(ctx context.Context, s Session, o Outputs) error {
 
 // Jobs returns the outputs of sessions.
 func (k *Keeper) Jobs(ctx context.Context, sessions []string) ([]Job, error) {
-	return k.cfg.Store.Logs(ctx, sessions)
+	all, err := k.cfg.Store.Logs(ctx, sessions)
+	for i := range all {
+		all[i].URL = all[i].url(k.cfg.Place)
+	}
+	return all, err
 }
 
 // Close lets streams put what there is, until ctx ends; the rest is done by the next start,

@@ -84,6 +84,9 @@ type Config struct {
 	// Audit secures the audit log and sends it on; checkpoints are made without the block.
 	Audit *Audit `hcl:"audit,block"`
 
+	// AWSLogs lets documents have the text of sessions written to S3 and CloudWatch Logs.
+	AWSLogs *AWSLogs `hcl:"aws_logs,block"`
+
 	// SignIn lets people sign in by browser; without the block they have access keys only.
 	SignIn *SignIn `hcl:"sign_in,block"`
 
@@ -268,6 +271,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.Audit.check(); err != nil {
+		return err
+	}
+	if err := c.AWSLogs.check(); err != nil {
 		return err
 	}
 	return c.Sessions.check()

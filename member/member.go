@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/awslog"
 	"sallyport.dev/cluster"
 	"sallyport.dev/command"
 	"sallyport.dev/frontdoor"
@@ -50,7 +51,8 @@ type Member struct {
 
 	log       *slog.Logger
 	cluster   *cluster.Cluster
-	index     *index.Keeper // nil where sessions are not indexed
+	index     *index.Keeper  // nil where sessions are not indexed
+	awsLogs   *awslog.Keeper // nil where the text of sessions is written nowhere else
 	gateway   *session.Gateway
 	commands  *command.Runner
 	api       *server.Server
@@ -109,6 +111,9 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	m.startIndex()
+	if err := m.startAWSLogs(ctx); err != nil {
+		return err
+	}
 	m.keys = kms.New(kms.Config{Store: m.Store, Sealer: m.Key, Now: m.cfg.Now})
 	m.commands = command.New(m.commandConfig())
 	if m.gateway, err = session.New(ctx, m.gatewayConfig()); err != nil {
@@ -235,6 +240,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Recordings:            recordings{m.archive},
 		Search:                m.finder(),
 		Gateway:               m.gateway,
+		Logs:                  m.sessionLogs(),
 		Menu:                  m.cfg.Menu.dimensions(),
 		TagRules:              m.cfg.Tags,
 		Commands:              m.Store,
@@ -461,6 +467,7 @@ func (m *Member) Close(ctx context.Context) error {
 	if m.api != nil {
 		m.api.Close()
 	}
+	errs = append(errs, m.closeAWSLogs(ctx)) // it audits what fails
 	if m.started {
 		_, err := m.Audit.Append(context.WithoutCancel(ctx), audit.Record{Event: audit.EventServer, Action: "stop"})
 		errs = append(errs, err)

@@ -195,8 +195,8 @@ func (m *Member) closeNotify(ctx context.Context) error {
 }
 
 // With adds the blocks of a file that say how people sign in and are told of requests:
-// sign_in, on_call, slack, webhook and smtp; and that which says where the audit log is
-// sent, audit.
+// sign_in, on_call, slack, webhook and smtp; and those which say where the audit log is
+// sent, audit, and where the text of sessions is written, aws_logs.
 func (c *Config) With(path string) error {
 	var more struct {
 		SignIn   *SignIn    `hcl:"sign_in,block"`
@@ -205,6 +205,7 @@ func (c *Config) With(path string) error {
 		Webhooks []*Webhook `hcl:"webhook,block"`
 		SMTP     *SMTP      `hcl:"smtp,block"`
 		Audit    *Audit     `hcl:"audit,block"`
+		AWSLogs  *AWSLogs   `hcl:"aws_logs,block"`
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -215,6 +216,6 @@ func (c *Config) With(path string) error {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	c.SignIn, c.OnCall, c.Slack, c.Webhooks, c.SMTP = more.SignIn, more.OnCall, more.Slack, more.Webhooks, more.SMTP
-	c.Audit = more.Audit
+	c.Audit, c.AWSLogs = more.Audit, more.AWSLogs
 	return nil
 }

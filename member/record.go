@@ -3,6 +3,7 @@ package member
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"sallyport.dev/recording"
 	"sallyport.dev/session"
@@ -26,6 +27,10 @@ func (m *Member) record(ctx context.Context, s session.Session, o session.Option
 	r, err := m.archive.Create(ctx, h)
 	if err != nil {
 		return nil, "", err
+	}
+	if err := m.logToAWS(ctx, s, r.Name, o.Log); err != nil {
+		_, closed := r.Close(recording.End{Reason: err.Error(), Ended: s.Started})
+		return nil, "", errors.Join(err, closed)
 	}
 	m.transcribe(r.Writer, h)
 	return m.stages(r, o), r.Name, nil

@@ -53,6 +53,7 @@ type Config struct {
 	Chats      ChatStore        // optional: who is who in chats
 	Keys       *kms.Keeper      // optional: without it there are no keys to encrypt with
 	Gateway    *session.Gateway // optional: without it there are no sessions
+	Logs       SessionLogs      // optional: without it the text of sessions goes nowhere else
 	Commands   command.Store    // optional, with Runner: without them nothing is run
 	Runner     *command.Runner
 	PeerTLS    *tls.Config // optional: how to trust other members' URLs

@@ -176,6 +176,8 @@ type describedSession struct {
 	Details            string    `json:"Details,omitempty"`
 	MaxSessionDuration string    `json:"MaxSessionDuration,omitempty"`
 	AccessType         string    `json:"AccessType"`
+
+	OutputURL *sessionOutputURL `json:"OutputUrl,omitempty"`
 }
 
 type describeSessionsOutput struct {
@@ -213,7 +215,7 @@ func describeSessions(ctx context.Context, c *Call, in *describeSessionsInput) (
 		out.Sessions = append(out.Sessions, described(v))
 	}
 	out.NextToken = next
-	return out, nil
+	return out, c.showLogs(ctx, out.Sessions)
 }
 
 // describeFilter turns AWS's filters into ours; none reports that nothing can match.

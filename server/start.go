@@ -123,6 +123,9 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 	if err == nil {
 		err = c.encryptSession(ctx, in, p, req)
 	}
+	if err == nil {
+		err = c.logSession(ctx, p, req)
+	}
 	if err != nil {
 		return Started{}, err
 	}
@@ -304,7 +307,7 @@ func (c *Call) startMessage(s session.Session, p *plan) wire.StartSession {
 		d = d.WithRunAs()
 	}
 	m := wire.StartSession{
-		SessionID: s.ID, DocumentName: d.Name, DocumentContent: d.Content(), Parameters: p.params,
+		SessionID: s.ID, DocumentName: d.Name, DocumentContent: d.WithoutOutputs().Content(), Parameters: p.params,
 		RunAsUser: p.login.name, RunAsRoot: p.login.name == root, SessionOwner: s.Owner,
 	}
 	if p.remote != nil {

@@ -30,6 +30,9 @@ type Options struct {
 	ClientReturns bool `json:"client_returns,omitempty"`
 	// Grants are the ids of the grants that the session was allowed by, for the audit log.
 	Grants []string `json:"grants,omitempty"`
+	// Log says where the text of the session is written beside its recording, as JSON of
+	// package awslog, for who records it; empty for nowhere.
+	Log json.RawMessage `json:"log,omitempty"`
 	// Trace is the traceparent (W3C Trace Context) of the request that the session is for.
 	Trace string `json:"trace,omitempty"`
 	// Encrypted says that the ends encrypt the stream between them, with a data key of the

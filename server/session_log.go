@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"sallyport.dev/awslog"
+	"sallyport.dev/document"
+	"sallyport.dev/session"
+)
+
+// SessionLogs writes the text of sessions to S3 and CloudWatch Logs, where their documents
+// say. *awslog.Keeper does.
+type SessionLogs interface {
+	// Check returns an *awslog.Refusal where a session is not to begin.
+	Check(ctx context.Context, o awslog.Outputs) error
+	// Jobs returns what is written of sessions.
+	Jobs(ctx context.Context, sessions []string) ([]awslog.Job, error)
+}
+
+// outputs are where the document has the session's text written. Those of commands are
+// written when they end, as AWS does it.
+func (p *plan) outputs() awslog.Outputs {
+	in := p.inputs()
+	return awslog.Outputs{
+		Bucket: in.S3BucketName, Prefix: in.S3KeyPrefix, BucketEncrypted: in.S3EncryptionEnabled,
+		LogGroup: in.CloudWatchLogGroupName, GroupEncrypted: in.CloudWatchEncryptionEnabled,
+		Streaming: in.CloudWatchStreamingEnabled && p.document.SessionType == document.StandardStream,
+		RunAs:     p.loginKey(),
+	}
+}
+
+// logSession completes the request for a session whose text is written to AWS, if it may
+// be. What has no text, ports and file transfers, has none to be written.
+func (c *Call) logSession(ctx context.Context, p *plan, req *session.StartRequest) error {
+	o := p.outputs()
+	if o.None() || !req.Options.Record && !req.Options.Encrypted {
+		return nil
+	}
+	if !req.Options.Record {
+		return ssmError("InvalidDocument", `Document %s has its sessions written to S3 or CloudWatch Logs, and encrypted between client and node (kmsKeyId). This server cannot read those: its setting sessions.encrypted is not "record".`, p.document.Name)
+	}
+	if c.Server.config.Logs == nil {
+		return ssmError("InvalidDocument", "Document %s has its sessions written to S3 or CloudWatch Logs (s3BucketName, cloudWatchLogGroupName). This server writes them nowhere: its configuration has no aws_logs.", p.document.Name)
+	}
+	if err := c.Server.config.Logs.Check(ctx, o); err != nil {
+		return c.logRefused(p, err)
+	}
+	var err error
+	req.Options.Log, err = json.Marshal(o)
+	return err
+}
+
+// logRefused words why a session cannot be written where its document says.
+func (c *Call) logRefused(p *plan, err error) error {
+	r := (*awslog.Refusal)(nil)
+	if !errors.As(err, &r) {
+		return err
+	}
+	if r.Cause != nil {
+		c.Server.config.Logger.Warn("asking AWS about the log of a session", "document", p.document.Name, "error", r.Cause)
+	}
+	code := "InvalidDocument"
+	if errors.Is(r, awslog.ErrUnknown) {
+		code = "InternalServerError"
+	}
+	return ssmError(code, "We couldn't start the session because %s. Document: %s.", r.Text, p.document.Name)
+}
+
+// sessionOutputURL is where people find what was written of a session.
+type sessionOutputURL struct {
+	S3OutputURL         string `json:"S3OutputUrl,omitempty"`
+	CloudWatchOutputURL string `json:"CloudWatchOutputUrl,omitempty"`
+}
+
+// showLogs fills in where the text of sessions is.
+func (c *Call) showLogs(ctx context.Context, all []describedSession) error {
+	if c.Server.config.Logs == nil || len(all) == 0 {
+		return nil
+	}
+	at := make(map[string]*describedSession, len(all))
+	var ids []string
+	for i := range all {
+		at[all[i].SessionID] = &all[i]
+		ids = append(ids, all[i].SessionID)
+	}
+	jobs, err := c.Server.config.Logs.Jobs(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		at[j.ID].showLog(j)
+	}
+	return nil
+}
+
+func (d *describedSession) showLog(j awslog.Job) {
+	if j.URL == "" {
+		return
+	}
+	if d.OutputURL == nil {
+		d.OutputURL = &sessionOutputURL{}
+	}
+	if j.Kind == awslog.S3 {
+		d.OutputURL.S3OutputURL = j.URL
+	} else {
+		d.OutputURL.CloudWatchOutputURL = j.URL
+	}
+}
