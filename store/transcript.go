@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -191,36 +192,41 @@ func (s *Store) search(ctx context.Context, query func(tx) error) error {
 // fewBlocks are read sooner than it is found out which of them may match.
 const fewBlocks = 32
 
-// room is what a transcript takes of the blocks.
-type room struct{ number, blocks int64 }
-
-func scanRoom(r row) (v room, err error) { return v, r.Scan(&v.number, &v.blocks) }
+var errNoBlocks = errors.New("no transcript of many blocks")
 
 // FindBlocks implements index.Store.
 func (s *Store) FindBlocks(ctx context.Context, session string, c index.Clauses, after int64, most int) ([]index.Found, error) {
 	t := s.read(ctx)
-	known, err := list(t, scanRoom, "SELECT number, blocks FROM transcripts WHERE session = $1", session)
-	if err != nil || len(known) == 0 {
+	few, err := list(t, scanFound, fmt.Sprintf(`SELECT b.id %% %d, b.times, b.text FROM transcripts t JOIN transcript_blocks b
+		ON b.id >= t.number * %[1]d + $2 AND b.id < (t.number + 1) * %[1]d
+		WHERE t.session = $1 AND t.blocks <= %d ORDER BY b.id`, transcriptRoom, fewBlocks)+limit(most), session, after)
+	if err != nil || len(few) > 0 {
+		return few, wrap("searching session", err)
+	}
+	number, err := one(t, errNoBlocks, scanInt, "SELECT number FROM transcripts WHERE session = $1 AND blocks > $2", session, fewBlocks)
+	if errors.Is(err, errNoBlocks) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, wrap("searching session", err)
 	}
-	number := known[0].number
 	first, end := number*transcriptRoom+after, (number+1)*transcriptRoom
 	w := where{}
 	w.add("id >= ? AND id < ?", first, end)
-	if grams, args := s.grams(c); grams != "" && known[0].blocks > fewBlocks {
+	if grams, args := s.grams(c); grams != "" {
 		w.add("id IN (SELECT rowid FROM transcript_grams WHERE "+grams+" AND rowid >= ? AND rowid < ?)", append(args, first, end)...)
 	}
-	scan := func(r row) (f index.Found, err error) {
-		var times string
-		if err := r.Scan(&f.Number, &times, &f.Text); err != nil {
-			return f, err
-		}
-		f.Number -= number * transcriptRoom
-		f.Times, err = hex.DecodeString(times)
+	all, err := list(t, scanFound, fmt.Sprintf("SELECT id %% %d, times, text FROM transcript_blocks", transcriptRoom)+w.String()+" ORDER BY id"+limit(most), w.args...)
+	return all, wrap("searching session", err)
+}
+
+func scanFound(r row) (f index.Found, err error) {
+	var times string
+	if err := r.Scan(&f.Number, &times, &f.Text); err != nil {
 		return f, err
 	}
-	all, err := list(t, scan, "SELECT id, times, text FROM transcript_blocks"+w.String()+" ORDER BY id"+limit(most), w.args...)
-	return all, wrap("searching session", err)
+	f.Times, err = hex.DecodeString(times)
+	return f, err
 }
 
 // grams returns the condition on transcript_grams that says what a text must hold; empty

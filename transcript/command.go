@@ -107,7 +107,6 @@ func (t *Transcript) osc(text string) {
 
 // start is mark C: what was typed is being run.
 func (m *tracker) start(t *Transcript, params string) {
-	m.end(t)
 	text := m.told
 	if text == "" {
 		text = told133(params)
@@ -115,6 +114,10 @@ func (m *tracker) start(t *Transcript, params string) {
 	if text == "" && m.begun {
 		text = t.since(m.line, m.x)
 	}
+	if text == "" && m.running {
+		return // a mark that nothing came before
+	}
+	m.end(t)
 	*m = tracker{running: true, now: Command{At: t.now, Text: safeText(text)}}
 }
 
