@@ -13,6 +13,7 @@ type View struct {
 	cols, rows int      // of the terminal
 	drawn      [][]Cell // what it shows; nil where that is not known
 	status     string
+	cursor     string
 	top, left  int // of the screen's part that is shown
 	out        strings.Builder
 	style      Style
@@ -60,19 +61,25 @@ func (v *View) Area() (cols, rows int) { return v.cols, max(v.rows-1, 1) }
 func (v *View) Draw(s *Screen, status string) string {
 	v.out.Reset()
 	v.styled = false
-	v.out.WriteString("\x1b[?25l")
+	v.out.WriteString(hideCursor)
 	if v.drawn == nil {
 		v.out.WriteString("\x1b[0m\x1b[2J")
-		v.drawn, v.status = v.empty(), ""
+		v.drawn, v.status, v.cursor = v.empty(), "", ""
 	}
 	v.follow(s)
 	for y := range v.drawn {
 		v.drawRow(y, v.row(s, y))
 	}
 	v.drawStatus(status)
-	v.placeCursor(s)
-	return v.out.String()
+	drawn := v.out.Len() > len(hideCursor)
+	if cursor := v.cursorOf(s); drawn || cursor != v.cursor {
+		v.cursor = cursor
+		return v.out.String() + cursor
+	}
+	return "" // all is as it was
 }
+
+const hideCursor = "\x1b[?25l"
 
 func (v *View) empty() [][]Cell {
 	cols, rows := v.Area()
@@ -165,9 +172,9 @@ func (v *View) cell(x int, c Cell) {
 	}
 }
 
-func (v *View) moveTo(x, y int) {
-	v.out.WriteString("\x1b[" + strconv.Itoa(y+1) + ";" + strconv.Itoa(x+1) + "H")
-}
+func (v *View) moveTo(x, y int) { v.out.WriteString(position(x, y)) }
+
+func position(x, y int) string { return "\x1b[" + strconv.Itoa(y+1) + ";" + strconv.Itoa(x+1) + "H" }
 
 func (v *View) setStyle(st Style) {
 	if v.styled && v.style == st {
@@ -206,12 +213,13 @@ func fit(text string, cols int) string {
 	return b.String() + strings.Repeat(" ", cols-used)
 }
 
-func (v *View) placeCursor(s *Screen) {
+// cursorOf is what puts the cursor where the screen's is.
+func (v *View) cursorOf(s *Screen) string {
 	x, y, shown := s.Cursor()
-	v.moveTo(x-v.left, y-v.top)
 	if shown {
-		v.out.WriteString("\x1b[?25h")
+		return position(x-v.left, y-v.top) + "\x1b[?25h"
 	}
+	return position(x-v.left, y-v.top)
 }
 
 var attrCodes = [...]struct {
