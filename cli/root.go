@@ -61,8 +61,8 @@ func (p *program) addCommands(root *cobra.Command) {
 			p.newLoginCommand(), p.newLogoutCommand(), p.newSignInsCommand(), p.newCredentialsCommand(), p.newFactorCommand(),
 		}},
 		{"See what is and was:", []*cobra.Command{
-			p.newWhyCommand(), p.newSessionsCommand(), p.newWatchCommand(), p.newTerminateCommand(), p.newPlayCommand(), p.newAuditCommand(),
-			p.newStatusCommand(), p.newDoctorCommand(),
+			p.newWhyCommand(), p.newSessionsCommand(), p.newWatchCommand(), p.newTerminateCommand(), p.newPlayCommand(), p.newRecordingsCommand(),
+			p.newAuditCommand(), p.newStatusCommand(), p.newDoctorCommand(),
 		}},
 		{"Administer:", []*cobra.Command{
 			p.newApplyCommand(), p.newFlowCommand(), newPolicyCommand(), p.newAccessCommand(), p.newUserCommand(),

@@ -111,6 +111,9 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	m.startIndex()
+	if err := m.newCustody(); err != nil {
+		return err
+	}
 	if err := m.startAWSLogs(ctx); err != nil {
 		return err
 	}
@@ -154,6 +157,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 		return err
 	}
 	m.started = true
+	m.startCustody(ctx)
 	m.auditing.start(ctx)
 	for _, l := range m.listeners {
 		m.running.Go(func() { m.serve(l) })
@@ -239,6 +243,7 @@ func (m *Member) serverConfig(registry prometheus.Registerer, peers *tls.Config)
 		Sealer:                m.Key,
 		Recordings:            recordings{m.archive},
 		Search:                m.finder(),
+		Custody:               m.custody,
 		Gateway:               m.gateway,
 		Logs:                  m.sessionLogs(),
 		Menu:                  m.cfg.Menu.dimensions(),
@@ -438,6 +443,7 @@ func (m *Member) Connected(ctx context.Context, id string) bool {
 // Close takes the member down: no new calls, sessions ended with a word to their
 // people, recordings and audit written out, store closed.
 func (m *Member) Close(ctx context.Context) error {
+	m.endCustody()
 	errs := []error{m.closeSSH()}
 	if m.stopKeys != nil {
 		m.stopKeys()

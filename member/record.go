@@ -28,6 +28,10 @@ func (m *Member) record(ctx context.Context, s session.Session, o session.Option
 	if err != nil {
 		return nil, "", err
 	}
+	if err := m.noteRecording(ctx, s, r.Name); err != nil {
+		_, closed := r.Close(recording.End{Reason: err.Error(), Ended: s.Started})
+		return nil, "", errors.Join(err, closed)
+	}
 	if err := m.logToAWS(ctx, s, r.Name, o.Log); err != nil {
 		_, closed := r.Close(recording.End{Reason: err.Error(), Ended: s.Started})
 		return nil, "", errors.Join(err, closed)

@@ -16,6 +16,7 @@ import (
 
 	"sallyport.dev/access"
 	"sallyport.dev/approval"
+	"sallyport.dev/archive/custody"
 	"sallyport.dev/audit"
 	"sallyport.dev/command"
 	"sallyport.dev/document"
@@ -43,6 +44,7 @@ type Config struct {
 	AuditChain AuditChain       // optional: without it the log cannot be verified
 	Sealer     identity.Sealer  // *seal.Key
 	Recordings Recordings       // optional: without it there are none to read
+	Custody    *custody.Keeper  // optional: without it recordings are only read
 	Search     index.Finder     // optional: without it nothing that sessions showed can be searched
 	Access     *grant.Engine    // optional: without it nobody can ask for access
 	Approval   *approval.Rules  // optional, with Access: AWS's approval documents
