@@ -138,7 +138,7 @@ func NumberOf(name string) int64 {
 		return 0
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 1 {
+	if err != nil || n < 1 || Name(n) != name {
 		return 0
 	}
 	return n
