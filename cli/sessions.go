@@ -199,6 +199,7 @@ type jsonSession struct {
 	Recorded   bool       `json:"recorded"`
 	BytesIn    int64      `json:"bytes_in"`
 	BytesOut   int64      `json:"bytes_out"`
+	Encryption string     `json:"encryption,omitempty"` // recorded or unrecorded
 }
 
 func (p *program) printSessions(sessions []client.Session) error {
@@ -223,7 +224,8 @@ func (p *program) printSessions(sessions []client.Session) error {
 func sessionJSON(s client.Session) jsonSession {
 	j := jsonSession{ID: s.SessionID, Node: s.NodeID, NodeName: s.NodeName, Owner: s.Owner, Document: s.Document,
 		Reason: s.Reason, SourceIP: s.SourceIP, State: s.State, Started: s.Started.Time, EndReason: s.EndReason,
-		ExitStatus: s.ExitStatus, Recorded: s.Recorded, BytesIn: s.BytesIn, BytesOut: s.BytesOut}
+		ExitStatus: s.ExitStatus, Recorded: s.Recorded, BytesIn: s.BytesIn, BytesOut: s.BytesOut,
+		Encryption: s.Encryption}
 	if !s.Ended.IsZero() {
 		j.Ended = &s.Ended.Time
 	}

@@ -85,6 +85,9 @@ type Session struct {
 	Recorded    bool   `json:"Recorded,omitempty"`
 	BytesIn     int64  `json:"BytesIn,omitempty"`
 	BytesOut    int64  `json:"BytesOut,omitempty"`
+	// Encryption is recorded or unrecorded for a session that client and node encrypted
+	// between them, else empty.
+	Encryption string `json:"Encryption,omitempty"`
 }
 
 // ListSessionsInput asks for sessions, newest first. State is Active, History or

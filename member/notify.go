@@ -205,6 +205,7 @@ func (c *Config) With(path string) error {
 		Webhooks []*Webhook `hcl:"webhook,block"`
 		SMTP     *SMTP      `hcl:"smtp,block"`
 		Audit    *Audit     `hcl:"audit,block"`
+		Sessions *Sessions  `hcl:"sessions,block"`
 		AWSLogs  *AWSLogs   `hcl:"aws_logs,block"`
 	}
 	text, err := os.ReadFile(path)
@@ -216,6 +217,6 @@ func (c *Config) With(path string) error {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	c.SignIn, c.OnCall, c.Slack, c.Webhooks, c.SMTP = more.SignIn, more.OnCall, more.Slack, more.Webhooks, more.SMTP
-	c.Audit, c.AWSLogs = more.Audit, more.AWSLogs
+	c.Audit, c.AWSLogs, c.Sessions = more.Audit, more.AWSLogs, more.Sessions
 	return nil
 }

@@ -51,6 +51,7 @@ type listedSession struct {
 	Recorded    bool      `json:"Recorded,omitempty"`
 	BytesIn     int64     `json:"BytesIn,omitempty"`
 	BytesOut    int64     `json:"BytesOut,omitempty"`
+	Encryption  string    `json:"Encryption,omitempty"` // recorded or unrecorded, of a session that its ends encrypt
 }
 
 // listSessions lists the caller's own sessions, or everyone's to who may do
@@ -107,7 +108,7 @@ func (c *Call) listedSession(ctx context.Context, v session.Session) (listedSess
 		SourceIP: v.SourceIP, RunAs: v.RunAs, State: string(v.State),
 		Started: wire.Time{Time: v.Started}, Ended: wire.Time{Time: v.Ended}, EndReason: v.EndReason,
 		ExitStatus: v.ExitStatus, Member: v.Member, Recorded: v.Recording != "",
-		BytesIn: v.BytesIn, BytesOut: v.BytesOut,
+		BytesIn: v.BytesIn, BytesOut: v.BytesOut, Encryption: string(v.Encryption),
 	}, err
 }
 
