@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -125,9 +124,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.commands.Start(ctx, m.gateway); err != nil {
 		return fmt.Errorf("going on with commands: %w", err)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(gatewayMetrics{m.gateway}, stateMetrics{m.State}, m.requests.steps, m.requests.decisions)
+	registry := m.newRegistry()
 	if err := m.listenSSH(); err != nil {
 		return err
 	}

@@ -5,11 +5,24 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"sallyport.dev/frontdoor"
 	"sallyport.dev/grant"
 	"sallyport.dev/session"
 )
+
+// newRegistry returns what Prometheus is shown of a member whose gateway has started.
+func (m *Member) newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(gatewayMetrics{m.gateway}, stateMetrics{m.State}, archiveMetrics{m.archive})
+	r.MustRegister(m.requests.steps, m.requests.decisions)
+	if m.index != nil {
+		r.MustRegister(indexMetrics{m.index})
+	}
+	return r
+}
 
 // newDoorMetrics counts the connections of the SSH front door.
 func newDoorMetrics(d *frontdoor.Door) prometheus.Collector {
