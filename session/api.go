@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"sallyport.dev/audit"
 	"sallyport.dev/internal/websocket"
+	"sallyport.dev/tracing"
 	"sallyport.dev/wire"
 )
 
@@ -75,7 +77,7 @@ func (g *Gateway) Start(ctx context.Context, req StartRequest) (clientToken stri
 	}
 	err = g.openAnywhere(ctx, request{Op: "open", Session: &row, Start: &req.Start, Options: req.Options})
 	if err != nil {
-		g.startFailed(ctx, row, err)
+		g.startFailed(ctx, row, tracing.RequestOf(req.Options.Trace), err)
 		return "", err
 	}
 	return g.newToken(roleClient, row.ID), nil
@@ -107,9 +109,9 @@ func (g *Gateway) create(ctx context.Context, row Session) error {
 	return nil
 }
 
-// startFailed notes in the row why the session did not begin, making the row where
-// it did not come to that.
-func (g *Gateway) startFailed(ctx context.Context, row Session, cause error) {
+// startFailed notes in the row and in the audit log why the session that a request is for
+// did not begin, making the row where it did not come to that.
+func (g *Gateway) startFailed(ctx context.Context, row Session, request string, cause error) {
 	if errors.Is(cause, errStoring) {
 		return
 	}
@@ -119,13 +121,15 @@ func (g *Gateway) startFailed(ctx context.Context, row Session, cause error) {
 		s.State, s.Ended, s.EndReason = StateFailed, g.now(), clip(cause.Error())
 		return nil
 	}
-	_, err := g.cfg.Store.UpdateSession(ctx, row.ID, fail)
+	changed, err := g.cfg.Store.UpdateSession(ctx, row.ID, fail)
 	if errors.Is(err, ErrNotFound) {
 		fail(&row)
-		err = g.create(ctx, row)
+		changed, err = true, g.create(ctx, row)
 	}
 	if err != nil {
 		g.log.Error("saving a session that did not start", "session", row.ID, "error", err)
+	} else if changed {
+		g.audit(ctx, audit.EventSessionEnd, row, request, clip(cause.Error()), nil)
 	}
 }
 

@@ -236,6 +236,9 @@ func TestNodeThatIsNotConnected(t *testing.T) {
 	if w.store.row(id).State != StateFailed {
 		t.Errorf("row: got %v, want Failed", w.store.row(id).State)
 	}
+	if last := w.store.lastOf(id); last.Event != audit.EventSessionEnd || !strings.Contains(last.Reason, "not connected") {
+		t.Errorf("last audit record: got %+v, want the session's end", last)
+	}
 }
 
 func TestKilledClientLeavesNothing(t *testing.T) {
