@@ -168,8 +168,11 @@ func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
 		limit = s.in.MaxResults
 	}
 	shown := "" // the last session of the page
+	// The newest are looked at without the index: text that is everywhere is there, and
+	// the index would name all sessions.
+	var clauses index.Clauses
 	for {
-		batch, err := s.c.Server.config.Search.FindSessions(ctx, s.query.Clauses(), s.filter)
+		batch, err := s.c.Server.config.Search.FindSessions(ctx, clauses, s.filter)
 		if err != nil {
 			return s.stopped(ctx, err)
 		}
@@ -192,6 +195,7 @@ func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
 			return &s.out, nil
 		}
 		s.filter.Limit = min(8*s.filter.Limit, searchBatches)
+		clauses = s.query.Clauses()
 	}
 }
 
