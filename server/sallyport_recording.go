@@ -441,6 +441,9 @@ func (c *Call) toHold(ctx context.Context, in *holdRecordingInput) (h custody.Ho
 	}
 	switch {
 	case given != 1:
+		if err := c.Check(ctx, access.Resource{ARN: "*"}); err != nil {
+			return h, err
+		}
 		return h, exception("ValidationException", "Give one of SessionId, Owner, NodeId and RequestId.")
 	case in.SessionID != "":
 		_, err = c.checkRecording(ctx, in.SessionID, false)
