@@ -3,9 +3,6 @@ package notify
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport.dev/internal/hooksign"
 )
 
 // Formats of webhooks.
@@ -30,9 +29,9 @@ const (
 // webhook's secret, over the timestamp (seconds since 1970), a dot, and the body. The
 // delivery is the same in each try: who has seen it drops the message.
 const (
-	HeaderSignature = "X-Sallyport-Signature"
-	HeaderTimestamp = "X-Sallyport-Timestamp"
-	HeaderDelivery  = "X-Sallyport-Delivery"
+	HeaderSignature = hooksign.HeaderSignature
+	HeaderTimestamp = hooksign.HeaderTimestamp
+	HeaderDelivery  = hooksign.HeaderDelivery
 )
 
 const minSecret = 16 // bytes of a webhook's secret
@@ -100,7 +99,7 @@ func (w *webhook) send(ctx context.Context, d Delivery) error {
 	r.Header.Set("User-Agent", "sallyport")
 	r.Header.Set(HeaderTimestamp, stamp)
 	r.Header.Set(HeaderDelivery, d.ID)
-	r.Header.Set(HeaderSignature, sign(w.config.Secret, stamp, body))
+	r.Header.Set(HeaderSignature, hooksign.Sign(w.config.Secret, stamp, body))
 	resp, err := w.client.Do(r)
 	if err != nil {
 		return hideURL(err)
@@ -108,14 +107,6 @@ func (w *webhook) send(ctx context.Context, d Delivery) error {
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection is used again
 	return webhookAnswer(resp)
-}
-
-// sign signs a body.
-func sign(secret, stamp string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(stamp + "."))
-	mac.Write(body)
-	return "v1=" + hex.EncodeToString(mac.Sum(nil))
 }
 
 func webhookAnswer(resp *http.Response) error {
