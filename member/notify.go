@@ -196,7 +196,8 @@ func (m *Member) closeNotify(ctx context.Context) error {
 
 // With adds the blocks of a file that say how people sign in and are told of requests:
 // sign_in, on_call, slack, webhook and smtp; and those which say where the audit log is
-// sent, audit, and where the text of sessions is written, aws_logs.
+// sent, audit, and where the text of sessions is written, aws_logs,
+// and where recordings are kept.
 func (c *Config) With(path string) error {
 	var more struct {
 		SignIn   *SignIn    `hcl:"sign_in,block"`
@@ -207,6 +208,8 @@ func (c *Config) With(path string) error {
 		Audit    *Audit     `hcl:"audit,block"`
 		Sessions *Sessions  `hcl:"sessions,block"`
 		AWSLogs  *AWSLogs   `hcl:"aws_logs,block"`
+
+		Recordings *Recordings `hcl:"recordings,block"`
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -218,5 +221,6 @@ func (c *Config) With(path string) error {
 	}
 	c.SignIn, c.OnCall, c.Slack, c.Webhooks, c.SMTP = more.SignIn, more.OnCall, more.Slack, more.Webhooks, more.SMTP
 	c.Audit, c.AWSLogs, c.Sessions = more.Audit, more.AWSLogs, more.Sessions
+	c.Recordings = more.Recordings
 	return nil
 }
