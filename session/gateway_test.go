@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/recording"
 	"sallyport.dev/wire"
 )
 
@@ -172,6 +174,26 @@ func TestRecordingThatCannotBeWrittenEndsTheSession(t *testing.T) {
 		row := w.wantState(id, StateFailed)
 		if !strings.HasPrefix(row.EndReason, ReasonRecordingLost) {
 			t.Errorf("end reason: got %q", row.EndReason)
+		}
+	})
+	t.Run("nothing is shown", func(t *testing.T) {
+		w := newWorld(t)
+		_, _, _, client := w.pair()
+		w.rec.mu.Lock()
+		w.rec.stopped = fmt.Errorf("%w: the spool", recording.ErrFull)
+		w.rec.mu.Unlock()
+		client.wantGoodbye("because the store of recordings does not take them")
+	})
+	t.Run("no room", func(t *testing.T) {
+		w := newWorld(t, func(c *Config) {
+			c.Record = func(context.Context, Session, Options) (Recorder, string, error) {
+				return nil, "", fmt.Errorf("%w: the spool", recording.ErrFull)
+			}
+		})
+		w.agent(testNode)
+		_, err := w.g.Start(t.Context(), StartRequest{Session: Session{ID: NewID("alice"), NodeID: testNode}, Options: Options{Record: true}})
+		if !errors.Is(err, ErrRecordingFull) || !errors.Is(err, ErrRecording) || !strings.Contains(err.Error(), "the spool") {
+			t.Errorf("got %v, want ErrRecordingFull with the cause", err)
 		}
 	})
 	t.Run("found out by the flush", func(t *testing.T) {
