@@ -2,12 +2,10 @@ package index_test
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +13,6 @@ import (
 
 	"sallyport.dev/index"
 	"sallyport.dev/internal/pgtest"
-	"sallyport.dev/recording"
 	"sallyport.dev/session"
 	"sallyport.dev/store"
 	"sallyport.dev/transcript"
@@ -159,45 +156,5 @@ func benchPage(b *testing.B, s *store.Store, q *index.Query) int {
 		}
 		f.Limit = min(8*f.Limit, 3200)
 		clauses = q.Clauses()
-	}
-}
-
-// BenchmarkIdle reports what an idle shell, whose screen is full of text, takes in the
-// index.
-func BenchmarkIdle(b *testing.B) {
-	const sessions = 500
-	for b.Loop() {
-		p := newPlace(b)
-		p.at(time.Hour)
-		k := p.keeper("m")
-		runtime.GC()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		r := rand.New(rand.NewPCG(1, 2))
-		var keep []*recording.Writer
-		for i := range sessions {
-			w, err := recording.NewWriter(io.Discard, recording.Header{Metadata: recording.Metadata{Session: fmt.Sprint("s", i), Started: started}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			w.Attach(k.Follow(recording.Header{Width: 80, Height: 24, Metadata: recording.Metadata{Session: fmt.Sprint("s", i), Started: started}}))
-			for range 40 {
-				w.Output(started, []byte(benchLine(r)+"\r\n"))
-			}
-			w.Flush()
-			w.Flush()
-			keep = append(keep, w)
-		}
-		for n := 1; k.Stats().Queued > 0 || k.Active() > 0; n++ {
-			time.Sleep(50 * time.Millisecond)
-			p.at(time.Hour + time.Duration(n)*time.Second)
-		}
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/sessions, "B/session")
-		runtime.KeepAlive(keep)
-		k.Close()
-		p.Close()
 	}
 }

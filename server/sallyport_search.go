@@ -121,9 +121,10 @@ func searchSessions(ctx context.Context, c *Call, in *searchSessionsInput) (*sea
 		return nil, err
 	}
 	s := search{c: c, in: in, query: q, filter: in.filter(), about: about}
-	if s.filter.After, err = s.openToken(); err != nil {
+	if s.began, err = s.openToken(); err != nil {
 		return nil, err
 	}
+	s.filter.After = s.began
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
 	leave, err := c.Server.enterSearch(ctx)
@@ -157,6 +158,7 @@ type search struct {
 	query  *index.Query
 	filter session.Filter
 	about  string
+	began  string // the session after which the call began
 	out    searchSessionsOutput
 }
 
@@ -203,6 +205,9 @@ func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
 func (s *search) stopped(ctx context.Context, err error) (*searchSessionsOutput, error) {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return nil, err
+	}
+	if s.filter.After == s.began {
+		return nil, exception("ThrottlingException", "The search takes too long: narrow it by a node, a person or a time, or try again later.")
 	}
 	s.out.Unfinished = true
 	s.out.NextToken = s.token(s.filter.After)
@@ -257,9 +262,6 @@ func (c *Call) mayRead(ctx context.Context, v session.Session) (bool, error) {
 // token continues after a session. It is sealed, because where a search stops may be a
 // session that the caller knows nothing of, and good for this search and caller alone.
 func (s *search) token(after string) string {
-	if after == "" {
-		after = "-" // time was up before the first was looked at
-	}
 	sealed := s.c.Server.config.Sealer.Seal(searchToken, []byte(after), s.tokenContext())
 	return base64.RawURLEncoding.EncodeToString(sealed)
 }
@@ -280,7 +282,7 @@ func (s *search) openToken() (after string, err error) {
 	if err != nil {
 		return "", s.c.badToken()
 	}
-	return strings.TrimPrefix(string(plain), "-"), nil
+	return string(plain), nil
 }
 
 type listTransfersInput struct {

@@ -2,6 +2,7 @@ package transcript
 
 import (
 	"bytes"
+	"runtime"
 	"testing"
 	"time"
 
@@ -37,5 +38,28 @@ func BenchmarkFollow(b *testing.B) {
 	var m Meter
 	for b.Loop() {
 		m.Take(time.Second, recording.KindOutput, data, func(Piece) {})
+	}
+}
+
+// BenchmarkIdle reports what an idle shell takes whose screen is full of text.
+func BenchmarkIdle(b *testing.B) {
+	const sessions = 1000
+	line := bytes.Repeat([]byte("x"), 79)
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		keep := make([]*Transcript, sessions)
+		for i := range keep {
+			keep[i] = New(Config{})
+			for range 30 {
+				keep[i].Take(Piece{Kind: recording.KindOutput, Data: append(line, "\r\n"...)})
+			}
+			keep[i].Still(time.Hour)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/sessions, "B/session")
+		runtime.KeepAlive(keep)
 	}
 }
