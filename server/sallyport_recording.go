@@ -141,6 +141,9 @@ func (c *Call) listRecording(ctx context.Context, row archive.Row, out *listReco
 	}
 	listed := recordingOf(row)
 	listed.Held = len(holds) > 0
+	if listed.DeleteAfter.Time, _, err = c.Server.config.Custody.Until(ctx, row); err != nil {
+		return err
+	}
 	out.Recordings = append(out.Recordings, listed)
 	return nil
 }
@@ -160,8 +163,7 @@ func recordingOf(row archive.Row) listedRecording {
 		SessionID: row.Session, Recording: row.Name, NodeID: row.Node, NodeName: row.NodeName, Owner: row.Principal,
 		Document: row.Document, State: string(row.State), Started: wire.Time{Time: row.Started}, Ended: wire.Time{Time: row.Ended},
 		EndReason: row.EndReason, Size: row.Size, SHA256: row.SHA256, ManifestSHA256: row.Manifest, KeyID: row.KeyID,
-		DeleteAfter: wire.Time{Time: row.DeleteAfter},
-		DeletedAt:   wire.Time{Time: row.DeletedAt}, DeletedBy: row.DeletedBy, DeleteReason: row.DeleteReason,
+		DeletedAt: wire.Time{Time: row.DeletedAt}, DeletedBy: row.DeletedBy, DeleteReason: row.DeleteReason,
 	}
 	if row.State == archive.Spooled {
 		listed.Member = row.Member
@@ -304,11 +306,15 @@ func getRecordingInfo(ctx context.Context, c *Call, in *recordingInput) (*getRec
 	if err != nil {
 		return nil, err
 	}
+	until, rule, err := keeper.Until(ctx, row)
+	if err != nil {
+		return nil, err
+	}
 	out := &getRecordingInfoOutput{
-		Recording: recordingOf(row), RetentionRule: state.Rule, NodeTags: state.NodeTags, OwnerTags: state.OwnerTags,
+		Recording: recordingOf(row), RetentionRule: rule, NodeTags: state.NodeTags, OwnerTags: state.OwnerTags,
 		PurgedAt: wire.Time{Time: state.Purged}, PurgeProblem: state.Problem,
 	}
-	out.Recording.Held = len(holds) > 0
+	out.Recording.Held, out.Recording.DeleteAfter.Time = len(holds) > 0, until
 	for _, h := range holds {
 		out.Holds = append(out.Holds, holdOf(h))
 	}

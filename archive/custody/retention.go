@@ -165,6 +165,17 @@ func (k *Keeper) planOne(ctx context.Context, name string) error {
 	return k.cfg.Store.PlanRecording(ctx, name, k.plan, rule, at)
 }
 
+// Until tells until when a recording is kept that has ended, zero for forever, and by which
+// rule.
+func (k *Keeper) Until(ctx context.Context, row archive.Row) (at time.Time, rule string, err error) {
+	state, err := k.cfg.Store.RecordingState(ctx, row.Name)
+	if err != nil {
+		return time.Time{}, "", err
+	}
+	at, rule = k.cfg.Retention.of(row, state.Facts)
+	return at, rule, nil
+}
+
 func (k *Keeper) deleteDue(ctx context.Context) error {
 	for after := ""; ; {
 		names, err := k.cfg.Store.DueRecordings(ctx, k.plan, k.cfg.Now(), after, sweepPage)
