@@ -599,3 +599,18 @@ func TestPortsInWords(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutOutputs(t *testing.T) {
+	d, err := Parse("D", []byte(`{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"s3BucketName":"b","s3KeyPrefix":"p","s3EncryptionEnabled":true,
+		"cloudWatchLogGroupName":"g","cloudWatchEncryptionEnabled":true,"cloudWatchStreamingEnabled":true,"kmsKeyId":"k","runAsEnabled":true,"idleSessionTimeout":"5"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"kmsKeyId":"k","runAsEnabled":true,"idleSessionTimeout":"5"}}`
+	if got := string(d.WithoutOutputs().Content()); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if d.Inputs.S3BucketName != "b" || !strings.Contains(string(d.Content()), "s3BucketName") {
+		t.Error("the document itself has changed")
+	}
+}

@@ -147,3 +147,25 @@ tag "Environment" {
 		t.Errorf("got %v, want an error about the pattern", err)
 	}
 }
+
+func TestConfigAWSLogs(t *testing.T) {
+	for _, test := range []struct{ block, want string }{
+		{`buckets = ["logs", "logs/a/*"]
+		log_groups = ["/sallyport/*"]
+		s3_endpoint = "http://127.0.0.1:9000"`, ""},
+		{`buckets = ["/a"]`, `aws_logs.buckets: "/a"`},
+		{`log_groups = [""]`, `aws_logs.log_groups: ""`},
+		{`region = "Frankfurt!"`, `aws_logs.region: "Frankfurt!"`},
+		{`s3_endpoint = "http://minio.example.com"`, "aws_logs.s3_endpoint:"},
+		{`logs_endpoint = "ftp://127.0.0.1"`, "aws_logs.logs_endpoint:"},
+		{`logs_endpoint = "https://user:secret@logs.example.com"`, "aws_logs.logs_endpoint:"},
+	} {
+		_, err := load(t, goodConfig+"\naws_logs {\n"+test.block+"\n}\n")
+		switch {
+		case test.want == "" && err != nil:
+			t.Errorf("%s: got %v", test.block, err)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%s: got %v, want an error with %s", test.block, err, test.want)
+		}
+	}
+}

@@ -125,13 +125,13 @@ func (in *sendCommandInput) check() error {
 	case hasDuplicates(in.InstanceIDs):
 		return ssmError("DuplicateInstanceId", "An instance id is given twice.")
 	case in.OutputS3BucketName != "":
-		return ssmError("InvalidOutputFolder", "There is no S3 here: outputs are kept by the server (OutputS3BucketName).")
+		return ssmError("InvalidOutputFolder", "The server keeps outputs of commands as agents report them, which may cut them: it writes none to S3 (OutputS3BucketName).")
 	case in.ServiceRoleArn != "":
 		return ssmError("InvalidRole", "There are no notifications here, so that no role can send them (ServiceRoleArn).")
 	case in.NotificationConfig != nil && *in.NotificationConfig != switchable{}:
 		return ssmError("InvalidNotificationConfig", "There are no notifications here (NotificationConfig).")
 	case in.CloudWatchOutputConfig != nil && in.CloudWatchOutputConfig.CloudWatchOutputEnabled:
-		return ssmError("ValidationException", "There is no CloudWatch here (CloudWatchOutputConfig).")
+		return ssmError("ValidationException", "The server keeps outputs of commands as agents report them, which may cut them: it writes none to CloudWatch Logs (CloudWatchOutputConfig).")
 	case in.AlarmConfiguration != nil:
 		return ssmError("ValidationException", "There are no alarms here (AlarmConfiguration).")
 	case in.DocumentHashType == "Sha1":
