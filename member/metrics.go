@@ -21,6 +21,9 @@ func (m *Member) newRegistry() *prometheus.Registry {
 	if m.index != nil {
 		r.MustRegister(indexMetrics{m.index})
 	}
+	if m.awsLogs != nil {
+		r.MustRegister(awsLogMetrics{m.awsLogs})
+	}
 	return r
 }
 
