@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,29 @@ type system struct {
 	tapes *tapes
 	audit *auditLog
 	now   clock
+	dead  *dying // the store of the next member; optional
+}
+
+// dying is a store that a member loses, as when it is killed.
+type dying struct {
+	awslog.Store
+	dead atomic.Bool
+}
+
+var errDead = errors.New("the member is dead")
+
+func (d *dying) SaveLog(ctx context.Context, j awslog.Job) error {
+	if d.dead.Load() {
+		return errDead
+	}
+	return d.Store.SaveLog(ctx, j)
+}
+
+func (d *dying) ReleaseLogs(ctx context.Context, member string) error {
+	if d.dead.Load() {
+		return nil
+	}
+	return d.Store.ReleaseLogs(ctx, member)
 }
 
 // clock is a clock that tests set ahead.
@@ -111,12 +136,16 @@ func newSystem(t *testing.T) *system {
 func (s *system) member(name string) (k *awslog.Keeper, stop func()) {
 	s.t.Helper()
 	keys := credentials.NewStaticCredentialsProvider(awstest.AccessKey, awstest.SecretKey, "")
+	var db awslog.Store = s.store
+	if s.dead != nil {
+		db = s.dead
+	}
 	k, err := awslog.New(s.t.Context(), awslog.Config{
 		S3: s3.New(s3.Options{Region: "eu-central-1", BaseEndpoint: &s.s3.URL, UsePathStyle: true, Credentials: keys, RetryMaxAttempts: 1,
 			RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired}),
 		Logs:    cloudwatchlogs.New(cloudwatchlogs.Options{Region: "eu-central-1", BaseEndpoint: &s.logs.URL, Credentials: keys, RetryMaxAttempts: 1}),
 		Buckets: []string{"logs", "other/sessions/*"}, LogGroups: []string{"/sess*"}, Region: "us-east-1", Place: "eu-central-1",
-		Store: s.store, Open: s.tapes.open, Audit: s.audit, Member: name,
+		Store: db, Open: s.tapes.open, Audit: s.audit, Member: name,
 		Logger: slog.New(slog.NewTextHandler(s.t.Output(), nil)), Now: s.now.now, Interval: 5 * time.Millisecond, PartSize: 5 << 20,
 	})
 	if err != nil {
@@ -394,6 +423,47 @@ func TestGoesOn(t *testing.T) {
 	s.waitState(awslog.Logs, awslog.Done)
 	if diff := cmp.Diff([]string{"one", "two", "three", "four"}, s.data()); diff != "" {
 		t.Errorf("data: %s", diff)
+	}
+}
+
+// TestKilled: of a member that is killed another takes over once its lease has run out. What
+// was put and not noted comes again; nothing is left out.
+func TestKilled(t *testing.T) {
+	s := newSystem(t)
+	s.dead = &dying{Store: s.store}
+	k, stop := s.member("a")
+	w := s.begin(k, stream)
+	s.show(w, 0, "one\r\n")
+	s.waitFor("an event", func() bool { return len(s.data()) == 1 })
+	s.now.advance(6 * time.Second) // its place is noted
+	s.show(w, time.Second, "two\r\n")
+	s.waitFor("its place", func() bool { s.now.advance(6 * time.Second); return s.job(awslog.Logs).Position > 0 })
+	s.dead.dead.Store(true)
+	before := len(s.data())
+	s.show(w, 2*time.Second, "three\r\n")
+	s.waitFor("an event that is not noted", func() bool { return len(s.data()) > before })
+	stop()
+	if s.job(awslog.Logs).Lease.IsZero() {
+		t.Fatal("the lease was given back")
+	}
+	s.dead = nil
+	s.show(w, 3*time.Second, "four\r\n")
+	s.end(w, session.StateTerminated)
+	s.member("b")
+	time.Sleep(20 * time.Millisecond) // some looks
+	if s.job(awslog.Logs).Member != "a" {
+		t.Error("the job was taken before its lease ran out")
+	}
+	s.now.advance(2 * time.Minute)
+	s.waitState(awslog.Logs, awslog.Done)
+	var once []string
+	for _, line := range s.data() {
+		if !slices.Contains(once, line) {
+			once = append(once, line)
+		}
+	}
+	if diff := cmp.Diff([]string{"one", "two", "three", "four"}, once); diff != "" || !slices.Contains(s.data()[before:], "three") {
+		t.Errorf("data: %v, %s", s.data(), diff)
 	}
 }
 
