@@ -64,9 +64,11 @@ var gcpKey = regexp.MustCompile(`^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/
 
 const gcpScope = "https://www.googleapis.com/auth/cloudkms"
 
-// openGCP opens gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K.
+// openGCP opens gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K. Its one parameter
+// is endpoint, of what speaks as Google's service does.
 func openGCP(ctx context.Context, u *url.URL, credentials string) (service, error) {
-	if _, err := cloud.ParseParams(u); err != nil {
+	p, err := cloud.ParseParams(u, "endpoint")
+	if err != nil {
 		return nil, err
 	}
 	key := u.Host + u.Path
@@ -77,13 +79,20 @@ func openGCP(ctx context.Context, u *url.URL, credentials string) (service, erro
 	if err != nil {
 		return nil, err
 	}
-	client, err := cloudkms.NewKeyManagementRESTClient(ctx, by)
+	options := []option.ClientOption{by}
+	if p["endpoint"] != "" {
+		if err := cloud.Endpoint(p["endpoint"]); err != nil {
+			return nil, err
+		}
+		options = append(options, option.WithEndpoint(p["endpoint"]))
+	}
+	client, err := cloudkms.NewKeyManagementRESTClient(ctx, options...)
 	if err != nil {
 		return nil, err
 	}
 	// The data that is authenticated beside a key says what it is for.
-	options := &gcpkms.KeeperOptions{AdditionalAuthenticatedData: []byte("sallyport recording-key")}
-	return &cloudKey{id: "gcpkms://" + key, keeper: gcpkms.OpenKeeper(client, key, options)}, nil
+	purpose := &gcpkms.KeeperOptions{AdditionalAuthenticatedData: []byte("sallyport recording-key")}
+	return &cloudKey{id: "gcpkms://" + key, keeper: gcpkms.OpenKeeper(client, key, purpose)}, nil
 }
 
 func gcpCredentials(ctx context.Context, file string) (option.ClientOption, error) {
