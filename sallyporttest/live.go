@@ -2,6 +2,7 @@ package sallyporttest
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -24,25 +25,41 @@ type Terminal struct {
 // Terminal opens a shell on a node and leaves it open.
 func (s *System) Terminal(k Key, node string) *Terminal {
 	s.t.Helper()
-	api := s.API(k)
-	stream, err := api.Start(s.t.Context(), client.StartInput{Target: node})
+	ctx, cancel := context.WithCancel(context.Background())
+	t, err := OpenTerminal(ctx, s.t, s.API(k), node)
 	if err != nil {
+		cancel()
 		s.t.Fatalf("starting a session on %s: %v", node, err)
 	}
-	t := &Terminal{SessionID: stream.SessionID, t: s.t, screen: &screen{}, over: make(chan struct{})}
+	s.t.Cleanup(func() { cancel(); <-t.over })
+	return t
+}
+
+// OpenTerminal is Terminal at whichever server; the terminal goes when ctx ends.
+func OpenTerminal(ctx context.Context, tb testing.TB, api *client.API, node string) (*Terminal, error) {
+	stream, err := api.Start(ctx, client.StartInput{Target: node})
+	if err != nil {
+		return nil, err
+	}
+	t := &Terminal{SessionID: stream.SessionID, t: tb, screen: &screen{}, over: make(chan struct{})}
 	t.channel = client.NewDataChannel(client.ChannelConfig{
 		Stream: stream, Dial: client.Dialer(api.TLS(), "sallyporttest"), Resume: api.ResumeSession,
-		Handlers: map[string]client.Handler{client.StandardStream: t.screen}, Logger: Logger(s.t),
+		Handlers: map[string]client.Handler{client.StandardStream: t.screen}, Logger: Logger(tb),
 	})
-	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer close(t.over)
 		t.end, t.err = t.channel.Run(ctx)
 	}()
-	s.t.Cleanup(func() { cancel(); <-t.over })
-	<-t.channel.Started()
-	return t
+	select {
+	case <-t.channel.Started():
+		return t, nil
+	case <-t.over:
+		return nil, fmt.Errorf("the session ended at once: %q, %v", t.end.Output, t.err)
+	}
 }
+
+// Shown returns what the terminal was shown.
+func (t *Terminal) Shown() string { return t.screen.String() }
 
 // Type sends keys.
 func (t *Terminal) Type(keys string) {

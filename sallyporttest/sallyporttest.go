@@ -159,21 +159,29 @@ func (s *System) NodeWith(id string, tags identity.Tags, change func(*agent.Conf
 		Logger:     Logger(s.t),
 	}
 	change(&cfg)
+	n := StartAgent(s.t, id, cfg)
+	s.Eventually(func() bool { return s.Connected(s.t.Context(), id) }, "node %s connects", id)
+	return n
+}
+
+// StartAgent runs the agent of a node in this process, at whichever server, until the
+// test ends.
+func StartAgent(t testing.TB, id string, cfg agent.Config) *Node {
+	t.Helper()
 	a, err := agent.New(cfg)
 	if err != nil {
-		s.t.Fatalf("agent of %s: %v", id, err)
+		t.Fatalf("agent of %s: %v", id, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if err := a.Run(ctx); err != nil {
-			s.t.Errorf("agent of %s: %v", id, err)
+			t.Errorf("agent of %s: %v", id, err)
 		}
 	}()
-	n := &Node{ID: id, StateDir: dir, Stop: sync.OnceFunc(func() { cancel(); <-done })}
-	s.t.Cleanup(n.Stop)
-	s.Eventually(func() bool { return s.Connected(s.t.Context(), id) }, "node %s connects", id)
+	n := &Node{ID: id, StateDir: cfg.StateDir, Stop: sync.OnceFunc(func() { cancel(); <-done })}
+	t.Cleanup(n.Stop)
 	return n
 }
 
