@@ -199,11 +199,10 @@ func clip(s string) string {
 
 // url is where people find what a job has written, "" while there is nothing: in S3 itself,
 // or in AWS's console.
-func (j Job) url(region string) string {
+func (j Job) url(s3, region string) string {
 	switch {
 	case j.Kind == S3 && j.State == Done && !j.Written.IsZero():
-		u := url.URL{Scheme: "https", Host: "s3." + region + ".amazonaws.com", Path: "/" + j.Place + "/" + j.Name}
-		return u.String()
+		return s3 + (&url.URL{Path: "/" + j.Place + "/" + j.Name}).String()
 	case j.Kind == Logs && j.Position > 0:
 		return fmt.Sprintf("https://%[1]s.console.aws.amazon.com/cloudwatch/home?region=%[1]s#logsV2:log-groups/log-group/%[2]s/log-events/%[3]s",
 			region, consoleEscape(j.Place), consoleEscape(j.Name))

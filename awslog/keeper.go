@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,8 +45,10 @@ type Config struct {
 	// with * for any characters. What is not named is refused.
 	Buckets, LogGroups []string
 	Region             string // of the nodes, that events name
-	Place              string // region of buckets and log groups, for URLs
-	Store              Store
+	// Place is the region of buckets and log groups, for URLs, and S3URL that of S3 itself;
+	// by default AWS's.
+	Place, S3URL string
+	Store        Store
 	// Open opens a recording; recording.ErrNotFound where there is none.
 	Open   func(ctx context.Context, name string) (Recording, error)
 	Audit  Auditor
@@ -115,6 +118,7 @@ func (k *Keeper) Stats() Stats {
 func New(ctx context.Context, cfg Config) (*Keeper, error) {
 	k := &Keeper{cfg: cfg, log: cfg.Logger, closing: make(chan struct{}), wake: make(chan struct{}, 1), ended: map[string]time.Time{}, running: map[string]bool{}}
 	k.cfg.Interval = cmp.Or(cfg.Interval, time.Second)
+	k.cfg.S3URL = cmp.Or(strings.TrimSuffix(cfg.S3URL, "/"), "https://s3."+cfg.Place+".amazonaws.com")
 	k.cfg.PartSize = cmp.Or(cfg.PartSize, partSize)
 	if cfg.Now == nil {
 		k.cfg.Now = time.Now
@@ -157,7 +161,7 @@ func (k *Keeper) Begin(ctx context.Context, s Session, o Outputs) error {
 func (k *Keeper) Jobs(ctx context.Context, sessions []string) ([]Job, error) {
 	all, err := k.cfg.Store.Logs(ctx, sessions)
 	for i := range all {
-		all[i].URL = all[i].url(k.cfg.Place)
+		all[i].URL = all[i].url(k.cfg.S3URL, k.cfg.Place)
 	}
 	return all, err
 }

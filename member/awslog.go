@@ -72,7 +72,7 @@ func (m *Member) startAWSLogs(ctx context.Context) error {
 		return fmt.Errorf("aws_logs: %w", err)
 	}
 	m.awsLogs, err = awslog.New(ctx, awslog.Config{
-		S3: c.s3(config), Logs: c.logs(config), Buckets: c.Buckets, LogGroups: c.LogGroups, Region: m.cfg.Region, Place: config.Region,
+		S3: c.s3(config), Logs: c.logs(config), Buckets: c.Buckets, LogGroups: c.LogGroups, Region: m.cfg.Region, Place: config.Region, S3URL: c.S3Endpoint,
 		Store: m.Store, Open: m.openLogged, Audit: m.Audit, Member: m.cfg.Member, Logger: m.log, Now: m.cfg.Now,
 	})
 	if err != nil {

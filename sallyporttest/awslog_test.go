@@ -110,15 +110,15 @@ func (l *logging) wantLogged() {
 	var lines []string
 	for _, e := range l.logs.Events("/sallyport/sessions", id) {
 		var m struct {
-			EventVersion, AwsRegion, SessionID string
-			Target                             struct{ ID string }
-			UserIdentity                       struct{ Arn string }
-			SessionData                        []string
+			EventVersion, AwsRegion, SessionID, RunAsUser string
+			Target                                        struct{ ID string }
+			UserIdentity                                  struct{ Arn string }
+			SessionData                                   []string
 		}
 		if err := json.Unmarshal([]byte(e.Message), &m); err != nil {
 			l.t.Fatalf("event %q: %v", e.Message, err)
 		}
-		if m.EventVersion != "1.0" || m.AwsRegion != sallyporttest.Region || m.SessionID != id || m.Target.ID != *v.Target || m.UserIdentity.Arn != *v.Owner {
+		if m.EventVersion != "1.0" || m.AwsRegion != sallyporttest.Region || m.SessionID != id || m.Target.ID != *v.Target || m.RunAsUser != "ssm-user" || m.UserIdentity.Arn != *v.Owner {
 			l.t.Errorf("event: got %q", e.Message)
 		}
 		lines = append(lines, m.SessionData...)
@@ -127,7 +127,7 @@ func (l *logging) wantLogged() {
 		l.t.Errorf("events: got %q, want what is in the object, %q", got, text)
 	}
 	url := v.OutputUrl
-	if url == nil || aws.ToString(url.S3OutputUrl) != "https://s3.us-east-1.amazonaws.com/session-logs/team/"+id+".log" || !strings.Contains(aws.ToString(url.CloudWatchOutputUrl), "/log-events/") {
+	if url == nil || aws.ToString(url.S3OutputUrl) != l.s3.URL+"/session-logs/team/"+id+".log" || !strings.Contains(aws.ToString(url.CloudWatchOutputUrl), "/log-events/") {
 		l.t.Errorf("OutputUrl: got %+v", url)
 	}
 }

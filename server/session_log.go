@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"sallyport.dev/access"
 	"sallyport.dev/awslog"
 	"sallyport.dev/document"
 	"sallyport.dev/session"
@@ -27,8 +28,19 @@ func (p *plan) outputs() awslog.Outputs {
 		Bucket: in.S3BucketName, Prefix: in.S3KeyPrefix, BucketEncrypted: in.S3EncryptionEnabled,
 		LogGroup: in.CloudWatchLogGroupName, GroupEncrypted: in.CloudWatchEncryptionEnabled,
 		Streaming: in.CloudWatchStreamingEnabled && p.document.SessionType == document.StandardStream,
-		RunAs:     p.loginKey(),
+		RunAs:     p.loggedLogin(),
 	}
+}
+
+// agentLogin is the login that agents give sessions that ask for none, AWS's and ours.
+const agentLogin = "ssm-user"
+
+// loggedLogin is the login that events name.
+func (p *plan) loggedLogin() string {
+	if login := p.loginKey(); login != access.DefaultLogin {
+		return login
+	}
+	return agentLogin
 }
 
 // logSession completes the request for a session whose text is written to AWS, if it may
