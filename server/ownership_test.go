@@ -71,6 +71,41 @@ func TestBorrowedSessionNames(t *testing.T) {
 	}
 }
 
+// A user reads what they did in a role. The role reads nothing that its user did outside of
+// it, and users do not read each other's.
+func TestReadingThroughRoles(t *testing.T) {
+	h := newHarness(t)
+	h.node(channelNode, nil)
+	alice, eve := h.user("alice", nil, allowAssume), h.user("eve", nil, allowAssume)
+	h.role("Ops", trustAccount)
+	inRole := h.assumed(alice, "Ops", "alice")
+	h.sessionOf(inRole, "alice-0a1b")
+	h.sessionOf(alice, "alice-0a1c")
+	for _, c := range []struct {
+		name, session string
+		who           identity.Credentials
+		want          int
+	}{
+		{"the user, what the role did", "alice-0a1b", alice, 200},
+		{"the role, what it did", "alice-0a1b", inRole, 200},
+		{"the role, what the user did", "alice-0a1c", inRole, 400},
+		{"another user", "alice-0a1b", eve, 400},
+		{"another's role of the same name", "alice-0a1b", h.assumed(eve, "Ops", "alice"), 400},
+	} {
+		if got := h.json(c.who, "Sallyport.GetSession", map[string]string{"SessionId": c.session}); got.status != c.want {
+			t.Errorf("%s: got %d %s, want %d", c.name, got.status, got.body, c.want)
+		}
+	}
+	for name, want := range map[string]int{"user": 2, "role": 1} {
+		who := map[string]identity.Credentials{"user": alice, "role": inRole}[name]
+		if out := decodeInto[listSessionsOutput](t, h.json(who, "Sallyport.ListSessions", struct{}{})); len(out.Sessions) != want {
+			t.Errorf("the %s sees %d sessions, want %d", name, len(out.Sessions), want)
+		}
+	}
+}
+
+const allowAssume = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}]}`
+
 // Tags of a node cannot stand for the tags that the system gives a session.
 func TestSystemTagsOfSessions(t *testing.T) {
 	h := newHarness(t)

@@ -28,6 +28,13 @@ func owns(p identity.Principal, v session.Session) bool {
 	return v.OwnerID == p.UserID && rootOf(v) == p.RootID()
 }
 
+// mayRead reports whether a session is the principal's to read: their own, and for a user
+// with no role between also what they did in one. The other way round a role would give
+// more than its policies.
+func mayRead(p identity.Principal, v session.Session) bool {
+	return owns(p, v) || p.Root == "" && rootOf(v) == p.UserID
+}
+
 // rootOf is who is behind a session. Rows from before that was noted know their owner
 // alone, who is enough where it is a user.
 func rootOf(v session.Session) string { return cmp.Or(v.RootID, v.OwnerID) }

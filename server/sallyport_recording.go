@@ -131,7 +131,7 @@ func (c *Call) listRecording(ctx context.Context, row archive.Row, out *listReco
 	if err != nil {
 		return err
 	}
-	may, err := c.allowsOwn(ctx, owns(c.Principal, v), resource)
+	may, err := c.allowsOwn(ctx, mayRead(c.Principal, v), resource)
 	if err != nil || !may {
 		return err
 	}
@@ -269,7 +269,7 @@ func (c *Call) checkRecording(ctx context.Context, id string, own bool) (archive
 		return row, err
 	}
 	c.Session, c.Node, c.Document = row.Session, row.Node, row.Document
-	if own && owns(c.Principal, v) {
+	if own && mayRead(c.Principal, v) {
 		return row, c.CheckOwn(ctx, resource)
 	}
 	return row, c.Check(ctx, resource)

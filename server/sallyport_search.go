@@ -256,7 +256,7 @@ func (c *Call) mayRead(ctx context.Context, v session.Session) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return d.Allowed || owns(c.Principal, v) && d.Policy.Effect != policy.ExplicitlyDenied, nil
+	return d.Allowed || mayRead(c.Principal, v) && d.Policy.Effect != policy.ExplicitlyDenied, nil
 }
 
 // token continues after a session. It is sealed, because where a search stops may be a

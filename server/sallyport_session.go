@@ -69,7 +69,10 @@ func listSessions(ctx context.Context, c *Call, in *listSessionsInput) (*listSes
 		filter.Active = &active
 	}
 	if !all {
-		filter.OwnerID, filter.RootID = c.Principal.UserID, c.Principal.Root
+		filter.RootID = c.Principal.RootID()
+		if c.Principal.Root != "" {
+			filter.OwnerID = c.Principal.UserID
+		}
 		if err := c.CheckOwn(ctx, access.Resource{ARN: "*"}); err != nil {
 			return nil, err
 		}
@@ -147,7 +150,7 @@ func (c *Call) checkSession(ctx context.Context, id string) (session.Session, er
 	if err != nil {
 		return v, err
 	}
-	if owns(c.Principal, v) {
+	if mayRead(c.Principal, v) {
 		return v, c.CheckOwn(ctx, resource)
 	}
 	return v, c.Check(ctx, resource)
