@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -61,6 +62,32 @@ func TestEndThatTheNodeDrawsOut(t *testing.T) {
 				t.Errorf("the session is %s: %q, want an end: %q", got.State, got.EndReason, test.reason)
 			}
 		})
+	}
+}
+
+// A node that has the client encrypt a session whose document does not demand it would show
+// what the recording has as noise alone: it has no session.
+func TestUnaskedEncryption(t *testing.T) {
+	for _, kind := range []string{"Standard_Stream", "NonInteractiveCommands", "Port"} {
+		for _, record := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, recorded %v", kind, record), func(t *testing.T) {
+				w := newWorld(t)
+				_, id, agent, client := w.pair(func(r *StartRequest) {
+					r.Session.SessionType, r.Options.Record = kind, record && kind != "Port"
+				})
+				agent.send(wire.PayloadHandshakeRequest, `{"AgentVersion":"3.3.40.0","RequestedClientActions":[
+					{"ActionType":"SessionType","ActionParameters":{"SessionType":"`+kind+`","Properties":null}},
+					{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"alias/nodes-own","Challenge":"random"}}]}`)
+				client.wantGoodbye("asked for encryption")
+				client.mu.Lock()
+				got := client.payloads
+				client.mu.Unlock()
+				if len(got) > 0 {
+					t.Errorf("the client got payloads %v", got)
+				}
+				w.wantState(id, StateFailed)
+			})
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"slices"
 	"time"
 
 	"sallyport.dev/recording"
@@ -33,9 +34,11 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 	if s.isMoreTimeKey(fromAgent, h) {
 		return s.takeMoreTimeKey(data)
 	}
-	if fromAgent && h.PayloadType == wire.PayloadHandshakeRequest && !s.isOwnKind(h.Payload) {
-		s.end(anotherKind())
-		return nil, false
+	if fromAgent && h.PayloadType == wire.PayloadHandshakeRequest {
+		if cause := s.misleads(h.Payload); cause != nil {
+			s.end(cause)
+			return nil, false
+		}
 	}
 	if s.rec == nil && s.exec == nil {
 		return data, true
@@ -66,6 +69,37 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 		return nil, false
 	}
 	return data, true
+}
+
+// misleads is why an agent's handshake must not reach the client of a session that is not
+// to be encrypted, nil if it may.
+func (s *live) misleads(payload []byte) *Cause {
+	switch {
+	case !s.isOwnKind(payload):
+		return anotherKind()
+	case asksForKey(payload):
+		return unaskedEncryption()
+	}
+	return nil
+}
+
+// asksForKey reports whether an agent's handshake has the client encrypt the session.
+// Clients do so with any key: what they then show nobody could record.
+func asksForKey(payload []byte) bool {
+	var request wire.HandshakeRequest
+	if json.Unmarshal(payload, &request) != nil {
+		return false
+	}
+	return slices.ContainsFunc(request.RequestedClientActions, func(a wire.RequestedAction) bool {
+		return a.ActionType == wire.ActionKMSEncryption
+	})
+}
+
+func unaskedEncryption() *Cause {
+	return &Cause{
+		Reason: ReasonAgentLost, Detail: "the agent asked for encryption that the session's document does not demand", Failed: true,
+		Terminal: "The node asked for encryption that the session's document does not demand, so the session was ended.",
+	}
 }
 
 // isOwnKind reports whether an agent's handshake is for the session's own type. Clients
