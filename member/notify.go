@@ -5,9 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
-	"os"
-
-	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"sallyport.dev/identity"
 	"sallyport.dev/notify"
@@ -192,35 +189,4 @@ func (m *Member) closeNotify(ctx context.Context) error {
 		return nil
 	}
 	return m.notify.Close(ctx)
-}
-
-// With adds the blocks of a file that say how people sign in and are told of requests:
-// sign_in, on_call, slack, webhook and smtp; and those which say where the audit log is
-// sent, audit, and where the text of sessions is written, aws_logs,
-// and where recordings are kept.
-func (c *Config) With(path string) error {
-	var more struct {
-		SignIn   *SignIn    `hcl:"sign_in,block"`
-		OnCall   []OnCall   `hcl:"on_call,block"`
-		Slack    *Slack     `hcl:"slack,block"`
-		Webhooks []*Webhook `hcl:"webhook,block"`
-		SMTP     *SMTP      `hcl:"smtp,block"`
-		Audit    *Audit     `hcl:"audit,block"`
-		Sessions *Sessions  `hcl:"sessions,block"`
-		AWSLogs  *AWSLogs   `hcl:"aws_logs,block"`
-
-		Recordings *Recordings `hcl:"recordings,block"`
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	// hclsimple knows files of HCL by their names.
-	if err := hclsimple.Decode(path+".hcl", text, nil, &more); err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	c.SignIn, c.OnCall, c.Slack, c.Webhooks, c.SMTP = more.SignIn, more.OnCall, more.Slack, more.Webhooks, more.SMTP
-	c.Audit, c.AWSLogs, c.Sessions = more.Audit, more.AWSLogs, more.Sessions
-	c.Recordings = more.Recordings
-	return nil
 }

@@ -65,7 +65,7 @@ folder is kept and used again.`,
 	f.StringVar(&o.tls, "tls", "", "`HOST:PORT` of a second, TLS listener under the dev CA (DIR/ca.crt), on any address; none by default")
 	f.StringVar(&o.ssh, "ssh", "127.0.0.1:2222", "address of the SSH front door; empty for none. Any free port is taken where 2222 is not")
 	f.IntVar(&o.nodes, "nodes", len(sampleNodes), "number of nodes to run, 0 to 100")
-	f.StringVar(&o.with, "with", "", "HCL `file` with sign_in, on_call, slack, webhook, smtp, sessions, recordings, audit and aws_logs blocks for the server")
+	f.StringVar(&o.with, "with", "", "HCL `file` with blocks of sallyportd.hcl for the server: sign_in, on_call, slack, webhook, smtp, sessions, recordings, search, audit, aws_logs, tracing")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the server and the nodes do")
 	return cmd
 }
