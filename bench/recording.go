@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"sallyport.dev/client"
+	"sallyport.dev/index"
 	"sallyport.dev/internal/websocket"
 	"sallyport.dev/wire"
 )
@@ -23,27 +24,53 @@ import (
 // message, of a text that is like the real thing.
 type performance struct {
 	Node     string
-	Recorded bool
 	Sessions int
 	Bytes    int           // to be shown in each session
 	Piece    int           // bytes of a message; 0 for keys and lines, as people cause them
 	Pause    time.Duration // between messages
 }
 
-// benchRecording compares what the server does for sessions that are recorded with what
-// it does for those that are not: forwards, whose messages take the same way through the
-// same process. Node and clients are real websockets over TLS, in processes of their own.
+// stand is a server with its people, and what is done there about sessions.
+type stand struct {
+	name   string
+	system *system
+	people *child
+	end    func()
+}
+
+// States of recording, in the order in which each costs more.
+const (
+	unrecorded = "not recorded"
+	recorded   = "recorded"
+	indexed    = "recorded and indexed"
+)
+
+// benchRecording compares what servers do for the same shells where they are recorded and
+// indexed, recorded alone, and neither. Servers, nodes and people are processes of their own
+// with real websockets over TLS between them; those that are not measured are idle.
 func benchRecording(ctx context.Context, l *lab) ([]figure, error) {
-	s, err := l.newServer("recording")
-	if err != nil {
-		return nil, err
+	var stands []stand
+	defer func() {
+		for _, s := range stands {
+			s.end()
+			s.system.server.end()
+		}
+	}()
+	for name, v := range map[string]serving{
+		unrecorded: {Dir: "unrecorded", Unrecorded: true, Unindexed: true},
+		recorded:   {Dir: "recorded", Unindexed: true},
+		indexed:    {Dir: "indexed"},
+	} {
+		s, err := l.newServing(v)
+		if err != nil {
+			return nil, err
+		}
+		people, stop, err := l.silentNode(s)
+		if err != nil {
+			return nil, err
+		}
+		stands = append(stands, stand{name, s, people, stop})
 	}
-	defer s.server.end()
-	people, stop, err := l.silentNode(s)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
 	var figures []figure
 	for _, w := range []struct {
 		name string
@@ -55,61 +82,74 @@ func benchRecording(ctx context.Context, l *lab) ([]figure, error) {
 		{"a flood, our agent (4 KiB messages)", performance{Sessions: 4, Bytes: l.pickInt(40, 12) << 20, Piece: 4 << 10}},
 		{"a flood, our agent (32 KiB messages)", performance{Sessions: 4, Bytes: l.pickInt(60, 20) << 20, Piece: 32 << 10}},
 	} {
-		w.Node = s.node
-		f, err := recordingCost(ctx, l, s, people, w.name, w.performance)
+		f, err := recordingCost(ctx, l, stands, w.name, w.performance)
 		if err != nil {
 			return figures, fmt.Errorf("%s: %w", w.name, err)
 		}
-		figures = append(figures, f)
+		figures = append(figures, f...)
 	}
 	return figures, nil
 }
 
-// recordingCost measures nanoseconds of the server's processor time per byte shown.
-func recordingCost(ctx context.Context, l *lab, s *system, people *child, name string, p performance) (figure, error) {
-	on, off := p, p
-	on.Recorded = true
-	const without = "not recorded"
+// recordingCost measures nanoseconds of the servers' processor time per byte shown.
+func recordingCost(ctx context.Context, l *lab, stands []stand, name string, p performance) ([]figure, error) {
 	var r results
-	err := s.server.profiling("recording-"+strings.ReplaceAll(name, " ", "-"), func() (err error) {
-		r, err = compete(ctx, l.pickInt(6, 4),
-			contestant{name, perform(s, people, on)},
-			contestant{without, perform(s, people, off)},
-		)
+	measure := func() (err error) {
+		var all []contestant
+		for _, s := range stands {
+			all = append(all, contestant{s.name, perform(s, p)})
+		}
+		r, err = compete(ctx, l.pickInt(6, 4), all...)
 		return err
-	})
-	if err != nil {
-		return figure{}, err
 	}
-	f := r.figure(name, "ns/B", without)
-	f.aim, f.met = "a tenth more", f.peers[0].ratio <= 1.1
-	return f, nil
+	for _, s := range stands {
+		rest := measure
+		measure = func() error {
+			return s.system.server.profiling("recording-"+strings.ReplaceAll(name+"-"+s.name, " ", "-"), rest)
+		}
+	}
+	if err := measure(); err != nil {
+		return nil, err
+	}
+	with := r.figure(recorded, "ns/B", unrecorded)
+	with.name = name + ", recorded"
+	with.aim, with.met = "a tenth more", with.peers[0].ratio <= 1.1
+	whole := r.figure(indexed, "ns/B", unrecorded, recorded)
+	whole.name = name + ", recorded and indexed"
+	return []figure{with, whole}, nil
 }
 
 // perform has a performance given, and returns what a byte of it costs the server.
-func perform(s *system, people *child, p performance) func(context.Context) (float64, error) {
+func perform(s stand, p performance) func(context.Context) (float64, error) {
+	p.Node = s.system.node
 	return func(context.Context) (float64, error) {
-		if err := people.ask("attend", p, nil); err != nil {
+		if err := s.people.ask("attend", p, nil); err != nil {
 			return 0, err
 		}
-		before, err := s.server.processor()
+		before, err := s.system.server.processor()
 		if err != nil {
 			return 0, err
 		}
-		if err := people.ask("applaud", p, nil); err != nil {
+		if err := s.people.ask("applaud", p, nil); err != nil {
 			return 0, err
 		}
-		time.Sleep(settling) // what is written behind counts as well
-		after, err := s.server.processor()
+		time.Sleep(settling(s.name)) // what is written behind counts as well
+		after, err := s.system.server.processor()
 		if err != nil {
 			return 0, err
 		}
-		return (after - before) * 1e9 / float64(p.Sessions*p.Bytes), people.ask("leave", nil, nil)
+		return (after - before) * 1e9 / float64(p.Sessions*p.Bytes), s.people.ask("leave", nil, nil)
 	}
 }
 
-// settling is how long the server may take to write down what it still holds.
-const settling = 1200 * time.Millisecond
+// settling is how long a server may take to write down what it still holds.
+func settling(state string) time.Duration {
+	const d = 1200 * time.Millisecond
+	if state == indexed {
+		return d + index.Behind
+	}
+	return d // being idle for longer costs nothing to speak of
+}
 
 // spectator is a client that counts what it is shown.
 type spectator struct {
@@ -137,10 +177,6 @@ func (v *spectator) Take(_ wire.PayloadType, p []byte) error {
 func (p *peopleProcess) attend(f performance) (struct{}, error) {
 	return struct{}{}, each(f.Sessions, 4, func(int) error {
 		in := &ssm.StartSessionInput{Target: aws.String(f.Node)}
-		if !f.Recorded {
-			in.DocumentName = aws.String("AWS-StartPortForwardingSession")
-			in.Parameters = map[string][]string{"portNumber": {"22"}}
-		}
 		v, stop, err := p.spectate(in, f)
 		if err != nil {
 			return err

@@ -68,14 +68,22 @@ const peoplePolicy = `{"Version":"2012-10-17","Statement":[
 	{"Effect":"Allow","Action":"ssm:StartSession","Resource":"arn:aws:ssm:*:*:document/*"},
 	{"Effect":"Allow","Action":["ssm:TerminateSession","ssm:ResumeSession"],"Resource":"arn:aws:ssm:*:*:session/${aws:username}-*"}]}`
 
-// open starts the server with its state in dir and makes a user.
-func (p *memberProcess) open(dir string) (access, error) {
+// serving is what a server is to do with sessions, with its state in Dir.
+type serving struct {
+	Dir                   string
+	Unrecorded, Unindexed bool
+}
+
+// open starts a server and makes a user.
+func (p *memberProcess) open(s serving) (access, error) {
 	ctx := context.Background()
+	indexed := !s.Unindexed
 	cfg := member.Config{
-		Account: account, Region: region, Member: "bench", DataDir: dir,
+		Account: account, Region: region, Member: "bench", DataDir: s.Dir,
 		Listen:   "127.0.0.1:0",
 		Sessions: &member.Sessions{DisconnectGrace: "10m"},
-		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Search:   &member.Search{Index: &indexed}, Unrecorded: s.Unrecorded,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if err := cfg.Check(); err != nil {
 		return access{}, err
@@ -158,6 +166,7 @@ type system struct {
 	server *child
 	agent  *started
 	node   string
+	fleet  string // folder of the nodes that have no agent's program
 }
 
 // system returns a server with a connected node, starting it on first use.
@@ -185,12 +194,18 @@ func (l *lab) newSystem(ctx context.Context, name string) (*system, error) {
 
 // newServer starts a server without nodes.
 func (l *lab) newServer(name string) (*system, error) {
+	return l.newServing(serving{Dir: name})
+}
+
+// newServing starts a server whose state is in a folder of the lab.
+func (l *lab) newServing(v serving) (*system, error) {
+	v.Dir = l.path(v.Dir)
 	c, err := l.child("server")
 	if err != nil {
 		return nil, err
 	}
-	s := &system{server: c}
-	if err := c.ask("open", l.path(name), &s.access); err != nil {
+	s := &system{server: c, fleet: v.Dir + "-fleet"}
+	if err := c.ask("open", v, &s.access); err != nil {
 		return nil, err
 	}
 	return s, nil

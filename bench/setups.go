@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path/filepath"
 	"time"
 )
 
@@ -75,7 +76,7 @@ func (l *lab) silentNode(s *system) (people *child, stop func(), err error) {
 		stop()
 		return nil, nil, err
 	}
-	n := lonely{URL: s.URL, CAFile: s.CAFile, Node: s.node, StateDir: l.path("fleet", s.node)}
+	n := lonely{URL: s.URL, CAFile: s.CAFile, Node: s.node, StateDir: filepath.Join(s.fleet, s.node)}
 	return people, stop, nodes.ask("silent", n, nil)
 }
 
@@ -85,7 +86,7 @@ func (l *lab) registerNode(s *system, nodes *child) error {
 	if err := s.server.ask("activate", []string{s.node}, &a); err != nil {
 		return err
 	}
-	return nodes.ask("register", fleet{URL: s.URL, CAFile: s.CAFile, Dir: l.path("fleet"), Nodes: []string{s.node}, Activation: a}, nil)
+	return nodes.ask("register", fleet{URL: s.URL, CAFile: s.CAFile, Dir: s.fleet, Nodes: []string{s.node}, Activation: a}, nil)
 }
 
 // setUp opens sessions and returns how many per second, and how many per second of

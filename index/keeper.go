@@ -20,6 +20,9 @@ const (
 	tick     = 500 * time.Millisecond
 	lineAge  = 2 * time.Second
 	stillAge = 3 * time.Second
+	// Behind is how long at most it takes until what a session showed is found, if the
+	// store is quick.
+	Behind = lineAge + 2*tick
 	// repairEvery is how often transcripts that a crash left are looked for, repairAge how
 	// long nobody must have written to them, and sweepEvery how often recordings without
 	// one are.

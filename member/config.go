@@ -105,6 +105,9 @@ type Config struct {
 
 	Logger *slog.Logger
 	Now    func() time.Time
+	// Unrecorded has no session recorded. Only a program can ask for it, as the benchmark
+	// does, which measures what recording costs; no configuration file can.
+	Unrecorded bool
 
 	trustedProxies []netip.Prefix
 }

@@ -214,6 +214,7 @@ func (m *Member) gatewayConfig() session.Config {
 		Audit:           m.Audit,
 		Logger:          m.log,
 		Record:          m.record,
+		Unrecorded:      m.cfg.Unrecorded,
 		Recorded:        m.recorded,
 		Redact:          m.cfg.Sessions.redaction.Text,
 		DataKey:         m.dataKey,

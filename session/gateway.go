@@ -86,6 +86,9 @@ type Config struct {
 	Record func(ctx context.Context, s Session, o Options) (Recorder, string, error)
 	// Redact returns a command line without what must not be kept of it; optional.
 	Redact func(command string) string
+	// Unrecorded has no session recorded: what recording costs is measured against that.
+	// No configuration file can say so.
+	Unrecorded bool
 	// Recorded returns the summary of a recording that a member left behind, by its name;
 	// optional. An error means that it is not finished yet.
 	Recorded func(ctx context.Context, name string) (recording.Summary, error)

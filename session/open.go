@@ -46,7 +46,7 @@ func (g *Gateway) open(ctx context.Context, c *control, req request, store func(
 }
 
 func (s *live) openRecording(ctx context.Context) error {
-	if !s.opts.Record || s.exec.isSFTP() {
+	if !s.opts.Record || s.exec.isSFTP() || s.g.cfg.Unrecorded {
 		return nil
 	}
 	if s.g.cfg.Record == nil || s.opts.Encrypted && s.g.cfg.DataKey == nil {
