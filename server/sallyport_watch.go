@@ -83,7 +83,7 @@ func watchSession(ctx context.Context, c *Call, in *watchSessionInput) (*watchSe
 // watcher is the caller, as the session's home and person know them.
 func (c *Call) watcher() session.Watcher {
 	return session.Watcher{
-		ARN: c.Principal.ARN, ID: c.Principal.UserID, Name: watcherName(c.Principal),
+		ARN: c.Principal.ARN, ID: c.Principal.UserID, Root: c.Principal.RootID(), Name: watcherName(c.Principal),
 		SourceIP: c.Origin.SourceIP, UserAgent: c.Origin.UserAgent,
 	}
 }

@@ -1,11 +1,14 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +34,10 @@ var (
 const (
 	// maxWatchers bounds the watches of one session, maxWatches those on one member.
 	maxWatchers, maxWatches = 8, 64
+	// maxOfPerson and maxOfPersonHere are how many of them one person may have, and
+	// maxOwn how many of a member's people may have of their own sessions, which needs no
+	// right: nobody is to fill the places and so not be watched.
+	maxOfPerson, maxOfPersonHere, maxOwn = 2, 8, 16
 	// watchTail is how much of a recording is kept for its watchers at least, in bytes,
 	// and watchPiece how much one answer holds.
 	watchTail, watchPiece = 256 << 10, 256 << 10
@@ -47,11 +54,15 @@ const (
 // Watcher is who watches.
 type Watcher struct {
 	ARN       string `json:"arn"`
-	ID        string `json:"id"`   // aws:userid
-	Name      string `json:"name"` // as the watched person is told
+	ID        string `json:"id"`             // aws:userid
+	Root      string `json:"root,omitempty"` // unique id of the user who is behind it
+	Name      string `json:"name"`           // as the watched person is told
 	SourceIP  string `json:"source_ip,omitempty"`
 	UserAgent string `json:"user_agent,omitempty"`
 }
+
+// person is who watches, under whatever name of a role session.
+func (w Watcher) person() string { return cmp.Or(w.Root, w.ID) }
 
 // WatchRequest asks for what a session shows.
 type WatchRequest struct {
@@ -116,6 +127,7 @@ type watching struct {
 type watch struct {
 	id      string
 	by      Watcher
+	own     bool // of who is watched
 	notice  bool
 	told    bool
 	asking  bool
@@ -183,6 +195,10 @@ func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, er
 		s.g.watches.Add(-1)
 		return WatchPiece{}, err
 	}
+	if err := s.g.roomFor(w); err != nil {
+		s.dropWatch(w)
+		return WatchPiece{}, err
+	}
 	if err := s.auditWatch(ctx, w, "began", nil); err != nil {
 		s.dropWatch(w)
 		return WatchPiece{}, err
@@ -198,6 +214,41 @@ func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, er
 	return s.answerWatch(w, piece, -1), nil
 }
 
+// roomFor finds out whether a person, with a watch that was just added, has too many on
+// this member, or people have too many of their own sessions.
+func (g *Gateway) roomFor(w *watch) error {
+	g.mu.Lock()
+	all := slices.Collect(maps.Values(g.sessions))
+	g.mu.Unlock()
+	theirs, own := 0, 0
+	for _, s := range all {
+		s.watching.mu.Lock()
+		t, o := s.watching.by(w.by.person())
+		s.watching.mu.Unlock()
+		theirs, own = theirs+t, own+o
+	}
+	switch {
+	case theirs > maxOfPersonHere:
+		return fmt.Errorf("%w on this member: at most %d of one person", ErrWatchers, maxOfPersonHere)
+	case w.own && own > maxOwn:
+		return fmt.Errorf("%w on this member: at most %d of people's own sessions", ErrWatchers, maxOwn)
+	}
+	return nil
+}
+
+// by counts the watches of a person, and those of who is watched themselves.
+func (x *watching) by(person string) (theirs, own int) {
+	for _, w := range x.watches {
+		if w.by.person() == person {
+			theirs++
+		}
+		if w.own {
+			own++
+		}
+	}
+	return theirs, own
+}
+
 func (s *live) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,11 +258,15 @@ func (s *live) hasEnded() bool {
 func (s *live) addWatch(rec followed, req WatchRequest) (*watch, *tail, error) {
 	now := s.g.now()
 	w := &watch{id: rand.Text(), by: req.Watcher, notice: req.Notice, began: now, asked: now}
+	w.own = w.by.person() == cmp.Or(s.row.RootID, s.row.OwnerID)
 	x := &s.watching
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if len(x.watches) >= maxWatchers {
 		return nil, nil, fmt.Errorf("%w: at most %d", ErrWatchers, maxWatchers)
+	}
+	if theirs, _ := x.by(w.by.person()); theirs >= maxOfPerson {
+		return nil, nil, fmt.Errorf("%w: at most %d of one person", ErrWatchers, maxOfPerson)
 	}
 	if x.tail == nil {
 		x.tail = newTail()

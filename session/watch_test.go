@@ -285,9 +285,7 @@ func TestWatchBounds(t *testing.T) {
 	agent.say("$ ")
 	client.wantText("prompt", "$ ")
 	for i := range maxWatchers {
-		who := bob
-		who.ARN += fmt.Sprint(i)
-		w.spectator(id, who, false)
+		w.spectator(id, person(i), false)
 	}
 	if _, err := w.g.Watch(t.Context(), id, WatchRequest{Watcher: carol}); !errors.Is(err, ErrWatchers) {
 		t.Errorf("one more: got %v, want ErrWatchers", err)
@@ -305,6 +303,82 @@ func TestWatchBounds(t *testing.T) {
 	w.g.watches.Store(maxWatches)
 	if _, err := w.g.Watch(t.Context(), id, WatchRequest{Watcher: carol}); !errors.Is(err, ErrWatchers) {
 		t.Errorf("too many on the member: got %v, want ErrWatchers", err)
+	}
+}
+
+// person is one of many, who are no two the same.
+func person(i int) Watcher {
+	who := bob
+	who.ARN, who.ID = who.ARN+fmt.Sprint(i), who.ID+fmt.Sprint(i)
+	return who
+}
+
+// Attack: people may watch their own sessions. Who fills all places with themselves, under
+// many names of a role session, would not be watched by anybody else, and who does so with
+// many sessions would keep a whole member from being watched.
+func TestWatchPlacesAreForEverybody(t *testing.T) {
+	_, tune := watched(t)
+	w := newWorld(t, tune)
+	_, id, agent, client := w.pair()
+	agent.say("$ ")
+	client.wantText("prompt", "$ ")
+	filled := 0
+	for i := range maxWatchers {
+		who := Watcher{ARN: fmt.Sprint("arn:aws:sts::111111111111:assumed-role/own/", i), ID: fmt.Sprint("AROA:", i), Root: "AIDAEVE"}
+		switch _, err := w.g.Watch(t.Context(), id, WatchRequest{Watcher: who}); {
+		case err == nil:
+			filled++
+		case !errors.Is(err, ErrWatchers):
+			t.Fatal(err)
+		}
+	}
+	if filled > maxOfPerson {
+		t.Errorf("one person has %d of %d places, want %d at most", filled, maxWatchers, maxOfPerson)
+	}
+	if got := w.g.watches.Load(); got != int64(filled) {
+		t.Errorf("%d watches are counted, want %d: a refused one keeps no place", got, filled)
+	}
+	w.spectator(id, carol, false)
+}
+
+// Attack: of many sessions, people take all places of a member.
+func TestWatchPlacesOfMember(t *testing.T) {
+	_, tune := watched(t)
+	w := newWorld(t, tune)
+	rec := &tape{}
+	rec.Writer, _ = recording.NewWriter(rec, recording.Header{Width: 80, Height: 24})
+	begin := func(owner string, by Watcher) error {
+		s := newLive(w.g, Session{ID: "s-" + fmt.Sprint(len(w.g.sessions)), RootID: owner}, wire.StartSession{}, Options{})
+		s.rec = rec
+		w.g.mu.Lock()
+		w.g.sessions[s.row.ID] = s
+		w.g.mu.Unlock()
+		t.Cleanup(func() {
+			w.g.mu.Lock()
+			defer w.g.mu.Unlock()
+			delete(w.g.sessions, s.row.ID)
+		})
+		_, err := s.watch(t.Context(), WatchRequest{Watcher: by})
+		return err
+	}
+	for i := range maxOfPersonHere {
+		if err := begin("AIDAALICE", carol); err != nil {
+			t.Fatalf("session %d: %v", i, err)
+		}
+	}
+	if err := begin("AIDAALICE", carol); !errors.Is(err, ErrWatchers) {
+		t.Errorf("one person's watch %d: got %v, want ErrWatchers", maxOfPersonHere+1, err)
+	}
+	for i := range maxOwn {
+		if err := begin(person(i).ID, person(i)); err != nil {
+			t.Fatalf("own session %d: %v", i, err)
+		}
+	}
+	if err := begin(person(99).ID, person(99)); !errors.Is(err, ErrWatchers) {
+		t.Errorf("own watch %d: got %v, want ErrWatchers", maxOwn+1, err)
+	}
+	if err := begin("AIDAALICE", bob); err != nil {
+		t.Errorf("another's session: %v", err)
 	}
 }
 
