@@ -1,6 +1,7 @@
 package awslog_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,7 +79,7 @@ type tapes struct {
 	all map[string][]byte
 }
 
-type tape struct{ *strings.Reader }
+type tape struct{ *bytes.Reader }
 
 func (tape) Close() error { return nil }
 
@@ -89,7 +90,7 @@ func (t *tapes) open(_ context.Context, name string) (awslog.Recording, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", name, recording.ErrNotFound)
 	}
-	return tape{strings.NewReader(string(b))}, nil
+	return tape{bytes.NewReader(b)}, nil
 }
 
 // Write adds to the recording of session s.
@@ -146,7 +147,7 @@ func (s *system) member(name string) (k *awslog.Keeper, stop func()) {
 		Logs:    cloudwatchlogs.New(cloudwatchlogs.Options{Region: "eu-central-1", BaseEndpoint: &s.logs.URL, Credentials: keys, RetryMaxAttempts: 1}),
 		Buckets: []string{"logs", "other/sessions/*"}, LogGroups: []string{"/sess*"}, Region: "us-east-1", Place: "eu-central-1",
 		Store: db, Open: s.tapes.open, Audit: s.audit, Member: name,
-		Logger: slog.New(slog.NewTextHandler(s.t.Output(), nil)), Now: s.now.now, Interval: 5 * time.Millisecond, PartSize: 5 << 20,
+		Logger: slog.New(slog.NewTextHandler(s.t.Output(), nil)), Now: s.now.now, Interval: 5 * time.Millisecond, PartSize: 1 << 20,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -211,7 +212,7 @@ func (s *system) job(kind awslog.Kind) awslog.Job {
 
 func (s *system) waitFor(what string, holds func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("waited in vain for: %s", what)
 		}
@@ -299,7 +300,7 @@ func TestLargeObject(t *testing.T) {
 	w := s.begin(k, toS3)
 	line := strings.Repeat("0123456789", 7) + "\n"
 	var want strings.Builder
-	for want.Len() < 11<<20 {
+	for want.Len() < 5<<19 {
 		must(t, w.Output(started, []byte(strings.Repeat(line, 100))))
 		want.WriteString(strings.Repeat(line, 100))
 	}
@@ -513,9 +514,9 @@ func TestLimits(t *testing.T) {
 			w := s.begin(k, awslog.Outputs{LogGroup: "/sessions", Streaming: streaming})
 			var want strings.Builder
 			long := strings.Repeat(`"äöü\"`, 10000) + "\n" // longer than an event, and longer as JSON
-			for i := range 60 {
+			for i := range 25 {
 				text := fmt.Sprintf("%s%d\n%s", long, i, strings.Repeat("\n", i%5))
-				must(t, w.Output(started.Add(time.Duration(i)*40*time.Minute), []byte(text)))
+				must(t, w.Output(started.Add(time.Duration(i)*100*time.Minute), []byte(text)))
 				want.WriteString(text)
 			}
 			s.now.advance(16 * 24 * time.Hour)
