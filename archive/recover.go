@@ -93,6 +93,9 @@ func (a *Archive) recoverOne(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if settled, err := a.settledBefore(ctx, name); settled || err != nil {
+		return err
+	}
 	if m, err := a.readSpooled(name); err == nil {
 		return a.sendAgain(name, b, m)
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -112,6 +115,39 @@ func (a *Archive) recoverOne(ctx context.Context, name string) error {
 		return a.spool.drop(name) // its session could not begin either
 	}
 	return l.conclude(ctx, last)
+}
+
+// settledBefore lets go of a recording that the store had whole already: what it was deleted
+// of since, or wrapped anew, must not be put back. It reports false of one that is to be
+// finished and sent.
+func (a *Archive) settledBefore(ctx context.Context, name string) (bool, error) {
+	row, err := a.cfg.Rows.Recording(ctx, name)
+	if errors.Is(err, recording.ErrNotFound) || err == nil && row.State == Spooled {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if row.State == Stored {
+		// Whoever wrote the row may be mistaken; the store is asked.
+		s := a.shelf(name, Row{})
+		b, err := s.readStore(ctx, manifestObject, 0, maxManifest)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && sum(b) != row.Manifest {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	objects, err := a.spool.objects(name)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(objects, func(o string) bool { return chunkNumber(o) > 0 }) {
+		a.log.Error("the spool has an older copy of a recording that was stored or deleted; it was put aside", "recording", name, "state", string(row.State))
+		return true, a.spool.putAside(name)
+	}
+	return true, a.spool.drop(name)
 }
 
 // readSpooled reads a manifest from the spool.

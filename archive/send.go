@@ -38,6 +38,7 @@ type parcel struct {
 	since time.Time // when the first of them came
 	end   *Manifest // of a recording that has ended: it goes last
 	late  bool      // Finished is to be told
+	whole bool      // the store has all of it, and the row says so
 	busy  bool
 	tries int
 	due   time.Time
@@ -212,6 +213,9 @@ func (a *Archive) sent(p *parcel) error {
 // sendEnd writes down the end of a recording in its row, has the store take its manifest,
 // and leaves the spool. A repetition changes nothing.
 func (a *Archive) sendEnd(p *parcel, m Manifest) error {
+	if p.whole { // it may have been deleted since
+		return a.letGo(p)
+	}
 	b, err := a.spool.read(p.name, manifestObject, 0, maxManifest)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", manifestObject, err)
@@ -264,10 +268,16 @@ func (a *Archive) settle(p *parcel) error {
 		}
 		return nil
 	})
-	if err == nil {
-		err = a.spool.drop(p.name)
-	}
 	if err != nil {
+		return err
+	}
+	p.whole = true
+	return a.letGo(p)
+}
+
+// letGo leaves the spool with what the store has.
+func (a *Archive) letGo(p *parcel) error {
+	if err := a.spool.drop(p.name); err != nil {
 		return err
 	}
 	a.mu.Lock()

@@ -181,6 +181,22 @@ func (s *spool) remove(name, object string) error {
 
 // drop removes a recording that the store has, at once: a crash leaves all or nothing.
 func (s *spool) drop(name string) error {
+	trash, err := s.takeOut(name, trashFolder)
+	if err != nil {
+		return err
+	}
+	_ = s.root.RemoveAll(trash) // or the next start does it
+	return nil
+}
+
+// putAside puts a recording where an administrator finds it.
+func (s *spool) putAside(name string) error {
+	_, err := s.takeOut(name, damagedFolder)
+	return err
+}
+
+// takeOut moves a recording to another folder of the spool, and tells where it is there.
+func (s *spool) takeOut(name, folder string) (to string, err error) {
 	size := int64(0)
 	entries, _ := fs.ReadDir(s.root.FS(), name)
 	for _, e := range entries {
@@ -188,18 +204,17 @@ func (s *spool) drop(name string) error {
 			size += info.Size()
 		}
 	}
-	if err := s.root.MkdirAll(trashFolder, 0o700); err != nil {
-		return fmt.Errorf("removing from the spool: %w", err)
+	if err := s.root.MkdirAll(folder, 0o700); err != nil {
+		return "", fmt.Errorf("removing from the spool: %w", err)
 	}
-	trash := path.Join(trashFolder, rand.Text())
-	if err := s.root.Rename(name, trash); err != nil {
-		return fmt.Errorf("removing from the spool: %w", err)
+	to = path.Join(folder, path.Base(name)+"-"+rand.Text())
+	if err := s.root.Rename(name, to); err != nil {
+		return "", fmt.Errorf("removing from the spool: %w", err)
 	}
 	s.bytes.Add(-size)
 	for day := path.Dir(name); day != "." && s.root.Remove(day) == nil; day = path.Dir(day) {
 	}
-	_ = s.root.RemoveAll(trash) // or the next start does it
-	return nil
+	return to, nil
 }
 
 // keepDamaged puts what was cut off a damaged file where an administrator finds it.
