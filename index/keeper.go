@@ -28,8 +28,16 @@ const (
 	// one are.
 	repairEvery = time.Minute
 	repairAge   = 5 * time.Minute
-	sweepEvery  = time.Hour
-	repairBatch = 8
+	// leftAfter is how long after the start those are looked for that an earlier run left,
+	// leftAge how long nobody must have written to them and their sessions been over.
+	leftAfter, leftAge = 8 * time.Second, 5 * time.Second
+	sweepEvery         = time.Hour
+	repairBatch        = 8
+	// maxBlocks is how many blocks are written in one transaction at most, and blockAge how
+	// long a full one waits for others. A transaction costs the store as much as some blocks,
+	// and holds up others' changes.
+	maxBlocks = 24
+	blockAge  = 2 * time.Second
 	// storeTimeout bounds a single write.
 	storeTimeout = 10 * time.Second
 )

@@ -17,9 +17,13 @@ import (
 func (k *Keeper) repairLoop() {
 	t := time.NewTicker(repairEvery)
 	defer t.Stop()
+	// An earlier run's transcripts are looked for once its sessions have been over for a
+	// moment: nobody writes to them any more, and people search after a crash.
+	left := time.NewTimer(leftAfter)
+	defer left.Stop()
 	var swept time.Time
-	for {
-		k.repair(k.ctx)
+	for age := repairAge; ; {
+		k.repair(k.ctx, age)
 		if now := k.cfg.Now(); now.Sub(swept) >= sweepEvery {
 			k.sweep(k.ctx)
 			swept = now
@@ -27,16 +31,19 @@ func (k *Keeper) repairLoop() {
 		select {
 		case <-k.ctx.Done():
 			return
+		case <-left.C:
+			age = leftAge
 		case <-t.C:
+			age = repairAge
 		}
 	}
 }
 
-// repair makes what is partial whole.
-func (k *Keeper) repair(ctx context.Context) {
+// repair makes what is partial whole that nobody has written to for an age.
+func (k *Keeper) repair(ctx context.Context, age time.Duration) {
 	for ctx.Err() == nil {
 		now := k.cfg.Now()
-		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.cfg.Member, now.Add(-repairAge), now, repairBatch)
+		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.cfg.Member, now.Add(-age), now, repairBatch)
 		if err != nil {
 			k.unlessClosed(ctx, "looking for partial transcripts", "", err)
 			return
