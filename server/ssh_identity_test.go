@@ -123,7 +123,7 @@ func TestGetSSHAuthorities(t *testing.T) {
 	nobody := h.user("nobody", nil)
 	var out sshAuthoritiesOutput
 	h.must(json.Unmarshal([]byte(h.json(nobody, "Sallyport.GetSSHAuthorities", struct{}{}).body), &out))
-	if len(out.Authorities) != 4 || len(out.TrustedUserCAKeys) != 1 || len(out.KnownHosts) != 2 {
+	if len(out.Authorities) != 5 || len(out.TrustedUserCAKeys) != 1 || len(out.KnownHosts) != 2 {
 		t.Fatalf("got %+v", out)
 	}
 	marker, hosts, key, _, _, err := ssh.ParseKnownHosts([]byte(out.KnownHosts[0]))
