@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -29,6 +30,8 @@ type spool struct {
 	root  *os.Root
 	lock  *os.File
 	bytes atomic.Int64 // of all files of recordings
+
+	days sync.RWMutex // held for writing while a day's folder goes
 }
 
 func openSpool(dir string) (*spool, error) {
@@ -87,14 +90,12 @@ func (s *spool) names() (names []string, err error) {
 }
 
 // create makes the folder of a recording. It never takes over another's.
-func (s *spool) create(name string) (err error) {
-	for range 3 { // the day's folder may go as its last recording is stored
-		if err = s.root.MkdirAll(path.Dir(name), 0o700); err != nil {
-			break
-		}
-		if err = s.root.Mkdir(name, 0o700); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
+func (s *spool) create(name string) error {
+	s.days.RLock() // the day's folder must not go, as its last recording is stored
+	defer s.days.RUnlock()
+	err := s.root.MkdirAll(path.Dir(name), 0o700)
+	if err == nil {
+		err = s.root.Mkdir(name, 0o700)
 	}
 	if err != nil {
 		return fmt.Errorf("making the recording's folder: %w", err)
@@ -212,9 +213,16 @@ func (s *spool) takeOut(name, folder string) (to string, err error) {
 		return "", fmt.Errorf("removing from the spool: %w", err)
 	}
 	s.bytes.Add(-size)
-	for day := path.Dir(name); day != "." && s.root.Remove(day) == nil; day = path.Dir(day) {
-	}
+	s.removeDays(path.Dir(name))
 	return to, nil
+}
+
+// removeDays removes the folders of a day, a month and a year that are empty.
+func (s *spool) removeDays(day string) {
+	s.days.Lock()
+	defer s.days.Unlock()
+	for ; day != "." && s.root.Remove(day) == nil; day = path.Dir(day) {
+	}
 }
 
 // keepDamaged puts what was cut off a damaged file where an administrator finds it.
