@@ -3,7 +3,7 @@ package playback
 import (
 	"unicode"
 
-	"golang.org/x/text/width"
+	"sallyport.dev/internal/escape"
 )
 
 // Color is the colour of a cell: that of the terminal, one of 256, or red, green and blue.
@@ -83,14 +83,8 @@ func runeWidth(r rune) int {
 			return -1
 		}
 		return 1
-	case unicode.In(r, unicode.Mn, unicode.Me):
-		return 0
 	case !unicode.IsGraphic(r) && !unicode.Is(unicode.Co, r):
 		return -1
 	}
-	switch width.LookupRune(r).Kind() {
-	case width.EastAsianWide, width.EastAsianFullwidth:
-		return 2
-	}
-	return 1
+	return escape.Columns(r)
 }

@@ -3,6 +3,8 @@ package playback
 import (
 	"slices"
 	"strings"
+
+	"sallyport.dev/internal/escape"
 )
 
 const (
@@ -20,7 +22,7 @@ type Screen struct {
 	main       buffer
 	alternate  buffer
 	on         *buffer // the one that is shown
-	parser     parser
+	parser     escape.Parser
 
 	noWrap, insert, origin, noCursor, reverse bool
 	top, bottom                               int // rows that scroll: top inclusive, bottom exclusive
@@ -119,7 +121,20 @@ func (s *Screen) Text(y int) string {
 }
 
 // Write takes output. It may be cut anywhere but within a character.
-func (s *Screen) Write(output string) { s.parser.feed(output, s) }
+func (s *Screen) Write(output string) {
+	for _, r := range output {
+		switch s.parser.Next(r) {
+		case escape.Text:
+			s.char(r)
+		case escape.Control:
+			s.control(byte(r))
+		case escape.Escape:
+			s.escape(s.parser.Middle, s.parser.Final)
+		case escape.CSI:
+			s.csi(&s.parser, s.parser.Final)
+		}
+	}
+}
 
 // Resize changes the size. Lines are cut or made longer, and what the cursor is in stays.
 func (s *Screen) Resize(cols, rows int) {
@@ -159,10 +174,10 @@ func (c Cell) isWide() bool { return c.Rune != 0 && runeWidth(c.Rune) == 2 }
 
 func blank(st Style) Cell { return Cell{Rune: ' ', Style: Style{BG: st.BG}} }
 
-// char writes a character. It implements actions, as do those that follow.
+// char writes a character.
 func (s *Screen) char(r rune) {
-	if s.drawsLines() && r >= '`' && r <= '~' {
-		r = lineDrawing[r-'`']
+	if s.drawsLines() {
+		r = escape.LineDrawing(r)
 	}
 	switch w := runeWidth(r); {
 	case w == 0:
@@ -178,12 +193,6 @@ func (s *Screen) drawsLines() bool {
 		return s.charsets[1]
 	}
 	return s.charsets[0]
-}
-
-// lineDrawing is the DEC Special Graphics set from ` to ~.
-var lineDrawing = [...]rune{
-	'◆', '▒', '␉', '␌', '␍', '␊', '°', '±', '␤', '␋', '┘', '┐', '┌', '└', '┼', '⎺',
-	'⎻', '─', '⎼', '⎽', '├', '┤', '┴', '┬', '│', '≤', '≥', 'π', '≠', '£', '·',
 }
 
 func (s *Screen) put(r rune, w int) {

@@ -1,5 +1,7 @@
 package playback
 
+import "sallyport.dev/internal/escape"
+
 // What escape sequences do to a screen (ECMA-48, DEC VT510, xterm's ctlseqs).
 
 func (s *Screen) escape(middle, final byte) {
@@ -49,16 +51,16 @@ func (s *Screen) fill(r rune) {
 	s.moveTo(0, 0)
 }
 
-func (s *Screen) csi(p *parser, final byte) {
+func (s *Screen) csi(p *escape.Parser, final byte) {
 	switch {
-	case p.prefix == '?' && (final == 'h' || final == 'l'):
+	case p.Prefix == '?' && (final == 'h' || final == 'l'):
 		s.privateModes(p, final == 'h')
-	case p.prefix == '?' && (final == 'J' || final == 'K'):
+	case p.Prefix == '?' && (final == 'J' || final == 'K'):
 		s.eraseBy(p, final)
-	case p.prefix != 0:
-	case p.middle == '!' && final == 'p':
+	case p.Prefix != 0:
+	case p.Middle == '!' && final == 'p':
 		s.softReset()
-	case p.middle != 0:
+	case p.Middle != 0:
 	case final >= '@' && final <= 'M' || final == 'P' || final == 'X':
 		s.edit(p, final)
 	default:
@@ -67,8 +69,8 @@ func (s *Screen) csi(p *parser, final byte) {
 }
 
 // edit carries out the sequences that move the cursor, and those that change lines.
-func (s *Screen) edit(p *parser, final byte) {
-	n := p.param(0, 1)
+func (s *Screen) edit(p *escape.Parser, final byte) {
+	n := p.Param(0, 1)
 	c := &s.on.cur
 	switch final {
 	case 'A':
@@ -88,7 +90,7 @@ func (s *Screen) edit(p *parser, final byte) {
 	case 'G':
 		s.moveTo(n-1, c.y)
 	case 'H':
-		s.moveAbsolute(p.param(1, 1)-1, n-1)
+		s.moveAbsolute(p.Param(1, 1)-1, n-1)
 	case 'I':
 		s.tab(n)
 	case 'J', 'K':
@@ -123,8 +125,8 @@ func (s *Screen) editLine(n int, final byte) {
 	c.wrap = false
 }
 
-func (s *Screen) more(p *parser, final byte) {
-	n := p.param(0, 1)
+func (s *Screen) more(p *escape.Parser, final byte) {
+	n := p.Param(0, 1)
 	c := &s.on.cur
 	switch final {
 	case 'S':
@@ -144,17 +146,17 @@ func (s *Screen) more(p *parser, final byte) {
 	case 'e':
 		s.moveDown(n)
 	case 'f':
-		s.moveAbsolute(p.param(1, 1)-1, n-1)
+		s.moveAbsolute(p.Param(1, 1)-1, n-1)
 	case 'g':
 		s.clearTabs(p)
 	case 'h', 'l':
-		if p.param(0, 0) == 4 {
+		if p.Param(0, 0) == 4 {
 			s.insert = final == 'h'
 		}
 	case 'm':
 		s.on.cur.style = restyled(s.on.cur.style, p)
 	case 'r':
-		s.setRegion(n-1, p.param(1, s.rows))
+		s.setRegion(n-1, p.Param(1, s.rows))
 	case 's':
 		s.on.saved = s.on.cur
 	case 'u':
@@ -172,8 +174,8 @@ func (s *Screen) repeat(n int) {
 	}
 }
 
-func (s *Screen) clearTabs(p *parser) {
-	switch p.param(0, 0) {
+func (s *Screen) clearTabs(p *escape.Parser) {
+	switch p.Param(0, 0) {
 	case 0:
 		s.tabs[s.on.cur.x] = false
 	case 3:
@@ -220,10 +222,10 @@ func (s *Screen) moveDown(n int) {
 	s.moveTo(s.on.cur.x, min(y+n, most))
 }
 
-func (s *Screen) eraseBy(p *parser, final byte) {
+func (s *Screen) eraseBy(p *escape.Parser, final byte) {
 	c := &s.on.cur
 	c.wrap = false
-	how := p.param(0, 0)
+	how := p.Param(0, 0)
 	if final == 'J' {
 		switch how {
 		case 0:
@@ -246,9 +248,9 @@ func (s *Screen) eraseBy(p *parser, final byte) {
 	}
 }
 
-func (s *Screen) privateModes(p *parser, on bool) {
-	for i := range p.n {
-		switch p.params[i] {
+func (s *Screen) privateModes(p *escape.Parser, on bool) {
+	for i := range p.Len() {
+		switch p.Param(i, 0) {
 		case 5:
 			s.reverse = on
 		case 6:
@@ -308,14 +310,14 @@ func (s *Screen) softReset() {
 }
 
 // restyled applies a sequence "select graphic rendition".
-func restyled(st Style, p *parser) Style {
-	if p.n == 0 {
+func restyled(st Style, p *escape.Parser) Style {
+	if p.Len() == 0 {
 		return Style{}
 	}
-	for i := 0; i < p.n; i++ {
-		n := max(p.params[i], 0)
+	for i := 0; i < p.Len(); i++ {
+		n := p.Param(i, 0)
 		switch {
-		case p.sub[i]:
+		case p.Joined(i):
 		case n == 38 || n == 48 || n == 58:
 			color, used := extendedColor(p, i)
 			if used == 0 {
@@ -323,7 +325,7 @@ func restyled(st Style, p *parser) Style {
 			}
 			i += used
 			setColor(&st, n, color)
-		case n == 4 && i+1 < p.n && p.sub[i+1] && p.params[i+1] == 0: // 4:0, no underline
+		case n == 4 && p.Joined(i+1) && p.Given(i+1) && p.Param(i+1, 0) == 0: // 4:0, no underline
 			st.Attr &^= Underline
 		default:
 			rendition(&st, n)
@@ -343,18 +345,13 @@ func setColor(st *Style, n int, c Color) {
 
 // extendedColor reads 38;5;N and 38;2;R;G;B, also with colons, and says how many
 // parameters it took; 0 where it made no sense.
-func extendedColor(p *parser, i int) (c Color, used int) {
-	arg := func(k int) int {
-		if i+k >= p.n {
-			return 0
-		}
-		return min(max(p.params[i+k], 0), 255)
-	}
-	if i+1 >= p.n {
+func extendedColor(p *escape.Parser, i int) (c Color, used int) {
+	arg := func(k int) int { return min(p.Param(i+k, 0), 255) }
+	if i+1 >= p.Len() {
 		return 0, 0
 	}
 	joined := 0 // parameters behind colons
-	for k := i + 1; k < p.n && p.sub[k]; k++ {
+	for k := i + 1; p.Joined(k); k++ {
 		joined++
 	}
 	switch arg(1) {

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"sallyport.dev/internal/escape"
 	"sallyport.dev/recording"
 )
 
@@ -173,7 +174,7 @@ func skipCells(s string, x int) string {
 		if x <= 0 {
 			return s[i:]
 		}
-		x -= cellsOf(r)
+		x -= escape.Columns(r)
 	}
 	return ""
 }

@@ -1,10 +1,48 @@
 package transcript
 
-import "strings"
+import (
+	"unicode/utf8"
+
+	"sallyport.dev/internal/escape"
+)
 
 // What control characters and sequences do to the screen: those of ECMA-48 and of
 // xterm (its ctlseqs) that move the cursor, change text or switch screens. Colours,
 // titles, the mouse and all the rest leave text alone.
+
+// read reads whole characters.
+func (t *Transcript) read(data []byte) {
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
+		data = data[n:]
+		switch t.parser.Next(r) {
+		case escape.Text:
+			t.print(r)
+		case escape.Control:
+			t.control(r)
+		case escape.Escape:
+			t.escape(t.parser.Middle, t.parser.Final)
+		case escape.CSI:
+			t.csi(&t.parser)
+		case escape.StringText:
+			t.keepOSC(r)
+		case escape.StringEnd:
+			t.osc(string(t.text))
+			t.text = nil
+		case escape.StringCut:
+			t.text = nil
+		}
+	}
+}
+
+// maxString bounds what is kept of an OSC string, in bytes.
+const maxString = 6 << 10
+
+func (t *Transcript) keepOSC(r rune) {
+	if t.parser.Final == ']' && len(t.text) < maxString {
+		t.text = utf8.AppendRune(t.text, r)
+	}
+}
 
 func (t *Transcript) control(c rune) {
 	g := t.grid()
@@ -27,9 +65,16 @@ func (t *Transcript) control(c rune) {
 	}
 }
 
-func (t *Transcript) escape(c rune) {
+func (t *Transcript) escape(middle, final byte) {
 	g := t.grid()
-	switch c {
+	switch {
+	case middle == '(' || middle == ')':
+		t.drawing[middle-'('] = final == '0'
+		return
+	case middle != 0:
+		return
+	}
+	switch final {
 	case 'D': // IND
 		t.lineFeed(g)
 	case 'E': // NEL
@@ -66,24 +111,27 @@ func (t *Transcript) reset() {
 	t.drawing, t.shifted, t.insert, t.noWrap = [2]bool{}, 0, false, false
 }
 
-func (t *Transcript) csi(params string, final rune) {
-	if strings.HasPrefix(params, "?") || final == 'h' || final == 'l' {
-		t.mode(params, final)
+func (t *Transcript) csi(p *escape.Parser) {
+	if p.Middle != 0 {
 		return
 	}
-	if params != "" && params[0] > ';' || strings.ContainsAny(params, " !\"#$%&'()*+,-./") {
-		return // private, or with intermediate bytes: nothing of ours
+	if p.Final == 'h' || p.Final == 'l' {
+		t.mode(p)
+		return
+	}
+	if p.Prefix != 0 {
+		return // nothing of ours
 	}
 	g := t.grid()
-	n := number(params, 0, 1)
-	if t.moves(g, n, params, final) {
+	n := p.Param(0, 1)
+	if t.moves(g, n, p) {
 		return
 	}
-	switch final {
+	switch p.Final {
 	case 'J':
-		t.erase(number(params, 0, 0))
+		t.erase(p.Param(0, 0))
 	case 'K':
-		t.eraseLine(g, number(params, 0, 0))
+		t.eraseLine(g, p.Param(0, 0))
 	case '@':
 		g.shift(n)
 	case 'P':
@@ -101,13 +149,13 @@ func (t *Transcript) csi(params string, final rune) {
 	case 'b':
 		t.repeat(g, n)
 	case 'r':
-		t.region(g, params)
+		t.region(g, p)
 	}
 }
 
 // moves carries out the sequences that move the cursor.
-func (t *Transcript) moves(g *grid, n int, params string, final rune) bool {
-	switch final {
+func (t *Transcript) moves(g *grid, n int, p *escape.Parser) bool {
+	switch p.Final {
 	case 'A':
 		g.moveTo(g.x, g.y-n)
 	case 'B', 'e':
@@ -125,7 +173,7 @@ func (t *Transcript) moves(g *grid, n int, params string, final rune) bool {
 	case 'd':
 		g.moveTo(g.x, n-1)
 	case 'H', 'f':
-		g.moveTo(number(params, 1, 1)-1, n-1)
+		g.moveTo(p.Param(1, 1)-1, n-1)
 	case 's':
 		g.savedX, g.savedY = g.x, g.y
 	case 'u':
@@ -150,8 +198,8 @@ func (t *Transcript) repeat(g *grid, n int) {
 	}
 }
 
-func (t *Transcript) region(g *grid, params string) {
-	top, bottom := number(params, 0, 1)-1, number(params, 1, g.height)-1
+func (t *Transcript) region(g *grid, p *escape.Parser) {
+	top, bottom := p.Param(0, 1)-1, p.Param(1, g.height)-1
 	bottom = min(bottom, g.height-1)
 	if top < bottom {
 		g.top, g.bottom = top, bottom
@@ -216,39 +264,20 @@ func (t *Transcript) eraseLine(g *grid, how int) {
 }
 
 // mode sets and resets modes; those with ? are DEC's and xterm's.
-func (t *Transcript) mode(params string, final rune) {
-	if final != 'h' && final != 'l' {
-		return
-	}
-	on := final == 'h'
-	private := strings.HasPrefix(params, "?")
-	for p := range strings.SplitSeq(strings.TrimPrefix(params, "?"), ";") {
-		switch {
-		case private && (p == "1049" || p == "1047" || p == "47"):
+func (t *Transcript) mode(p *escape.Parser) {
+	on := p.Final == 'h'
+	for i := range p.Len() {
+		switch n := p.Param(i, 0); {
+		case p.Prefix == '?' && (n == 1049 || n == 1047 || n == 47):
 			if on {
 				t.enterOther()
 			} else {
 				t.leaveOther()
 			}
-		case private && p == "7":
+		case p.Prefix == '?' && n == 7:
 			t.noWrap = !on
-		case !private && p == "4":
+		case p.Prefix == 0 && n == 4:
 			t.insert = on
 		}
 	}
-}
-
-// charset chooses what G0 and G1 are: 0 is the set that boxes are drawn with.
-func (t *Transcript) charset(g, set rune) {
-	t.drawing[g-'('] = set == '0'
-}
-
-// boxes are the characters of DEC's special graphics from j to x.
-var boxes = [...]rune{'┘', '┐', '┌', '└', '┼', '⎺', '⎻', '─', '⎼', '⎽', '├', '┤', '┴', '┬', '│'}
-
-func box(r rune) rune {
-	if r >= 'j' && int(r-'j') < len(boxes) {
-		return boxes[r-'j']
-	}
-	return r
 }

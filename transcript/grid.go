@@ -3,10 +3,10 @@ package transcript
 import (
 	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/text/unicode/norm"
-	"golang.org/x/text/width"
+
+	"sallyport.dev/internal/escape"
 )
 
 const (
@@ -139,21 +139,6 @@ func (g *grid) moveTo(x, y int) {
 	g.wrapNext = false
 }
 
-// cellsOf is how many columns a character takes; 0 for combining ones.
-func cellsOf(r rune) int {
-	if r < 0x300 {
-		return 1
-	}
-	if unicode.In(r, unicode.Mn, unicode.Me) {
-		return 0
-	}
-	switch width.LookupRune(r).Kind() {
-	case width.EastAsianWide, width.EastAsianFullwidth:
-		return 2
-	}
-	return 1
-}
-
 // put writes a character at the cursor, in a cell or two.
 func (g *grid) put(c rune, cells int, at time.Duration) {
 	r := g.row()
@@ -219,7 +204,7 @@ func (g *grid) shift(n int) {
 	for i := g.x; i < min(g.x+n, len(r.cells)); i++ {
 		r.cells[i] = ' '
 	}
-	if last := len(r.cells) - 1; len(r.cells) == g.width && cellsOf(max(r.cells[last], 0)) == 2 {
+	if last := len(r.cells) - 1; len(r.cells) == g.width && escape.Columns(max(r.cells[last], 0)) == 2 {
 		r.cells[last] = ' ' // its second half went over the edge
 	}
 }

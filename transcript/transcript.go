@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"sallyport.dev/internal/escape"
 	"sallyport.dev/recording"
 )
 
@@ -45,7 +46,8 @@ type Config struct {
 type Transcript struct {
 	cfg    Config
 	seed   maphash.Seed
-	parser parser
+	parser escape.Parser
+	text   []byte // of an OSC string
 	width  int
 	height int
 	main   *grid
@@ -115,7 +117,7 @@ func (t *Transcript) Take(p Piece) {
 	case recording.KindOutput:
 		t.Still(p.At)
 		t.now = max(t.now, p.At)
-		t.parser.feed(p.Data, t)
+		t.read(p.Data)
 	case recording.KindInput:
 		t.typed(p.At, p.Data)
 	case recording.KindResize:
@@ -158,7 +160,7 @@ func (t *Transcript) End() {
 // gap goes on after a piece of output that was not read.
 func (t *Transcript) gap(p Piece) {
 	t.now = max(t.now, p.At)
-	t.parser.reset()
+	t.parser, t.text = escape.Parser{}, nil
 	g := t.grid()
 	t.settle(true)
 	for i := range g.rows {
@@ -243,6 +245,7 @@ func (t *Transcript) resizeGrid(g *grid) {
 // print shows a character.
 func (t *Transcript) print(r rune) {
 	switch {
+	case r < 0x7f || unicode.IsLetter(r): // most are
 	case unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
 		return // no width, or of another direction
 	case unicode.Is(unicode.Co, r) || unicode.Is(unicode.Zs, r):
@@ -251,10 +254,10 @@ func (t *Transcript) print(r rune) {
 		r = utf8.RuneError
 	}
 	if t.drawing[t.shifted] {
-		r = box(r)
+		r = escape.LineDrawing(r)
 	}
 	g := t.grid()
-	n := cellsOf(r)
+	n := escape.Columns(r)
 	if n == 0 {
 		g.combine(r)
 		return

@@ -3,6 +3,8 @@ package transcript
 import (
 	"time"
 	"unicode"
+
+	"sallyport.dev/internal/escape"
 )
 
 // typedLine is the line that is being typed, as a line editor with the usual keys keeps
@@ -44,7 +46,7 @@ func (t *typedLine) word() {
 
 // typing reads what is typed.
 type typing struct {
-	parser parser
+	parser escape.Parser
 	line   typedLine
 	tell   func(at time.Duration, kind Kind, text string)
 	at     time.Duration
@@ -54,11 +56,14 @@ type typing struct {
 func (t *typing) feed(at time.Duration, data []byte) {
 	t.at = at
 	for _, r := range string(data) {
-		if r == 0x7f && t.parser.state == ground {
-			t.line.key(r)
-			continue
+		switch t.parser.Next(r) {
+		case escape.Text:
+			t.print(r)
+		case escape.Control:
+			t.control(r)
+		case escape.Escape:
+			t.skip = t.parser.Final == 'O' // SS3: keys send it before one character more
 		}
-		t.parser.rune(r, t)
 	}
 }
 
@@ -83,10 +88,3 @@ func (t *typing) end() {
 	t.tell(t.at, Typed, string(t.line.text))
 	t.line.text = nil
 }
-
-// escape notices SS3, which keys send before one character more.
-func (t *typing) escape(c rune) { t.skip = c == 'O' }
-
-func (t *typing) csi(string, rune)   {}
-func (t *typing) osc(string)         {}
-func (t *typing) charset(rune, rune) {}
