@@ -18,6 +18,18 @@ var (
 	ErrFull       = errors.New("there is no room for recordings")
 )
 
+// FullError is an ErrFull that says why.
+type FullError struct {
+	Why    string // for everyone: no file, no address, no error of the store
+	Detail string // for operators
+}
+
+// Error implements error, for operators.
+func (e *FullError) Error() string { return ErrFull.Error() + ": " + e.Detail }
+
+// Unwrap returns ErrFull.
+func (e *FullError) Unwrap() error { return ErrFull }
+
 // Header is the first line of a recording.
 type Header struct {
 	Width  int // columns, at the start

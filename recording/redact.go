@@ -86,7 +86,7 @@ func NewRedaction(patterns []Pattern) (*Redaction, error) {
 		return nil, fmt.Errorf("%d patterns: at most %d are allowed", len(patterns), maxPatterns)
 	}
 	r := &Redaction{}
-	r.first['\x1b'], r.first['\b'] = true, true
+	r.first['\x1b'], r.first['\b'], r.first[0xc2] = true, true, true // 0xc2 begins C1 controls
 	for _, p := range patterns {
 		rule, err := newRule(p)
 		if err != nil {

@@ -3,6 +3,7 @@ package recording
 import (
 	"bytes"
 	"strconv"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -28,6 +29,7 @@ type screenReader struct {
 	col    int // characters before the cursor; up to width
 	state  scan
 	from   int64  // where the sequence began
+	osc    bool   // the string is an OSC
 	params []byte // of a CSI sequence
 	erased bool   // a backspace came last
 	wrap   bool   // a carriage return that wraps a line came last
@@ -36,12 +38,17 @@ type screenReader struct {
 
 // read takes the character r at an offset, with which rest begins.
 func (c *screenReader) read(s *redactStream, r rune, at int64, rest []byte) {
+	if isC1(r) && c.state != scanString && c.state != scanStringEscape {
+		c.begin(at)
+		c.escape(s, r-0x40, at)
+		return
+	}
 	if c.state == scanText && r != '\x1b' {
 		c.text(s, r, at, rest)
 		return
 	}
 	if r == '\x1b' && c.state != scanString {
-		c.state, c.from, c.params = scanEscape, at, c.params[:0]
+		c.begin(at)
 		return
 	}
 	switch c.state {
@@ -54,14 +61,25 @@ func (c *screenReader) read(s *redactStream, r rune, at int64, rest []byte) {
 	case scanString:
 		c.title(s, r, at, rest)
 	case scanStringEscape:
-		s.part('\n', at, at, nil)
-		c.state = scanText
+		c.endString(s, at)
 		if r != '\\' {
 			c.state = scanEscape
 			c.escape(s, r, at)
 		}
 	}
 }
+
+// begin begins a sequence.
+func (c *screenReader) begin(at int64) {
+	c.state, c.from, c.params = scanEscape, at, c.params[:0]
+}
+
+// isC1 reports whether a character is one that terminals take for ESC and another one.
+func isC1(r rune) bool { return r >= 0x80 && r < 0xa0 }
+
+// isUnseen reports whether a character takes no room, and neither terminals nor texts
+// that are made of recordings show it.
+func isUnseen(r rune) bool { return r >= 0xad && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) }
 
 // text takes a character outside of sequences.
 func (c *screenReader) text(s *redactStream, r rune, at int64, rest []byte) {
@@ -88,6 +106,8 @@ func (c *screenReader) text(s *redactStream, r rune, at int64, rest []byte) {
 	case r == ' ' && full:
 		s.part(r, at, end, rest)
 		c.space = at
+	case isUnseen(r):
+		s.part(r, at, end, rest)
 	case r == '\n', r == '\t', r >= ' ' && r != 0x7f:
 		s.part(r, at, end, rest)
 		s.show(r, at, end, rest)
@@ -150,7 +170,7 @@ func (c *screenReader) escape(s *redactStream, r rune, at int64) {
 	case r == '[':
 		c.state = scanCSI
 	case r == ']' || r == 'P' || r == 'X' || r == '^' || r == '_':
-		c.state = scanString
+		c.state, c.osc = scanString, r == ']'
 		s.part('\n', at, at, nil)
 	case r >= 0x20 && r <= 0x2f:
 		c.state = scanCharset
@@ -214,13 +234,20 @@ func (c *screenReader) title(s *redactStream, r rune, at int64, rest []byte) {
 	switch r {
 	case '\x1b':
 		c.state = scanStringEscape
-	case '\a', 0x18, 0x1a:
-		c.state = scanText
-		s.part('\n', at, at, nil)
+	case '\a', 0x18, 0x1a, 0x9c:
+		c.endString(s, at)
 	default:
 		if r >= ' ' && r != 0x7f {
 			s.part(r, at, s.at, rest)
 		}
+	}
+}
+
+func (c *screenReader) endString(s *redactStream, at int64) {
+	c.state = scanText
+	s.part('\n', at, at, nil)
+	if c.osc {
+		s.told(c.from, at)
 	}
 }
 

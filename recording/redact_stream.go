@@ -115,6 +115,9 @@ func (s *redactStream) skip(p []byte) int {
 }
 
 func (s *redactStream) mayBegin(p []byte) bool {
+	if p[0] == 0xc2 && len(p) > 1 && p[1] < 0xa0 { // isC1
+		return true
+	}
 	for _, u := range s.rules {
 		if u.first[p[0]] && u.mayStart(p) {
 			return true
@@ -221,6 +224,16 @@ func (s *redactStream) doubt(before int64) {
 	}
 }
 
+// overdue is force for what was held for long. A mark of a shell waits for its end, which
+// shows nothing that a recording would lack until then.
+func (s *redactStream) overdue() error {
+	if !s.inMark() {
+		return s.force()
+	}
+	s.doubt(s.screen.from)
+	return s.release(s.screen.from)
+}
+
 // end emits everything.
 func (s *redactStream) end() error {
 	s.read(true)
@@ -283,14 +296,17 @@ func (s *redactStream) redacted(p []byte, upto int64) []byte {
 // follows a match is shown as it was.
 func appendControls(out, p []byte) []byte {
 	for len(p) > 0 {
-		if p[0] != '\x1b' {
-			if p[0] == '\a' { // it may end the text of a title that began before
-				out = append(out, '\a')
-			}
+		n := 1
+		switch {
+		case p[0] == '\x1b':
+			n = sequence(p)
+		case p[0] == 0xc2 && len(p) > 1 && p[1] < 0xa0:
+			n = sequence8(p)
+		case p[0] == '\a': // it may end the text of a title that began before
+		default:
 			p = p[1:]
 			continue
 		}
-		n := sequence(p)
 		out, p = append(out, p[:n]...), p[n:]
 	}
 	return out
@@ -303,12 +319,25 @@ func sequence(p []byte) int {
 	case len(p) < 2:
 		return len(p)
 	case p[1] == '[':
-		if i := bytes.IndexFunc(p[2:], func(r rune) bool { return r >= 0x40 && r <= 0x7e }); i >= 0 {
-			return i + 3
-		}
-		return len(p)
+		return 2 + parameters(p[2:])
 	case p[1] >= 0x20 && p[1] <= 0x2f:
 		return min(3, len(p))
 	}
 	return 2
+}
+
+// sequence8 is sequence for one that a single character (C1) begins, of two bytes.
+func sequence8(p []byte) int {
+	if p[1] == 0x9b {
+		return 2 + parameters(p[2:])
+	}
+	return 2
+}
+
+// parameters returns the length of what follows the introduction of a CSI sequence.
+func parameters(p []byte) int {
+	if i := bytes.IndexFunc(p, func(r rune) bool { return r >= 0x40 && r <= 0x7e }); i >= 0 {
+		return i + 1
+	}
+	return len(p)
 }

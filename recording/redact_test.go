@@ -90,19 +90,28 @@ func TestRedaction(t *testing.T) {
 		"corrected with erasing":        {[]Pattern{password}, 80, "$ password=hunx\b\x1b[Kter\r\n", "$ [redacted]\x1b[K\r\n"},
 		"a title":                       {[]Pattern{password}, 80, "\x1b]0;password=x\a$ ", "\x1b]0;[redacted]\a$ "},
 		"a title, ended by ST":          {[]Pattern{password}, 80, "\x1b]2;password=x\x1b\\$ ", "\x1b]2;[redacted]\x1b\\$ "},
-		"characters":                    {[]Pattern{{Expr: `tajné-\pL+`}}, 80, "heslo tajné-žluťoučký kůň", "heslo [redacted] kůň"},
-		"at the beginning of lines":     {[]Pattern{{Expr: `(?m)^key: .*$`}}, 80, "a key: 1\nkey: 2\nb", "a key: 1\n[redacted]\nb"},
-		"as little as possible":         {[]Pattern{{Expr: `<s>(?s:.)*?</s>`}}, 80, "a<s>1\n</s>b</s><s>c", "a[redacted]b</s><s>c"},
-		"bytes of no character":         {[]Pattern{password}, 80, "\xff\xc3password=\xfe\xff a\xe2\x98", "\xff\xc3[redacted] a\xe2\x98"},
-		"words that are looked for":     {[]Pattern{password}, 80, "passpasspassword=a", "passpass[redacted]"},
-		"a key":                         {[]Pattern{mustKnow("private-key")}, 80, "$ cat k\r\n" + pem + "$ ", "$ cat k\r\n[redacted private-key]\r\n$ "},
-		"a key with a head":             {[]Pattern{mustKnow("private-key")}, 80, strings.Replace(pem, "-----\r\n", "-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,01\r\n\r\n", 1) + "$ ", "[redacted private-key]\r\n$ "},
-		"a public key":                  {[]Pattern{mustKnow("private-key")}, 80, strings.ReplaceAll(pem, "PRIVATE", "PUBLIC"), strings.ReplaceAll(pem, "PRIVATE", "PUBLIC")},
-		"the word alone":                {[]Pattern{mustKnow("bearer-token")}, 80, "the bearer of this\r\n", "the bearer of this\r\n"},
-		"a token":                       {[]Pattern{mustKnow("bearer-token")}, 80, "Authorization: Bearer abc.def-012==\r\n", "Authorization: [redacted bearer-token]\r\n"},
-		"a secret key in a file":        {[]Pattern{mustKnow("aws-secret-key")}, 80, "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\r\n", "aws_[redacted aws-secret-key]\r\n"},
-		"a secret key in JSON":          {[]Pattern{mustKnow("aws-secret-key")}, 80, `"SecretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",`, `"[redacted aws-secret-key]",`},
-		"a URL":                         {[]Pattern{mustKnow("url-password")}, 80, "git clone https://me:pw@host/x", "git clone https[redacted url-password]host/x"},
+		"a command that the shell tells of (fish, kitty)":   {[]Pattern{password}, 80, "\x1b]133;C;cmdline_url=mysql%20--password%3Dx%201\a$ ", "\x1b]133;C;cmdline_url=mysql%20--[redacted]%201\a$ "},
+		"a command that the shell tells of, ended by ST":    {[]Pattern{password}, 80, "\x1b]133;C;cmdline_url=p%61ssword%3dx\x1b\\$ ", "\x1b]133;C;cmdline_url=[redacted]\x1b\\$ "},
+		"a command that the shell tells of (VS Code)":       {[]Pattern{{Expr: `pass;\S+`}}, 80, "\x1b]633;E;a pass\\x3bx\\\\y z;1\a$ ", "\x1b]633;E;a [redacted] z;1\a$ "},
+		"a command that the shell tells of, quoted":         {[]Pattern{password}, 80, "\x1b]133;C;cmdline=a\\ pass\\word\\=x\a$ ", "\x1b]133;C;cmdline=a\\ [redacted]\a$ "},
+		"a command in other characters":                     {[]Pattern{{Expr: `heslo: č+`}}, 80, "\x1b]133;C;cmdline_url=heslo:%20%C4%8D%c4%8d.\a$ ", "\x1b]133;C;cmdline_url=[redacted].\a$ "},
+		"controls of one character":                         {[]Pattern{password}, 80, "pass\u009b1mword\u009b0m=x y", "[redacted]\u009b1m\u009b0m y"},
+		"a command told of in controls of one character":    {[]Pattern{password}, 80, "\u009d133;C;cmdline_url=password%3Dx\u009c$ ", "\u009d133;C;cmdline_url=[redacted]\u009c$ "},
+		"a title between the parts, ended by one character": {[]Pattern{password}, 80, "pass\x1b]0;t\u009cword=x y", "[redacted]\x1b]\u009c y"},
+		"characters without width":                          {[]Pattern{password}, 80, "pass\u200bwo\u2060rd=x y", "[redacted] y"},
+		"characters":                                        {[]Pattern{{Expr: `tajné-\pL+`}}, 80, "heslo tajné-žluťoučký kůň", "heslo [redacted] kůň"},
+		"at the beginning of lines":                         {[]Pattern{{Expr: `(?m)^key: .*$`}}, 80, "a key: 1\nkey: 2\nb", "a key: 1\n[redacted]\nb"},
+		"as little as possible":                             {[]Pattern{{Expr: `<s>(?s:.)*?</s>`}}, 80, "a<s>1\n</s>b</s><s>c", "a[redacted]b</s><s>c"},
+		"bytes of no character":                             {[]Pattern{password}, 80, "\xff\xc3password=\xfe\xff a\xe2\x98", "\xff\xc3[redacted] a\xe2\x98"},
+		"words that are looked for":                         {[]Pattern{password}, 80, "passpasspassword=a", "passpass[redacted]"},
+		"a key":                                             {[]Pattern{mustKnow("private-key")}, 80, "$ cat k\r\n" + pem + "$ ", "$ cat k\r\n[redacted private-key]\r\n$ "},
+		"a key with a head":                                 {[]Pattern{mustKnow("private-key")}, 80, strings.Replace(pem, "-----\r\n", "-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,01\r\n\r\n", 1) + "$ ", "[redacted private-key]\r\n$ "},
+		"a public key":                                      {[]Pattern{mustKnow("private-key")}, 80, strings.ReplaceAll(pem, "PRIVATE", "PUBLIC"), strings.ReplaceAll(pem, "PRIVATE", "PUBLIC")},
+		"the word alone":                                    {[]Pattern{mustKnow("bearer-token")}, 80, "the bearer of this\r\n", "the bearer of this\r\n"},
+		"a token":                                           {[]Pattern{mustKnow("bearer-token")}, 80, "Authorization: Bearer abc.def-012==\r\n", "Authorization: [redacted bearer-token]\r\n"},
+		"a secret key in a file":                            {[]Pattern{mustKnow("aws-secret-key")}, 80, "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\r\n", "aws_[redacted aws-secret-key]\r\n"},
+		"a secret key in JSON":                              {[]Pattern{mustKnow("aws-secret-key")}, 80, `"SecretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",`, `"[redacted aws-secret-key]",`},
+		"a URL":                                             {[]Pattern{mustKnow("url-password")}, 80, "git clone https://me:pw@host/x", "git clone https[redacted url-password]host/x"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -275,6 +284,40 @@ func TestHolding(t *testing.T) {
 	}
 	if next.events[len(next.events)-1] != "close" {
 		t.Errorf("got %q last", next.events[len(next.events)-1])
+	}
+}
+
+// A mark of a shell on a slow link waits for its end, but only as long as it is evidently
+// one: a program that begins one and never ends it keeps nothing from being recorded.
+func TestHoldingMarks(t *testing.T) {
+	for _, end := range []string{"\a", "\x1b\\"} {
+		whole := "\x1b]133;C;cmdline_url=password%3Dx%20y" + end
+		for cut := 1; cut < len(whole); cut++ {
+			r, next, now := clocked(t, password)
+			ok := must(t)
+			ok(r.Output(*now, []byte(whole[:cut])))
+			*now = now.Add(HoldLimit)
+			ok(r.Flush())
+			ok(r.Output(*now, []byte(whole[cut:]+"$ ")))
+			if got, want := next.output.String(), "\x1b]133;C;cmdline_url=[redacted]%20y"+end+"$ "; cut > len("\x1b]133;") && got != want {
+				t.Errorf("cut at %d: got %q, want %q", cut, got, want)
+			}
+		}
+	}
+	for _, in := range []string{"\x1b]133;C;rm -rf /\r\n$ ls", "\x1b]0;rm -rf /"} {
+		r, next, now := clocked(t, password)
+		ok := must(t)
+		ok(r.Output(*now, []byte(in)))
+		*now = now.Add(HoldLimit)
+		ok(r.Flush())
+		if got := next.output.String(); got != in {
+			t.Errorf("got %q, want %q", got, in)
+		}
+	}
+	r, next, now := clocked(t, password)
+	must(t)(r.Output(*now, []byte("\x1b]133;C;"+strings.Repeat("x", 2*maxMatch))))
+	if got := next.output.Len(); got < maxMatch {
+		t.Errorf("of a mark without an end %d bytes were let go", got)
 	}
 }
 

@@ -181,7 +181,7 @@ func (r *Redactor) letGo() error {
 		if !d.holds() || now.Sub(d.since) < HoldLimit {
 			continue
 		}
-		if err := d.stream.force(); err != nil {
+		if err := d.stream.overdue(); err != nil {
 			return err
 		}
 		d.since = now

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"sallyport.dev/internal/escape"
 )
 
 const (
@@ -69,26 +71,13 @@ func (t *TextWriter) Flush() error {
 // Close writes what is left, the line that has not ended included.
 func (t *TextWriter) Close() error { return t.screen.finish() }
 
-// state is where in a control sequence the text is.
-type state int
-
-const (
-	plain     state = iota
-	escape          // after ESC
-	csi             // in ESC [ …
-	str             // in a string sequence: OSC, DCS, SOS, PM, APC
-	strEscape       // after ESC in a string sequence
-	charset         // the byte after ESC ( and its like
-)
-
 // textScreen is a terminal one line high. Rows that the terminal wrapped stay in
 // wrapped until the line ends, because the reader wants them joined.
 type textScreen struct {
 	w       *bufio.Writer
 	err     error
 	width   int
-	state   state
-	params  []byte // of a CSI sequence
+	parser  escape.Parser
 	wrapped []rune
 	row     []rune
 	col     int
@@ -117,38 +106,31 @@ func (t *textScreen) resize(size string) {
 
 func (t *textScreen) write(s string) {
 	for _, r := range s {
-		switch t.state {
-		case plain:
-			t.rune(r)
-		case escape:
-			t.escape(r)
-		case csi:
-			t.csi(r)
-		case str:
-			t.str(r)
-		case strEscape, charset:
-			t.state = plain
+		switch t.parser.Next(r) {
+		case escape.Text:
+			if !t.hidden && unicode.IsGraphic(r) { // not what turns the text's direction
+				t.put(r)
+			}
+		case escape.Control:
+			if !t.hidden {
+				t.control(r)
+			}
+		case escape.CSI:
+			t.csi(&t.parser)
 		}
 	}
 }
 
-func (t *textScreen) rune(r rune) {
-	switch {
-	case r == 0x1b:
-		t.state = escape
-	case r == 0x9b:
-		t.state, t.params = csi, t.params[:0]
-	case t.hidden:
-	case r == '\n' || r == '\v' || r == '\f':
+func (t *textScreen) control(r rune) {
+	switch r {
+	case '\n', '\v', '\f':
 		t.newline()
-	case r == '\r':
+	case '\r':
 		t.col = 0
-	case r == '\b':
+	case '\b':
 		t.col = max(0, t.col-1)
-	case r == '\t':
+	case '\t':
 		t.moveTo(t.col/8*8 + 8)
-	case unicode.IsGraphic(r): // not controls, nor what turns the text's direction
-		t.put(r)
 	}
 }
 
@@ -205,54 +187,17 @@ func (t *textScreen) finish() error {
 	return nil
 }
 
-func (t *textScreen) escape(r rune) {
+// csi carries out the sequences that edit the current line.
+func (t *textScreen) csi(p *escape.Parser) {
 	switch {
-	case r == '[':
-		t.state, t.params = csi, t.params[:0]
-	case strings.ContainsRune("]PX^_", r):
-		t.state = str
-	case r >= 0x20 && r <= 0x2f:
-		t.state = charset
-	case r == 0x1b:
-	default:
-		t.state = plain
-	}
-}
-
-func (t *textScreen) str(r rune) {
-	switch r {
-	case 0x07, 0x9c, 0x18, 0x1a:
-		t.state = plain
-	case 0x1b:
-		t.state = strEscape
-	}
-}
-
-func (t *textScreen) csi(r rune) {
-	switch {
-	case r >= 0x40 && r <= 0x7e:
-		t.state = plain
-		t.control(r)
-	case r == 0x18 || r == 0x1a:
-		t.state = plain
-	case r == 0x1b:
-		t.state = escape
-	case r >= 0x20 && r < 0x40 && len(t.params) < 64:
-		t.params = append(t.params, byte(r))
-	}
-}
-
-// control carries out the sequences that edit the current line.
-func (t *textScreen) control(final rune) {
-	if final == 'h' || final == 'l' {
-		t.mode(final == 'h')
+	case p.Prefix == '?' && (p.Final == 'h' || p.Final == 'l'):
+		t.mode(p)
+		return
+	case t.hidden || p.Prefix != 0 || p.Middle != 0:
 		return
 	}
-	if t.hidden {
-		return
-	}
-	n := t.param(1)
-	switch final {
+	n := min(p.Param(0, 1), maxColumns)
+	switch p.Final {
 	case 'C':
 		t.moveTo(t.col + n)
 	case 'D':
@@ -260,50 +205,48 @@ func (t *textScreen) control(final rune) {
 	case 'G', '`':
 		t.moveTo(n - 1)
 	case 'K':
-		t.eraseLine()
+		t.eraseLine(p.Param(0, 0))
 	case 'P':
 		t.delete(n)
 	case '@':
 		t.insert(n)
 	case 'X':
 		t.blank(t.col, t.col+n)
-	case 'H', 'f', 'J': // the cursor leaves the line, or the screen is cleared
-		t.clear(final)
+	case 'J':
+		if p.Param(0, 0) == 0 { // as shells do before a prompt
+			t.eraseLine(0)
+			return
+		}
+		t.freshLine()
+	case 'H', 'f': // the cursor leaves the line
+		t.freshLine()
 	}
 }
 
 // mode notices when a full-screen program takes the other screen and gives it back.
-func (t *textScreen) mode(on bool) {
-	for _, p := range strings.Split(strings.TrimPrefix(string(t.params), "?"), ";") {
-		if p != "1049" && p != "1047" && p != "47" || len(t.params) == 0 || t.params[0] != '?' {
+func (t *textScreen) mode(p *escape.Parser) {
+	on := p.Final == 'h'
+	for i := range p.Len() {
+		if n := p.Param(i, 0); n != 1049 && n != 1047 && n != 47 {
 			continue
 		}
 		if on && !t.hidden {
 			t.freshLine()
-			t.write("[full-screen program]\n")
+			t.row = append(t.row, []rune("[full-screen program]")...)
+			t.newline()
 		}
 		t.hidden = on
 	}
 }
 
-// param returns the first parameter, or the given default.
-func (t *textScreen) param(otherwise int) int {
-	first, _, _ := strings.Cut(string(t.params), ";")
-	n, err := strconv.Atoi(first)
-	if err != nil || n < 1 {
-		return otherwise
-	}
-	return min(n, maxColumns)
-}
-
-func (t *textScreen) eraseLine() {
-	switch string(t.params) {
-	case "1":
-		t.blank(0, t.col+1)
-	case "2":
-		t.row = t.row[:0]
-	default:
+func (t *textScreen) eraseLine(how int) {
+	switch how {
+	case 0:
 		t.row = t.row[:min(t.col, len(t.row))]
+	case 1:
+		t.blank(0, t.col+1)
+	case 2:
+		t.row = t.row[:0]
 	}
 }
 
@@ -326,14 +269,4 @@ func (t *textScreen) insert(n int) {
 	rest := append([]rune(strings.Repeat(" ", n)), t.row[t.col:]...)
 	t.row = append(t.row[:t.col], rest...)
 	t.row = t.row[:min(len(t.row), t.width)]
-}
-
-// clear keeps what is on the line when the screen is cleared or the cursor jumps;
-// erasing from the cursor down (as shells do before a prompt) erases the line's rest.
-func (t *textScreen) clear(final rune) {
-	if final == 'J' && (len(t.params) == 0 || string(t.params) == "0") {
-		t.eraseLine()
-		return
-	}
-	t.freshLine()
 }
