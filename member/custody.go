@@ -90,7 +90,7 @@ func (m *Member) newCustody() error {
 		return err
 	}
 	c := custody.Config{
-		Store: m.Store, Objects: m.store, Keys: m.ring, Audit: m.Audit, Logger: m.log, Retention: rules,
+		Store: m.Store, Objects: m.store, Keys: m.ring, Audit: m.Audit, Records: m.Store, Logger: m.log, Retention: rules,
 		Subjects: m.recordingSubjects, Verify: m.archive.Verify, Now: m.cfg.Now,
 	}
 	c.Forget = func(ctx context.Context, id string) error { return m.Store.DeleteTranscript(ctx, id, m.cfg.Now()) }

@@ -41,7 +41,7 @@ func withRecordings(t *testing.T) *evidenceRoom {
 	t.Cleanup(ring.Close)
 	e := &evidenceRoom{harness: h, bucket: b}
 	e.keeper = custody.New(custody.Config{
-		Store: h.store, Objects: b, Keys: ring, Audit: h.server.config.Audit, Logger: slog.New(slog.DiscardHandler), Now: h.clock,
+		Store: h.store, Objects: b, Keys: ring, Audit: h.server.config.Audit, Records: h.store, Logger: slog.New(slog.DiscardHandler), Now: h.clock,
 		Subjects: func(ctx context.Context, id string) ([]custody.Subject, error) {
 			v, err := h.store.Session(ctx, id)
 			if errors.Is(err, session.ErrNotFound) {

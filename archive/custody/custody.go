@@ -117,6 +117,7 @@ type Config struct {
 	Objects Objects
 	Keys    Keys
 	Audit   Auditor
+	Records audit.Reader // of what Audit has appended, on all members
 	Logger  *slog.Logger
 	// Retention says when recordings are deleted by themselves; the zero value is never.
 	Retention Retention
@@ -247,6 +248,9 @@ func (k *Keeper) mayDelete(ctx context.Context, row archive.Row) error {
 	return err
 }
 
+// actionDelete is the action of records of deletions.
+const actionDelete = "delete"
+
 func (k *Keeper) audit(ctx context.Context, row archive.Row, d Deletion) error {
 	details := map[string]string{
 		"recording": row.Name, "recording_sha256": row.SHA256, "recording_manifest_sha256": row.Manifest,
@@ -255,7 +259,7 @@ func (k *Keeper) audit(ctx context.Context, row archive.Row, d Deletion) error {
 		details["retention"] = d.rule
 	}
 	_, err := k.cfg.Audit.Append(ctx, audit.Record{
-		Event: audit.EventRecording, Action: "delete", Principal: d.By, Reason: d.Reason,
+		Event: audit.EventRecording, Action: actionDelete, Principal: d.By, Reason: d.Reason,
 		Session: row.Session, Node: row.Node, Document: row.Document, Details: details,
 	})
 	return err

@@ -56,9 +56,21 @@ func (a *auditor) Append(_ context.Context, r audit.Record) (audit.Record, error
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.err == nil {
+		r.Hash, a.err = audit.Sum(r)
 		a.records = append(a.records, r)
 	}
 	return r, a.err
+}
+
+func (a *auditor) Audit(_ context.Context, f audit.Filter) (found []audit.Record, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.records {
+		if r.Session == f.Session && r.Event == f.Event && r.Action == f.Action {
+			found = append(found, r)
+		}
+	}
+	return found, a.err
 }
 
 func newSystem(t *testing.T) *system {
@@ -73,7 +85,7 @@ func newSystem(t *testing.T) *system {
 	t.Cleanup(func() { s.bucket.Close() })
 	s.ring = s.keys("one.key")
 	s.cfg = custody.Config{
-		Store: s.db, Objects: s.bucket, Keys: s.ring, Audit: s.audit, Logger: slog.New(slog.DiscardHandler), Now: s.clock,
+		Store: s.db, Objects: s.bucket, Keys: s.ring, Audit: s.audit, Records: s.audit, Logger: slog.New(slog.DiscardHandler), Now: s.clock,
 		Forget: func(_ context.Context, session string) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -238,6 +250,42 @@ func TestDeleteStaysInTheStore(t *testing.T) {
 	}
 	if _, err := os.Stat(outside); err != nil {
 		t.Errorf("got %v, want the file outside untouched", err)
+	}
+}
+
+// Who can write to the database alone, and says there that a recording was deleted, has the
+// server delete nothing: the audit log does not tell of it, or not in a record that verifies.
+func TestNoDeletionByTheDatabase(t *testing.T) {
+	for name, forged := range map[string][]audit.Record{
+		"no record":           nil,
+		"one of another":      {{Event: audit.EventRecording, Action: "delete", Session: "alice-1", Details: map[string]string{"recording": "2026/11/20/alice-2"}}},
+		"one that was edited": {{Event: audit.EventRecording, Action: "delete", Session: "alice-1", Details: map[string]string{"recording": "2026/11/20/alice-1"}, Hash: "x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSystem(t)
+			name := s.record("alice-1")[0]
+			k := s.keeper()
+			s.must(k.Sweep(t.Context()))
+			for i := range forged {
+				if forged[i].Hash == "" {
+					forged[i].Hash, _ = audit.Sum(forged[i])
+				}
+			}
+			s.audit.records = forged
+			s.must(s.db.UpdateRecording(t.Context(), name, func(r *archive.Row) error {
+				r.State, r.DeletedAt, r.DeletedBy, r.DeleteReason = archive.Deleted, s.clock(), "arn:bob", "asked for"
+				return nil
+			}))
+			s.advance(day)
+			s.must(k.Sweep(t.Context()))
+			if got := s.objects(name); len(got) != 3 || len(s.forgot) > 0 {
+				t.Errorf("got %v left and %v forgotten, want all of it there", got, s.forgot)
+			}
+			state, err := k.State(t.Context(), name)
+			if s.must(err); !state.Purged.IsZero() || !strings.Contains(state.Problem, "does not tell of its deletion") {
+				t.Errorf("got %+v, want the problem", state)
+			}
+		})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sallyport.dev/archive"
+	"sallyport.dev/audit"
 	"sallyport.dev/internal/tags"
 	"sallyport.dev/recording"
 )
@@ -207,7 +208,8 @@ func (k *Keeper) deleteOne(ctx context.Context, name string) error {
 	return err
 }
 
-// purgeLeft tries again what the store refused.
+// purgeLeft tries again what the store refused. It believes the audit log, not the row: who
+// can write to the database alone has nothing deleted.
 func (k *Keeper) purgeLeft(ctx context.Context) error {
 	for after := ""; ; {
 		names, err := k.cfg.Store.UnpurgedRecordings(ctx, k.cfg.Now().Add(-purgeAgain), after, sweepPage)
@@ -219,13 +221,44 @@ func (k *Keeper) purgeLeft(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			k.purge(ctx, row) // it notes and logs how that went
+			told, err := k.isDeletionTold(ctx, row)
+			if err != nil {
+				return err
+			}
+			if told {
+				k.purge(ctx, row) // it notes and logs how that went
+			} else if err := k.refusePurge(ctx, row); err != nil {
+				return err
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			after = name
 		}
 	}
+}
+
+// deletionRecords bounds how many records of one session are looked at for its deletion.
+const deletionRecords = 100
+
+// isDeletionTold reports whether the audit log tells of a recording's deletion. That the log
+// is whole is for its checkpoints to show.
+func (k *Keeper) isDeletionTold(ctx context.Context, row archive.Row) (bool, error) {
+	records, err := k.cfg.Records.Audit(ctx, audit.Filter{
+		Session: row.Session, Event: audit.EventRecording, Action: actionDelete, Newest: true, Limit: deletionRecords,
+	})
+	return slices.ContainsFunc(records, func(r audit.Record) bool {
+		sum, err := audit.Sum(r)
+		return err == nil && sum == r.Hash && r.Event == audit.EventRecording && r.Action == actionDelete && r.Details["recording"] == row.Name
+	}), err
+}
+
+// untold is the problem of a recording that its row alone says was deleted.
+const untold = "the audit log does not tell of its deletion: somebody else wrote to the database, and nothing of the recording is removed"
+
+func (k *Keeper) refusePurge(ctx context.Context, row archive.Row) error {
+	k.cfg.Logger.Error("a recording is deleted by its row alone", "recording", row.Name, "problem", untold)
+	return k.cfg.Store.PurgedRecording(ctx, row.Name, k.cfg.Now(), untold)
 }
 
 // Run sweeps now and from time to time, until the context ends.
