@@ -34,6 +34,8 @@ type Cause struct {
 	Failed   bool   // the session ends as Failed instead of Terminated
 	Grant    string // id of the grant that ended, where one did
 	Exit     *int   // exit status of the session's program, where known
+
+	err error // for the log of this member alone, where Detail must not say it all
 }
 
 // Error implements error: reason and detail.

@@ -305,7 +305,7 @@ func (s *live) writeDown(cause *Cause) {
 	}
 	s.audit(ctx, audit.EventSessionEnd, cause.Error(), details)
 	s.g.counters.end(End{s.kind(), cause.Reason}, in, out)
-	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "bytes_in", in, "bytes_out", out)
+	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "error", cause.err, "bytes_in", in, "bytes_out", out)
 	s.mu.Lock()
 	s.endedAt = now
 	s.mu.Unlock()

@@ -26,10 +26,11 @@ var (
 	ErrNotConnected = errors.New("node is not connected")
 	ErrEnded        = errors.New("session has ended")
 	ErrRecording    = errors.New("session cannot be recorded")
-	// ErrRecordingFull is the ErrRecording of a spool without room; its text says where and why.
-	ErrRecordingFull = fmt.Errorf("%w", ErrRecording)
-	ErrNoResponder   = errors.New("no member serves the subject")
-	ErrStopped       = errors.New("server is shutting down")
+	// ErrRecordingFull is the ErrRecording of a spool without room; its text, for the person,
+	// says why.
+	ErrRecordingFull error = recordingFull{}
+	ErrNoResponder         = errors.New("no member serves the subject")
+	ErrStopped             = errors.New("server is shutting down")
 )
 
 // Member is a server process of the cluster.

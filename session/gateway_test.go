@@ -187,13 +187,13 @@ func TestRecordingThatCannotBeWrittenEndsTheSession(t *testing.T) {
 	t.Run("no room", func(t *testing.T) {
 		w := newWorld(t, func(c *Config) {
 			c.Record = func(context.Context, Session, Options) (Recorder, string, error) {
-				return nil, "", fmt.Errorf("%w: the spool", recording.ErrFull)
+				return nil, "", fmt.Errorf("opening: %w", &recording.FullError{Why: "the store is away", Detail: "/srv/spool"})
 			}
 		})
 		w.agent(testNode)
 		_, err := w.g.Start(t.Context(), StartRequest{Session: Session{ID: NewID("alice"), NodeID: testNode}, Options: Options{Record: true}})
-		if !errors.Is(err, ErrRecordingFull) || !errors.Is(err, ErrRecording) || !strings.Contains(err.Error(), "the spool") {
-			t.Errorf("got %v, want ErrRecordingFull with the cause", err)
+		if !errors.Is(err, ErrRecordingFull) || !errors.Is(err, ErrRecording) || err.Error() != "recordings cannot be kept now: the store is away" {
+			t.Errorf("got %v, want ErrRecordingFull that says why, and not where", err)
 		}
 	})
 	t.Run("found out by the flush", func(t *testing.T) {

@@ -55,7 +55,7 @@ func (s *live) openRecording(ctx context.Context) error {
 	rec, name, err := s.g.cfg.Record(ctx, s.row, s.opts)
 	if errors.Is(err, recording.ErrFull) {
 		s.log.Warn("opening recording", "error", err)
-		return fmt.Errorf("%w: %w", ErrRecordingFull, err)
+		return fmt.Errorf("%w: %s", ErrRecordingFull, whyNotRecorded(err))
 	}
 	if err != nil {
 		s.log.Error("opening recording", "error", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"regexp"
 	"slices"
+	"syscall"
 	"time"
 
 	"sallyport.dev/recording"
@@ -156,7 +157,32 @@ func recordingLost(err error) *Cause {
 	if errors.Is(err, recording.ErrFull) {
 		text = "The session cannot be recorded any more, because the store of recordings does not take them, so it has ended."
 	}
-	return &Cause{Reason: ReasonRecordingLost, Detail: err.Error(), Failed: true, Terminal: text}
+	return &Cause{Reason: ReasonRecordingLost, Detail: whyNotRecorded(err), Failed: true, Terminal: text, err: err}
+}
+
+// recordingFull is ErrRecordingFull.
+type recordingFull struct{}
+
+// Error implements error.
+func (recordingFull) Error() string { return "recordings cannot be kept now" }
+
+// Unwrap returns ErrRecording.
+func (recordingFull) Unwrap() error { return ErrRecording }
+
+// whyNotRecorded is what those may learn of an error whose session it is: no file and no
+// store.
+func whyNotRecorded(err error) string {
+	if full := (*recording.FullError)(nil); errors.As(err, &full) {
+		return full.Why
+	}
+	var no syscall.Errno
+	switch {
+	case errors.Is(err, recording.ErrFull):
+		return "there is no room"
+	case errors.As(err, &no):
+		return no.Error()
+	}
+	return "the server's log tells the cause"
 }
 
 func (s *live) record(fromAgent bool, h wire.Header, now time.Time) (err error) {
