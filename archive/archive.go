@@ -122,6 +122,12 @@ type Archive struct {
 	parcels   map[string]*parcel // what waits for the store, by recording
 	failing   string             // the last error of the store, empty while it works
 	failingAt time.Time          // since when
+
+	toldFull atomic.Bool // the log has it that there is no room
+
+	probing sync.Mutex
+	probed  time.Time // when the spool was last tried
+	unready error     // and how that went
 }
 
 type counters struct {
@@ -354,19 +360,45 @@ func (a *Archive) room(live bool) error {
 		limit = a.cfg.HardLimit
 	}
 	if have < limit {
+		if !live && a.toldFull.Swap(false) {
+			a.log.Info("there is room for recordings again")
+		}
 		return nil
 	}
-	return fmt.Errorf("%w: the spool %s holds %d of at most %d bytes, because %s", ErrFull, a.cfg.Spool, have, limit, a.why())
+	err := a.full(have, limit)
+	if !live && !a.toldFull.Swap(true) {
+		a.log.Error("new sessions that would be recorded are refused", "error", err)
+	}
+	return err
 }
 
-// why tells what keeps the spool from being emptied.
-func (a *Archive) why() string {
+// full tells what keeps the spool from being emptied.
+func (a *Archive) full(have, limit int64) error {
+	e := &recording.FullError{Why: "the store takes them more slowly than they are made"}
+	because := "the store takes recordings more slowly than they are made"
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.failing == "" {
-		return "the store takes recordings more slowly than they are made"
+	if a.failing != "" {
+		e.Why = "the store has not taken any for " + words(a.now().Sub(a.failingAt))
+		because = fmt.Sprintf("the store takes nothing since %s: %s", a.failingAt.UTC().Format(time.RFC3339), a.failing)
 	}
-	return fmt.Sprintf("the store takes nothing since %s: %s", a.failingAt.UTC().Format(time.RFC3339), a.failing)
+	e.Detail = fmt.Sprintf("the spool %s holds %d of at most %d bytes, because %s", a.cfg.Spool, have, limit, because)
+	return e
+}
+
+// words are a duration as a person says it.
+func words(d time.Duration) string {
+	count, unit := int(d.Round(time.Second)/time.Second), "second"
+	switch {
+	case d >= 2*time.Hour:
+		count, unit = int(d/time.Hour), "hour"
+	case d >= 2*time.Minute:
+		count, unit = int(d/time.Minute), "minute"
+	}
+	if count == 1 {
+		return "1 " + unit
+	}
+	return fmt.Sprintf("%d %ss", max(0, count), unit)
 }
 
 // Ready tells what keeps recordings from being written.
@@ -374,7 +406,17 @@ func (a *Archive) Ready() error {
 	if err := a.room(false); err != nil {
 		return err
 	}
-	return a.spool.ready()
+	return a.probe()
+}
+
+// probe tries whether the spool can be written to, at most once a second: anyone may ask.
+func (a *Archive) probe() error {
+	a.probing.Lock()
+	defer a.probing.Unlock()
+	if now := a.now(); now.Sub(a.probed).Abs() >= time.Second {
+		a.probed, a.unready = now, a.spool.ready()
+	}
+	return a.unready
 }
 
 // Stats returns the figures of now.
