@@ -101,7 +101,6 @@ type Archive struct {
 	cfg     Config
 	log     *slog.Logger
 	spool   *spool
-	zip     *zipper
 	keys    *keyCache
 	chunks  *chunkCache
 	scratch sync.Pool // of *scratch
@@ -219,17 +218,12 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	zip, err := newZipper()
-	if err != nil {
-		return nil, err
-	}
 	s, err := openSpool(cfg.Spool)
 	if err != nil {
-		zip.close()
 		return nil, err
 	}
 	a := &Archive{
-		cfg: cfg, log: cfg.Logger, spool: s, zip: zip,
+		cfg: cfg, log: cfg.Logger, spool: s,
 		keys: newKeyCache(cfg.Now), chunks: newChunkCache(keptChunks),
 		scratch: sync.Pool{New: func() any { return &scratch{} }},
 		buffers: sync.Pool{New: func() any { return make([]byte, 0, 2*frameSize) }},
@@ -239,7 +233,6 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := a.takeUp(ctx); err != nil {
 		a.cancel()
-		zip.close()
 		return nil, errors.Join(err, s.close())
 	}
 	a.run()
@@ -457,7 +450,6 @@ func (a *Archive) Close(ctx context.Context) error {
 	}
 	a.cancel()
 	a.wg.Wait()
-	a.zip.close()
 	return errors.Join(a.spool.close(), a.cfg.Bucket.Close())
 }
 

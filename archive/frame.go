@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 
 	"sallyport.dev/recording"
 )
@@ -23,7 +23,7 @@ import (
 //	10  8  number of the frame within the recording, from 1
 //	18  8  offset of its plain bytes within the recording
 //
-// and then a nonce of 12 random bytes and the plain bytes, compressed with zstd and
+// and then a nonce of 12 random bytes and the plain bytes, compressed with S2 and
 // encrypted with AES-256-GCM under the recording's key. What is authenticated beside them
 // is the kind of the file, the recording's name and the header, each of the first two with
 // a zero byte behind it: a frame is good at its one place in its one recording alone.
@@ -36,7 +36,7 @@ const (
 	// bounds what is believed of a frame that is read.
 	frameSize = 64 << 10
 	maxFrame  = recording.MaxLine + frameSize
-	// maxSealed bounds what follows a header: zstd adds little to what it cannot compress.
+	// maxSealed bounds what follows a header: S2 adds little to what it cannot compress.
 	maxSealed = maxFrame + maxFrame/64 + 1024
 
 	keySize = 32
@@ -115,40 +115,13 @@ func frames(b []byte, f func(h head, frame []byte) error) (good int64, err error
 	return good, nil
 }
 
-// zipper compresses and decompresses. What it needs for it belongs to no recording.
-type zipper struct {
-	in  *zstd.Encoder
-	out *zstd.Decoder
-}
-
-func newZipper() (*zipper, error) {
-	in, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize), zstd.WithEncoderCRC(false),
-		zstd.WithSingleSegment(true), zstd.WithLowerEncoderMem(true))
-	if err != nil {
-		return nil, fmt.Errorf("making compressor: %w", err)
-	}
-	out, err := zstd.NewReader(nil,
-		zstd.WithDecoderMaxMemory(maxFrame), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return nil, fmt.Errorf("making decompressor: %w", err)
-	}
-	return &zipper{in: in, out: out}, nil
-}
-
-func (z *zipper) close() {
-	z.in.Close()
-	z.out.Close()
-}
-
 // sealer seals and opens the frames of one recording.
 type sealer struct {
 	name string
 	aead cipher.AEAD
-	zip  *zipper
 }
 
-func newSealer(name string, key []byte, zip *zipper) (*sealer, error) {
+func newSealer(name string, key []byte) (*sealer, error) {
 	if len(key) != keySize {
 		return nil, fmt.Errorf("the data key has %d bytes, want %d", len(key), keySize)
 	}
@@ -160,7 +133,7 @@ func newSealer(name string, key []byte, zip *zipper) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("taking data key: %w", err)
 	}
-	return &sealer{name: name, aead: aead, zip: zip}, nil
+	return &sealer{name: name, aead: aead}, nil
 }
 
 func (s *sealer) context(kind string, header []byte) []byte {
@@ -172,7 +145,7 @@ type scratch struct{ zipped, frame []byte }
 
 // seal makes the frame of plain, in and with the buffers of b.
 func (s *sealer) seal(b *scratch, kind string, h head, plain []byte) []byte {
-	b.zipped = s.zip.in.EncodeAll(plain, b.zipped[:0])
+	b.zipped = s2.Encode(b.zipped[:cap(b.zipped)], plain)
 	h.plain, h.sealed = len(plain), len(b.zipped)+s.aead.Overhead()
 	b.frame = h.append(b.frame[:0])
 	b.frame = s.aead.Seal(b.frame, nil, b.zipped, s.context(kind, b.frame))
@@ -185,9 +158,13 @@ func (s *sealer) open(kind string, h head, frame []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errSeal
 	}
-	plain, err := s.zip.out.DecodeAll(zipped, make([]byte, 0, h.plain))
-	if err != nil || len(plain) != h.plain {
+	n, err := s2.DecodedLen(zipped)
+	if err != nil || n != h.plain {
 		return nil, fmt.Errorf("it does not decompress to %d bytes", h.plain)
+	}
+	plain, err := s2.Decode(make([]byte, n), zipped)
+	if err != nil {
+		return nil, fmt.Errorf("it does not decompress: %w", err)
 	}
 	return plain, nil
 }

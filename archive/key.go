@@ -27,7 +27,7 @@ type WrappedKey struct {
 	Wrapped []byte `json:"wrapped"`
 }
 
-const frameCipher = "zstd, AES-256-GCM"
+const frameCipher = "S2, AES-256-GCM"
 
 // Encode returns the object's bytes.
 func (k WrappedKey) Encode() []byte {
@@ -77,7 +77,7 @@ func (a *Archive) newKey(ctx context.Context, name string) (*sealer, WrappedKey,
 		return nil, k, fmt.Errorf("wrapping the recording's key: %w", err)
 	}
 	defer clear(made.Key)
-	s, err := newSealer(name, made.Key, a.zip)
+	s, err := newSealer(name, made.Key)
 	return s, k, err
 }
 
@@ -111,7 +111,7 @@ func (a *Archive) unwrap(ctx context.Context, name string, object []byte) (*seal
 		return nil, k, fmt.Errorf("recording %s: %s: unwrapping the key %s: %w", name, keyObject, clip(k.KeyID), err)
 	}
 	defer clear(key)
-	s, err := newSealer(name, key, a.zip)
+	s, err := newSealer(name, key)
 	if err != nil {
 		return nil, k, a.damage(name, keyObject, 0, "%v", err)
 	}
