@@ -17,6 +17,9 @@ const (
 	farewell = 2 * time.Second
 	// agentSilence is how long an agent's link may stay silent, pings included.
 	agentSilence = 60 * time.Second
+	// flushEvery is how often the recording of a busy session is written out: what was shown
+	// is to outlive a crash after a second, and each time costs a frame and a write.
+	flushEvery = 500 * time.Millisecond
 	// overdueAfter is when the gateway repeats its own unacknowledged messages.
 	overdueAfter = time.Second
 )
@@ -38,7 +41,7 @@ func (s *live) tick(now time.Time) {
 	s.keepLinks(now)
 	s.tickWatches(now)
 	s.unhush(now)
-	s.flush()
+	s.flush(now)
 	if s.bulk != nil {
 		s.bulk.expire(now)
 	}
@@ -254,7 +257,7 @@ func (s *live) pingLocked(l *link) {
 
 // flush writes out what the recording holds, in the background: a slow disk must
 // hold up its own session only.
-func (s *live) flush() {
+func (s *live) flush(now time.Time) {
 	if s.rec == nil {
 		return
 	}
@@ -262,19 +265,28 @@ func (s *live) flush() {
 		s.end(recordingLost(err)) // where nothing is shown, too
 		return
 	}
-	if !s.unflushed.Load() || s.flushing.Swap(true) {
+	if !s.flushDue(now) || s.flushing.Swap(true) {
 		return
 	}
+	s.flushed = now
 	s.g.start(func() {
 		defer s.flushing.Store(false)
 		s.unflushed.Store(false)
 		if err := s.rec.Flush(); err != nil && s.cause.Load() == nil {
 			s.end(recordingLost(err))
 		}
-		if h, ok := s.rec.(interface{ Holds() bool }); ok && h.Holds() {
-			s.unflushed.Store(true) // it is to be asked again, though nothing follows
-		}
+		h, ok := s.rec.(interface{ Holds() bool })
+		s.holding.Store(ok && h.Holds()) // then it is to be asked again, though nothing follows
 	})
+}
+
+// flushDue reports whether the recording holds what is to be written out now.
+func (s *live) flushDue(now time.Time) bool {
+	if s.holding.Load() {
+		return true
+	}
+	since := now.Sub(s.flushed) // negative where the clock was set back
+	return s.unflushed.Load() && (since < 0 || since >= flushEvery-s.g.cfg.Tick/2)
 }
 
 // forgotten reports whether the session has ended long enough ago.

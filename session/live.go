@@ -76,6 +76,8 @@ type live struct {
 	bytesIn         atomic.Int64
 	bytesOut        atomic.Int64
 	unflushed       atomic.Bool // the recording holds what is not written out
+	holding         atomic.Bool // a stage of it still does after a flush
+	flushed         time.Time   // when it was last; the clock's
 	armed           atomic.Bool // the key that asks for more time does so
 	strange         atomic.Bool // a message that does not belong here was logged
 	left            atomic.Bool // the client has ended a Port session and is on its way out
