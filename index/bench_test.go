@@ -67,10 +67,12 @@ func fill(b *testing.B, s *store.Store, n int) {
 			}
 			lines = append(lines, transcript.Line{At: time.Duration(l) * time.Second, Kind: transcript.Shown, Text: text})
 		}
+		var all []index.Addition
 		for _, block := range index.Blocks(lines) {
-			if err := s.AddBlock(b.Context(), number, "m", block, start); err != nil {
-				b.Fatal(err)
-			}
+			all = append(all, index.Addition{Number: number, Block: block})
+		}
+		if _, err := s.AddBlocks(b.Context(), "m", all, start); err != nil {
+			b.Fatal(err)
 		}
 		if err := s.EndTranscript(b.Context(), number, "m", index.Whole, start); err != nil {
 			b.Fatal(err)

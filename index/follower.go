@@ -164,19 +164,7 @@ func (f *follower) store(now time.Time, last bool) {
 		f.oldest = time.Time{}
 	}
 	for _, b := range f.builder.take() {
-		f.add(b, now)
-	}
-}
-
-func (f *follower) add(b Block, now time.Time) {
-	if f.failed {
-		return
-	}
-	ctx, cancel := f.k.storing()
-	defer cancel()
-	if err := f.k.cfg.Store.AddBlock(ctx, f.number, f.k.cfg.Member, b, now); err != nil {
-		f.k.failed("adding to a transcript", f.session, err)
-		f.failed = true // made again of the recording
+		f.k.add(f, b, now)
 	}
 }
 
@@ -185,6 +173,7 @@ func (f *follower) end(now time.Time, lost bool) {
 	if f.number == 0 {
 		return
 	}
+	f.k.write(now) // the last blocks before the end
 	state := Whole
 	if f.failed || lost {
 		state = Partial

@@ -1,10 +1,12 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +24,7 @@ const (
 	stillAge = 3 * time.Second
 	// Behind is how long at most it takes until what a session showed is found, if the
 	// store is quick.
-	Behind = lineAge + 2*tick
+	Behind = lineAge + blockAge + 2*tick
 	// repairEvery is how often transcripts that a crash left are looked for, repairAge how
 	// long nobody must have written to them, and sweepEvery how often recordings without
 	// one are.
@@ -65,6 +67,11 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	active map[*follower]bool // those that have something to be read, or are not still yet
+
+	// Of the goroutine that reads: full blocks, and whose they are.
+	blocks []Addition
+	owners []*follower
+	since  time.Time // when the first of them came
 }
 
 type stats struct{ lines, partial, repaired, failures atomic.Int64 }
@@ -145,6 +152,42 @@ func (k *Keeper) step(now time.Time, last bool) {
 			continue
 		}
 		k.forget(f)
+	}
+	if len(k.blocks) > 0 && (last || now.Sub(k.since) >= blockAge) {
+		k.write(now)
+	}
+}
+
+// add has a block written soon, together with those of other sessions.
+func (k *Keeper) add(f *follower, b Block, now time.Time) {
+	if f.failed {
+		return
+	}
+	if len(k.blocks) == 0 {
+		k.since = now
+	}
+	k.blocks, k.owners = append(k.blocks, Addition{f.number, b}), append(k.owners, f)
+	if len(k.blocks) >= maxBlocks {
+		k.write(now)
+	}
+}
+
+// write writes the blocks that wait.
+func (k *Keeper) write(now time.Time) {
+	blocks, owners := k.blocks, k.owners
+	k.blocks, k.owners = nil, nil
+	if len(blocks) == 0 {
+		return
+	}
+	ctx, cancel := k.storing()
+	defer cancel()
+	gone, err := k.cfg.Store.AddBlocks(ctx, k.cfg.Member, blocks, now)
+	for _, f := range owners {
+		if err == nil && !slices.Contains(gone, f.number) || f.failed {
+			continue
+		}
+		f.failed = true // made again of the recording
+		k.failed("adding to a transcript", f.session, cmp.Or(err, ErrGone))
 	}
 }
 

@@ -34,7 +34,7 @@ type place struct {
 	mu    sync.Mutex
 	now   time.Time
 	casts map[string][]byte
-	fails error // of AddBlock
+	fails error // of AddBlocks
 }
 
 func newPlace(t testing.TB) *place {
@@ -60,15 +60,15 @@ func (p *place) at(d time.Duration) time.Time {
 	return p.now
 }
 
-// AddBlock implements index.Store, and may fail.
-func (p *place) AddBlock(ctx context.Context, number int64, member string, b index.Block, now time.Time) error {
+// AddBlocks implements index.Store, and may fail.
+func (p *place) AddBlocks(ctx context.Context, member string, all []index.Addition, now time.Time) ([]int64, error) {
 	p.mu.Lock()
 	fails := p.fails
 	p.mu.Unlock()
 	if fails != nil {
-		return fails
+		return nil, fails
 	}
-	return p.Store.AddBlock(ctx, number, member, b, now)
+	return p.Store.AddBlocks(ctx, member, all, now)
 }
 
 func (p *place) keeper(member string) *index.Keeper {

@@ -126,6 +126,9 @@ func (k *Keeper) make(ctx context.Context, w Work) (State, error) {
 	return Whole, nil
 }
 
+// repairBlocks is how many blocks are written at a time.
+const repairBlocks = 8
+
 // making is a transcript being made of a recording.
 type making struct {
 	k       *Keeper
@@ -143,23 +146,31 @@ func (m *making) read(file io.Reader) error {
 	}
 	return transcript.Read(r, transcript.Config{Line: func(l transcript.Line) {
 		m.builder.add(l)
-		m.store()
+		if len(m.builder.full) >= repairBlocks {
+			m.store()
+		}
 	}})
 }
 
 // store writes blocks that are full. It leaves the store as much time as it took, since
 // nobody waits for it and others do for theirs.
 func (m *making) store() {
-	for _, b := range m.builder.take() {
-		if m.err != nil {
-			return
-		}
-		if m.err = m.pause(); m.err != nil {
-			return
-		}
-		began := time.Now()
-		m.err = m.k.cfg.Store.AddBlock(m.ctx, m.work.Number, m.k.cfg.Member, b, m.k.cfg.Now())
-		m.wrote = time.Since(began)
+	blocks := m.builder.take()
+	if len(blocks) == 0 || m.err != nil {
+		return
+	}
+	if m.err = m.pause(); m.err != nil {
+		return
+	}
+	var all []Addition
+	for _, b := range blocks {
+		all = append(all, Addition{m.work.Number, b})
+	}
+	began := time.Now()
+	gone, err := m.k.cfg.Store.AddBlocks(m.ctx, m.k.cfg.Member, all, m.k.cfg.Now())
+	m.wrote = time.Since(began)
+	if m.err = err; err == nil && len(gone) > 0 {
+		m.err = ErrGone
 	}
 }
 

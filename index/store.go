@@ -33,8 +33,10 @@ type Work struct {
 type Store interface {
 	// CreateTranscript begins a transcript in a state. It returns 0 if the session has one.
 	CreateTranscript(ctx context.Context, session, member string, state State, now time.Time) (number int64, err error)
-	// AddBlock appends a block to a transcript that member writes, or fails with ErrGone.
-	AddBlock(ctx context.Context, number int64, member string, b Block, now time.Time) error
+	// AddBlocks appends blocks to transcripts that member writes, in one transaction and in
+	// order. It returns the numbers of those that are not its to write any more; their
+	// blocks are not kept.
+	AddBlocks(ctx context.Context, member string, all []Addition, now time.Time) (gone []int64, err error)
 	// EndTranscript sets the state of a transcript that member writes, or fails with ErrGone.
 	EndTranscript(ctx context.Context, number int64, member string, state State, now time.Time) error
 	// DeleteTranscript deletes what is kept of a session; the transcript is Gone.
@@ -46,6 +48,12 @@ type Store interface {
 	// newest first.
 	MissingTranscripts(ctx context.Context, limit int) ([]Work, error)
 	Finder
+}
+
+// Addition is a block that is to be appended to a transcript.
+type Addition struct {
+	Number int64 // the transcript's
+	Block
 }
 
 // Finder finds what may match. What it finds is still to be looked at.

@@ -38,7 +38,8 @@ func (h *harness) showed(owner, id, node string, lines ...string) {
 		all = append(all, transcript.Line{At: time.Duration(i) * 10 * time.Second, Kind: kind, Text: text})
 	}
 	for _, b := range index.Blocks(all) {
-		h.must(h.store.AddBlock(ctx, number, "m1", b, h.clock()))
+		_, err := h.store.AddBlocks(ctx, "m1", []index.Addition{{Number: number, Block: b}}, h.clock())
+		h.must(err)
 	}
 }
 

@@ -51,24 +51,39 @@ func createTranscript(t tx, session, member string, state index.State, now time.
 	return last + 1, err
 }
 
-// AddBlock implements index.Store.
-func (s *Store) AddBlock(ctx context.Context, number int64, member string, b index.Block, now time.Time) error {
-	return s.write(ctx, "adding to transcript", func(t tx) error {
-		blocks, err := one(t, index.ErrGone, scanInt, `UPDATE transcripts SET blocks = blocks + 1, touched = $3
-			WHERE number = $1 AND member = $2 AND state IN ('live', 'partial') RETURNING blocks`, number, member, micros(now))
-		if err != nil {
-			return err
+// AddBlocks implements index.Store.
+func (s *Store) AddBlocks(ctx context.Context, member string, all []index.Addition, now time.Time) (gone []int64, err error) {
+	folded := make([]string, len(all)) // not in the transaction, which others wait for
+	for i, a := range all {
+		folded[i] = index.Fold(a.Text)
+	}
+	err = s.write(ctx, "adding to transcripts", func(t tx) error {
+		gone = nil
+		for i, a := range all {
+			err := addBlock(t, member, a, folded[i], now)
+			if errors.Is(err, index.ErrGone) {
+				gone = append(gone, a.Number)
+			} else if err != nil {
+				return err
+			}
 		}
-		if blocks > transcriptRoom {
-			return fmt.Errorf("the transcript has %d blocks, no more are kept", transcriptRoom)
-		}
-		id := number*transcriptRoom + blocks - 1
-		if _, err := t.exec("INSERT INTO transcript_blocks (id, times, text) VALUES ($1, $2, $3)", id, hex.EncodeToString(b.Times), b.Text); err != nil {
-			return err
-		}
-		_, err = t.exec("INSERT INTO transcript_grams (rowid, folded) VALUES ($1, $2)", id, index.Fold(b.Text))
-		return err
+		return nil
 	})
+	return gone, err
+}
+
+func addBlock(t tx, member string, a index.Addition, folded string, now time.Time) error {
+	blocks, err := one(t, index.ErrGone, scanInt, `UPDATE transcripts SET blocks = blocks + 1, touched = $3
+		WHERE number = $1 AND member = $2 AND state IN ('live', 'partial') AND blocks < $4 RETURNING blocks`, a.Number, member, micros(now), transcriptRoom)
+	if err != nil {
+		return err
+	}
+	id := a.Number*transcriptRoom + blocks - 1
+	if _, err := t.exec("INSERT INTO transcript_blocks (id, times, text) VALUES ($1, $2, $3)", id, hex.EncodeToString(a.Times), a.Text); err != nil {
+		return err
+	}
+	_, err = t.exec("INSERT INTO transcript_grams (rowid, folded) VALUES ($1, $2)", id, folded)
+	return err
 }
 
 // EndTranscript implements index.Store.

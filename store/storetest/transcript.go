@@ -1,14 +1,25 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport.dev/index"
 	"sallyport.dev/session"
 	"sallyport.dev/store"
 )
+
+// addBlock appends one block.
+func addBlock(s *store.Store, number int64, member string, b index.Block, now time.Time) error {
+	gone, err := s.AddBlocks(context.Background(), member, []index.Addition{{Number: number, Block: b}}, now)
+	if err == nil && len(gone) > 0 {
+		return index.ErrGone
+	}
+	return err
+}
 
 // wrote makes a session that has ended, with a transcript of these lines, a block each.
 func wrote(t testing.TB, s *store.Store, id string, n int, lines ...string) {
@@ -17,7 +28,7 @@ func wrote(t testing.TB, s *store.Store, id string, n int, lines ...string) {
 		NodeID: fmt.Sprint("mi-", n%2), OwnerID: fmt.Sprint("id", n%2), Recording: "rec/" + id}))
 	number := get[int64](t)(s.CreateTranscript(t.Context(), id, "m", index.Live, at(n)))
 	for _, line := range lines {
-		must(t, s.AddBlock(t.Context(), number, "m", index.Block{Text: line, Times: []byte{'o', 2}}, at(n)))
+		must(t, addBlock(s, number, "m", index.Block{Text: line, Times: []byte{'o', 2}}, at(n)))
 	}
 }
 
@@ -78,7 +89,7 @@ func testTranscripts(t *testing.T, fresh Fresh) {
 func testManyBlocks(t *testing.T, s *store.Store) {
 	number := get[int64](t)(s.CreateTranscript(t.Context(), "long", "m", index.Live, at(1)))
 	for i := range 60 {
-		must(t, s.AddBlock(t.Context(), number, "m", index.Block{Text: fmt.Sprintf("line %03d", i*7), Times: []byte{'o', 2}}, at(1)))
+		must(t, addBlock(s, number, "m", index.Block{Text: fmt.Sprintf("line %03d", i*7), Times: []byte{'o', 2}}, at(1)))
 	}
 	text := func(f index.Found) string { return fmt.Sprint(f.Number, ":", f.Text) }
 	find := func(after int64, c index.Clauses) string {
@@ -97,17 +108,19 @@ func testTranscriptStates(t *testing.T, s *store.Store) {
 	must(t, s.CreateSession(ctx, session.Session{ID: "new", State: session.StateFailed, Started: at(10), Recording: "rec/new"}))
 	must(t, s.CreateSession(ctx, session.Session{ID: "bare", State: session.StateFailed, Started: at(11)}))
 	must(t, s.EndTranscript(ctx, 1, "m", index.Whole, at(8)))
-	wantErr(t, "adding to one that is whole", s.AddBlock(ctx, 1, "m", index.Block{Text: "x"}, at(9)), index.ErrGone)
-	wantErr(t, "adding to another member's", s.AddBlock(ctx, number, "other", index.Block{Text: "x"}, at(9)), index.ErrGone)
+	wantErr(t, "adding to one that is whole", addBlock(s, 1, "m", index.Block{Text: "x"}, at(9)), index.ErrGone)
+	both := []index.Addition{{Number: 1, Block: index.Block{Text: "gone"}}, {Number: number, Block: index.Block{Text: "beside one that is gone", Times: []byte{'o', 2}}}}
+	wantSame(t, "adding to one that is whole, and another", get[[]int64](t)(s.AddBlocks(ctx, "m", both, at(9))), []int64{1})
+	wantErr(t, "adding to another member's", addBlock(s, number, "other", index.Block{Text: "x"}, at(9)), index.ErrGone)
 	wantErr(t, "ending another member's", s.EndTranscript(ctx, number, "other", index.Whole, at(9)), index.ErrGone)
 
 	wantSame(t, "missing", names(get[[]index.Work](t)(s.MissingTranscripts(ctx, 10)), work), "0newrec/new")
 	claimed := get[[]index.Work](t)(s.ClaimTranscripts(ctx, "other", at(4), at(20), 10))
 	wantSame(t, "claimed: neither whole, nor touched since, nor live", names(claimed, work), "2s2rec/s2 3s3rec/s3")
 	wantSame(t, "claimed again", len(get[[]index.Work](t)(s.ClaimTranscripts(ctx, "third", at(4), at(20), 10))), 0)
-	wantSame(t, "they are empty", names(get[[]session.Session](t)(s.FindSessions(ctx, nil, session.Filter{})), sessionID), "s1")
-	wantErr(t, "adding to one that was claimed", s.AddBlock(ctx, 2, "m", index.Block{Text: "x"}, at(9)), index.ErrGone)
-	must(t, s.AddBlock(ctx, 2, "other", index.Block{Text: "made again"}, at(21)))
+	wantSame(t, "they are empty", names(get[[]session.Session](t)(s.FindSessions(ctx, nil, session.Filter{})), sessionID), "live s1")
+	wantErr(t, "adding to one that was claimed", addBlock(s, 2, "m", index.Block{Text: "x"}, at(9)), index.ErrGone)
+	must(t, addBlock(s, 2, "other", index.Block{Text: "made again"}, at(21)))
 	made := index.Clauses{{"MADE"}}
 	wantSame(t, "made again", names(get[[]session.Session](t)(s.FindSessions(ctx, made, session.Filter{})), sessionID), "s2")
 
@@ -115,7 +128,7 @@ func testTranscriptStates(t *testing.T, s *store.Store) {
 	must(t, s.DeleteTranscript(ctx, "none", at(22)))
 	wantSame(t, "deleted", len(get[[]session.Session](t)(s.FindSessions(ctx, made, session.Filter{}))), 0)
 	wantSame(t, "and its blocks", len(get[[]index.Found](t)(s.FindBlocks(ctx, "s2", nil, 0, 10))), 0)
-	wantErr(t, "adding to one that was deleted", s.AddBlock(ctx, 2, "other", index.Block{Text: "x"}, at(23)), index.ErrGone)
+	wantErr(t, "adding to one that was deleted", addBlock(s, 2, "other", index.Block{Text: "x"}, at(23)), index.ErrGone)
 	wantErr(t, "ending one that was deleted", s.EndTranscript(ctx, 2, "other", index.Whole, at(23)), index.ErrGone)
 	wantSame(t, "its session has one all the same", get[int64](t)(s.CreateTranscript(ctx, "s2", "m", index.Live, at(24))), int64(0))
 }
