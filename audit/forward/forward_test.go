@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/big"
 	"net"
 	"net/http"
@@ -344,6 +345,37 @@ func TestUnreadableRows(t *testing.T) {
 	}
 }
 
+// Nor does a row whose time cannot be written.
+func TestRowsOfNoTime(t *testing.T) {
+	for _, at := range []time.Time{time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-9000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		m := newMemory()
+		m.grow(t, "m1", 3)
+		m.rows["m1"][0].Text, m.rows["m1"][0].Time = "{", at
+		d := &fake{}
+		m.start(t, "m1", Destination{Name: "x", Sender: d})
+		until(t, "all", func() bool { return d.has("m1", 3) })
+	}
+}
+
+// A cursor that somebody moved in the database, to have records left out, leaves none out.
+func TestMovedCursors(t *testing.T) {
+	for _, at := range []int64{6, math.MaxInt64, -1, math.MinInt64} {
+		m := newMemory()
+		m.grow(t, "m1", 5)
+		m.grow(t, "m2", 5)
+		m.cursors["x"] = map[string]int64{"m1": at, "m2": 2}
+		d := &fake{}
+		f := m.start(t, "m1", Destination{Name: "x", Sender: d})
+		until(t, fmt.Sprint("all, with the cursor at ", at), func() bool { return d.has("m1", 5) && d.count("m2/5") == 1 && f.Stats()[0].Behind == 0 })
+		if d.count("m2/2") > 0 {
+			t.Error("the other chain was sent again, too")
+		}
+		if got := m.cursor("x", "m1"); got != 5 {
+			t.Errorf("the cursor: got %d, want 5", got)
+		}
+	}
+}
+
 // batches are bounded in records and bytes.
 func TestBatchesAreBounded(t *testing.T) {
 	m := newMemory()
@@ -595,21 +627,22 @@ func TestSyslogOverTLS(t *testing.T) {
 
 func TestSyslogConfiguration(t *testing.T) {
 	for address, want := range map[string]string{
-		"":                           "address",
-		"syslog.example.com:514":     "address",
-		"udp://127.0.0.1:514":        "address",
-		"tcp://192.0.2.1:514":        "loopback",
-		"tcp://localhost.evil:514":   "loopback",
-		"tcp+tls://host":             "address",
-		"tcp+tls://user:pw@host:514": "address",
-		"tcp+tls://host:6514/path":   "address",
-		"tcp://127.0.0.1:514":        "",
-		"tcp://[::1]:514":            "",
-		"tcp+tls://host:6514":        "",
+		"":                            "address",
+		"syslog.example.com:514":      "address",
+		"udp://127.0.0.1:514":         "address",
+		"tcp://192.0.2.1:514":         "loopback",
+		"tcp://localhost.evil:514":    "loopback",
+		"tcp+tls://host":              "address",
+		"tcp+tls://user:pw@host:514":  "address",
+		"tcp+tls://host:514?token=pw": "address",
+		"tcp+tls://host:6514/path":    "address",
+		"tcp://127.0.0.1:514":         "",
+		"tcp://[::1]:514":             "",
+		"tcp+tls://host:6514":         "",
 	} {
 		_, err := NewSyslog(Syslog{Address: address})
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got %v, want %q", address, err, want)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "pw")) {
+			t.Errorf("%q: got %v, want %q, and nothing secret", address, err, want)
 		}
 	}
 	for _, id := range []string{"sallyport", "a b@1", `x"@1`, "x@", "@1", "x=@1"} {
@@ -675,6 +708,35 @@ func TestWebhook(t *testing.T) {
 	until(t, "a failure", func() bool { return f.Stats()[0].Behind == 1 && f.Stats()[0].Problem != "" })
 	if p := f.Stats()[0].Problem; strings.Contains(p, "hidden") {
 		t.Errorf("the URL is in %q", p)
+	}
+}
+
+// A webhook that answers with megabytes of its own words has none of them kept or logged.
+func TestWebhookOfManyWords(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			fmt.Fprintf(conn, "HTTP/1.1 500 \x1b[2J%s\r\n\r\n", strings.Repeat("x", 1<<20))
+			conn.Close()
+		}
+	}()
+	sender, err := NewWebhook(Webhook{URL: "http://" + ln.Addr().String(), Secret: hookSecret, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	err = sender.Send(t.Context(), Batch{ID: "x", Lines: [][]byte{[]byte("{}")}})
+	if want := "the webhook answered 500 Internal Server Error"; err == nil || err.Error() != want {
+		t.Errorf("got %.100q, want %q", fmt.Sprint(err), want)
 	}
 }
 

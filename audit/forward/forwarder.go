@@ -297,6 +297,7 @@ func (l *lane) round(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		l.distrust(heads, cursors)
 		behind := l.measure(heads, cursors)
 		if behind == 0 {
 			l.note(func(s *Stats) { s.Behind, s.Oldest, s.Problem = 0, time.Time{}, "" })
@@ -311,6 +312,18 @@ func (l *lane) round(ctx context.Context) error {
 		}
 		if held, err := l.hold(ctx); err != nil || !held {
 			return err
+		}
+	}
+}
+
+// distrust begins chains anew whose cursor is none that this server has written: beyond the
+// end of the chain, or before its beginning. Whoever put it there would have records left out.
+func (l *lane) distrust(heads []audit.Head, cursors map[string]int64) {
+	for _, h := range heads {
+		if at := cursors[h.Member]; at < 0 || at > h.Seq {
+			l.log.Error("somebody moved the cursor of a destination of the audit log; the chain is sent from its beginning",
+				"member", h.Member, "cursor", at, "records", h.Seq)
+			delete(cursors, h.Member)
 		}
 	}
 }
@@ -376,7 +389,7 @@ func (l *lane) batch(ctx context.Context, member string, after int64) (Batch, er
 	if len(rows) == 0 {
 		return Batch{}, fmt.Errorf("records of member %q after %d are gone", member, after)
 	}
-	b := Batch{Member: member, First: rows[0].Seq, Time: rows[0].Time}
+	b := Batch{Member: member, First: rows[0].Seq, Time: writable(rows[0].Time)}
 	for size := 0; len(b.Lines) < len(rows) && (len(b.Lines) == 0 || size < maxBytes); {
 		r := l.read(rows[len(b.Lines)])
 		line, err := l.Encode(r)
@@ -403,8 +416,16 @@ func (l *lane) read(w audit.Row) audit.Record {
 	if r.Member == w.Member && r.Seq == w.Seq && r.Hash != "" {
 		return r // only its columns or its spelling were changed
 	}
-	return audit.Record{Member: w.Member, Seq: w.Seq, Time: w.Time.UTC(), Event: EventUnreadable, Error: "AuditRecordChanged",
+	return audit.Record{Member: w.Member, Seq: w.Seq, Time: writable(w.Time), Event: EventUnreadable, Error: "AuditRecordChanged",
 		Reason: fmt.Sprintf("record %d of member %q %v", w.Seq, w.Member, err)}
+}
+
+// writable is a time of a row, or the zero one for what JSON has no way to write.
+func writable(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // deliver sends a batch and moves the cursor, keeping the lease while the place takes

@@ -54,8 +54,8 @@ var structuredID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,20}@[0-9]{1,10}$`)
 // NewSyslog returns a Sender.
 func NewSyslog(s Syslog) (Sender, error) {
 	u, err := url.Parse(s.Address)
-	if err != nil || u.Port() == "" || u.Path != "" || u.User != nil {
-		return nil, fmt.Errorf("address: %q: want tcp+tls://HOST:PORT", s.Address)
+	if err != nil || u.Port() == "" || u.Path != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("address: want tcp+tls://HOST:PORT and nothing else") // it may hold a secret
 	}
 	if s.StructuredID == "" {
 		s.StructuredID = DefaultStructuredID
