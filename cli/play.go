@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -111,7 +110,7 @@ func (p *program) play(ctx context.Context, what string, flags playFlags) error 
 		_, err = io.Copy(p.stdout, file)
 		return err
 	case flags.text:
-		return dumpText(file, p.stdout)
+		return recording.Text(file, p.stdout)
 	}
 	return p.playFile(ctx, file, from, flags)
 }
@@ -229,27 +228,6 @@ func fetch(ctx context.Context, api *client.API, id string, w io.Writer) error {
 			return fmt.Errorf("the server's answer does not go on from byte %d", in.Offset)
 		}
 		in.Offset = out.NextOffset
-	}
-}
-
-// dumpText writes what a recording showed as plain text.
-func dumpText(file io.Reader, w io.Writer) error {
-	reader, err := recording.NewReader(file)
-	if err != nil {
-		return err
-	}
-	t := newTranscript(w)
-	for {
-		e, err := reader.Next()
-		if err == io.EOF {
-			return t.close()
-		}
-		if err != nil {
-			return errors.Join(t.close(), err)
-		}
-		if e.Kind == recording.KindOutput {
-			t.write(e.Data)
-		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport.dev/playback"
+	"sallyport.dev/recording"
 )
 
 // What a recording can be written as.
@@ -63,7 +64,7 @@ func (p *program) writeRecording(file *os.File, from time.Duration, flags playFl
 func (p *program) writeFormat(w io.Writer, file *os.File, format string, from time.Duration, flags playFlags) error {
 	switch format {
 	case formatText:
-		return dumpText(file, w)
+		return recording.Text(file, w)
 	case formatCast:
 		_, err := io.Copy(w, file)
 		return err

@@ -354,7 +354,8 @@ func (pl *player) count(text string) (n int) {
 func dumpTape(tape *playback.Tape, w io.Writer) error {
 	out := bufio.NewWriter(w)
 	defer out.Flush()
-	var parser sequences
+	var filter harmlessOutput
+	var b []byte
 	for {
 		e, err := tape.Next()
 		if err == io.EOF {
@@ -366,10 +367,7 @@ func dumpTape(tape *playback.Tape, w io.Writer) error {
 		if e.Kind != recording.KindOutput {
 			continue
 		}
-		parser.feed(e.Data, func(t token) {
-			if harmless(t) {
-				out.WriteString(t.text)
-			}
-		})
+		b = filter.append(b[:0], e.Data)
+		out.Write(b)
 	}
 }

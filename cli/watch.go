@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -177,20 +178,16 @@ func (w *watcher) answers(ctx context.Context, first *client.WatchSessionOutput)
 
 // watchAsText writes what is shown as plain text, a line when it is left.
 func (p *program) watchAsText(ctx context.Context, w *watcher, out *client.WatchSessionOutput) error {
-	text := newTranscript(p.stdout)
-	defer text.close()
-	lines := &textOf{text: text}
+	lines := &textOf{to: p.stdout}
+	defer lines.close()
 	for {
 		if out.Skipped {
-			lines.rest, lines.headed = nil, true
+			lines.skip()
 		}
 		if err := w.take(out); err != nil {
 			return err
 		}
-		if err := lines.write(out.Data); err != nil {
-			return err
-		}
-		if err := text.out.Flush(); err != nil || w.ended {
+		if err := lines.write(out.Data); err != nil || w.ended {
 			return err
 		}
 		var err error
@@ -205,9 +202,17 @@ func (p *program) watchAsText(ctx context.Context, w *watcher, out *client.Watch
 
 // textOf makes text of the lines of a recording.
 type textOf struct {
-	text   *transcript
-	rest   []byte
-	headed bool
+	to   io.Writer
+	text *recording.TextWriter // nil before the header
+	rest []byte                // of a line that is not whole
+}
+
+// skip goes on at the beginning of a line after what was left out.
+func (t *textOf) skip() {
+	t.rest = nil
+	if t.text == nil {
+		t.text = recording.NewTextWriter(t.to, 0)
+	}
 }
 
 func (t *textOf) write(p []byte) error {
@@ -215,20 +220,39 @@ func (t *textOf) write(p []byte) error {
 	for {
 		line, rest, whole := bytes.Cut(t.rest, []byte("\n"))
 		if !whole {
-			return nil
+			break
 		}
 		t.rest = rest
-		if !t.headed {
-			t.headed = true
-			continue
+		if err := t.take(line); err != nil {
+			return err
 		}
-		e, err := recording.ParseEvent(line)
+	}
+	if t.text == nil {
+		return nil
+	}
+	return t.text.Flush()
+}
+
+func (t *textOf) take(line []byte) error {
+	if t.text == nil {
+		h, err := recording.ParseHeader(line)
 		if err != nil {
 			return err
 		}
-		if e.Kind == recording.KindOutput {
-			t.text.write(e.Data)
-		}
+		t.text = recording.NewTextWriter(t.to, h.Width)
+		return nil
+	}
+	e, err := recording.ParseEvent(line)
+	if err != nil {
+		return err
+	}
+	return t.text.Take(e)
+}
+
+// close writes the line that has not ended.
+func (t *textOf) close() {
+	if t.text != nil {
+		t.text.Close()
 	}
 }
 

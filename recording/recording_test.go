@@ -430,6 +430,10 @@ func TestText(t *testing.T) {
 		"erase to the end":     {80, "hello\b\b\b\x1b[K!\r\n", "he!\n"},
 		"erase the line":       {80, "hello\r\x1b[2Kbye\r\n", "bye\n"},
 		"insert and delete":    {80, "abd\b\x1b[@c\x1b[C!\r\x1b[P\r\n", "bcd!\n"},
+		"a typing mistake":     {80, "lz\b\x1b[Ks\r\n", "ls\n"},
+		"moving in the line":   {80, "abc\x1b[2D\x1b[1PX\x1b[K\r\n", "aX\n"},
+		"inserting":            {80, "ac\x1b[D\x1b[@b\r\n", "abc\n"},
+		"8-bit controls":       {80, "a\u009b31mb\u009d0;t\u009cc\r\n", "abc\n"},
 		"cursor to a column":   {80, "abc\x1b[10Gx\r\n", "abc      x\n"},
 		"tab":                  {80, "a\tb\r\n", "a       b\n"},
 		"wrapped long line":    {10, "0123456789abcdef\r\n", "0123456789abcdef\n"},
@@ -448,11 +452,14 @@ func TestText(t *testing.T) {
 			if diff := cmp.Diff(tt.want, text(t, tt.width, tt.in)); diff != "" {
 				t.Errorf("text (-want +got):\n%s", diff)
 			}
+			if diff := cmp.Diff(tt.want, text(t, tt.width, strings.Split(tt.in, "")...)); diff != "" {
+				t.Errorf("text of characters one by one (-want +got):\n%s", diff)
+			}
 		})
 	}
 }
 
-func text(t *testing.T, width int, shown string) string {
+func text(t *testing.T, width int, shown ...string) string {
 	t.Helper()
 	var cast, out bytes.Buffer
 	h := header()
@@ -460,7 +467,9 @@ func text(t *testing.T, width int, shown string) string {
 	w, err := NewWriter(&cast, h)
 	ok := must(t)
 	ok(err)
-	ok(w.Output(at(0), []byte(shown)))
+	for _, s := range shown {
+		ok(w.Output(at(0), []byte(s)))
+	}
 	_, err = w.Close(end(0))
 	ok(err)
 	ok(Text(&cast, &out))

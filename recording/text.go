@@ -2,6 +2,7 @@ package recording
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -32,7 +33,7 @@ func Text(r io.Reader, w io.Writer) error {
 			return t.Close()
 		}
 		if err != nil {
-			return err
+			return errors.Join(t.Close(), err)
 		}
 		if err := t.Take(e); err != nil {
 			return err
