@@ -173,7 +173,7 @@ func recordingOf(row archive.Row) listedRecording {
 
 // sealedToken makes a token that continues after a key which the caller may not see.
 func (c *Call) sealedToken(key string) string {
-	return base64.RawURLEncoding.EncodeToString(c.Server.config.Sealer.Seal(purposePage, []byte(key), []byte(c.Operation.Name)))
+	return base64.RawURLEncoding.EncodeToString(c.Server.config.Sealer.Seal(purposePage, padded(key), []byte(c.Operation.Name)))
 }
 
 const purposePage = "page-token"
@@ -190,8 +190,19 @@ func (c *Call) openSealedToken(token string) (string, error) {
 	if err != nil {
 		return "", c.badToken()
 	}
-	return string(key), nil
+	return unpadded(key), nil
 }
+
+// padded is what is sealed of a key which the caller may not see, unpadded the key again:
+// the length of a token would tell that of the name of whose session it was.
+func padded(key string) []byte {
+	const step = 256
+	b := make([]byte, (len(key)/step+1)*step)
+	copy(b, key)
+	return b
+}
+
+func unpadded(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
 // Condition keys of recordings, and of the sessions that they are of, beside the tags of
 // the node.

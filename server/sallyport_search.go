@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -25,7 +26,10 @@ const (
 	// searchTime is how long one call searches. What it has found by then is its answer,
 	// with a token to go on with.
 	searchTime = 3 * time.Second
+	// searchWait is how long a call waits for its turn before.
+	searchWait = 2 * searchTime
 	// searchesAtOnce bounds the calls that search at a time: they keep a processor busy.
+	// One person has one of them at most.
 	searchesAtOnce = 2
 	// searchBatch is how many sessions that may match are asked for at first, and
 	// searchBatches at most: each asking goes through the whole index.
@@ -125,13 +129,13 @@ func searchSessions(ctx context.Context, c *Call, in *searchSessionsInput) (*sea
 		return nil, err
 	}
 	s.filter.After = s.began
-	ctx, cancel := context.WithTimeout(ctx, searchTime)
-	defer cancel()
-	leave, err := c.Server.enterSearch(ctx)
+	leave, err := c.Server.searches.enter(ctx, c.Principal.RootID())
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, searchTime)
+	defer cancel()
 	return s.run(ctx)
 }
 
@@ -141,13 +145,65 @@ func (in *searchSessionsInput) identity() string {
 		in.Since.UTC().String(), in.Until.UTC().String()}, "\n")
 }
 
-// enterSearch waits for a place among those who search.
-func (s *Server) enterSearch(ctx context.Context) (leave func(), err error) {
-	select {
-	case s.searches <- struct{}{}:
-		return func() { <-s.searches }, nil
-	case <-ctx.Done():
-		return nil, exception("ThrottlingException", "Too many searches are running; try again.")
+// searches are the places of those who search.
+type searches struct {
+	places chan struct{} // holds a value for each that is taken
+	mu     sync.Mutex
+	people map[string]*searcher // by the id of who is behind the call
+}
+
+// searcher is one person, who searches or waits in so many calls.
+type searcher struct {
+	turn  chan struct{}
+	calls int
+}
+
+func newSearches() *searches {
+	return &searches{places: make(chan struct{}, searchesAtOnce), people: map[string]*searcher{}}
+}
+
+// enter waits for a person's turn, and then for a place.
+func (s *searches) enter(ctx context.Context, person string) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, searchWait)
+	defer cancel()
+	who := s.arrive(person)
+	for i, place := range []chan struct{}{who.turn, s.places} {
+		select {
+		case place <- struct{}{}:
+		case <-ctx.Done():
+			if i > 0 {
+				<-who.turn
+			}
+			s.depart(person)
+			return nil, exception("ThrottlingException", "Too many searches are running; try again.")
+		}
+	}
+	return func() {
+		<-s.places
+		<-who.turn
+		s.depart(person)
+	}, nil
+}
+
+func (s *searches) arrive(person string) *searcher {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	who := s.people[person]
+	if who == nil {
+		who = &searcher{turn: make(chan struct{}, 1)}
+		s.people[person] = who
+	}
+	who.calls++
+	return who
+}
+
+func (s *searches) depart(person string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if who := s.people[person]; who.calls == 1 {
+		delete(s.people, person)
+	} else {
+		who.calls--
 	}
 }
 
@@ -262,7 +318,7 @@ func (c *Call) mayRead(ctx context.Context, v session.Session) (bool, error) {
 // token continues after a session. It is sealed, because where a search stops may be a
 // session that the caller knows nothing of, and good for this search and caller alone.
 func (s *search) token(after string) string {
-	sealed := s.c.Server.config.Sealer.Seal(searchToken, []byte(after), s.tokenContext())
+	sealed := s.c.Server.config.Sealer.Seal(searchToken, padded(after), s.tokenContext())
 	return base64.RawURLEncoding.EncodeToString(sealed)
 }
 
@@ -282,7 +338,7 @@ func (s *search) openToken() (after string, err error) {
 	if err != nil {
 		return "", s.c.badToken()
 	}
-	return string(plain), nil
+	return unpadded(plain), nil
 }
 
 type listTransfersInput struct {

@@ -34,7 +34,7 @@ type Server struct {
 	metrics  *metrics
 	agents   *agents
 	recent   recently
-	searches chan struct{} // a place for each that runs
+	searches *searches
 	intake   intake
 	started  time.Time
 	channels http.Handler // of /v1/
@@ -70,7 +70,7 @@ func New(c Config) (*Server, error) {
 		logins:   newLogins(c.Audit, c.Now, c.Logger),
 		agents:   newAgents(c.Now),
 		recent:   newRecently(c.Now, 10*time.Minute, 1024),
-		searches: make(chan struct{}, searchesAtOnce),
+		searches: newSearches(),
 		started:  c.Now(),
 		channels: http.NotFoundHandler(),
 		web:      http.NewServeMux(),
