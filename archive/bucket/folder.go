@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -135,7 +136,8 @@ func (f *folder) NewRangeReader(_ context.Context, key string, offset, length in
 	if err := check(key); err != nil {
 		return nil, err
 	}
-	file, err := f.root.Open(key)
+	// A pipe that somebody put there would otherwise be waited at for ever.
+	file, err := f.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
