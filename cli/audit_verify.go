@@ -65,7 +65,7 @@ Exit status 0 if all is right, 1 if not.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.key, "key", "", "`file` of trusted public keys, one a line, as in authorized_keys")
-	f.StringVar(&flags.recordings, "recordings", "", "`folder` of recordings to check, too, with FILE")
+	f.StringVar(&flags.recordings, "recordings", "", "`folder` with a copy of the recording store to check, too, with FILE")
 	f.StringVar(&flags.file, "file", "", "check the log in this `file` of JSON lines instead of the server's")
 	f.StringVar(&flags.checkpoints, "checkpoints", "", "`folder` of the checkpoints in the recording store, or a copy of it")
 	f.StringVar(&flags.noted, "noted", "", "what an earlier --note wrote to this `file` must be in the log")

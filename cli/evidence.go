@@ -3,14 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -57,15 +53,16 @@ func (p *program) verifyEvidence(ctx context.Context, path string, flags verifyF
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	checked := 0
-	if flags.recordings != "" {
-		for _, s := range e.Session {
-			problem, ok := checkRecording(flags.recordings, s.Recording)
-			if problem != "" {
-				wrong = append(wrong, problem)
-			}
-			if ok {
-				checked++
-			}
+	for _, s := range e.Session {
+		if flags.recordings == "" || s.Recording == nil || s.Recording.Manifest == "" {
+			continue
+		}
+		// One that is not in the folder is no lie.
+		switch err := s.Recording.Check(os.DirFS(flags.recordings)); {
+		case err == nil:
+			checked++
+		case !errors.Is(err, fs.ErrNotExist):
+			wrong = append(wrong, err.Error())
 		}
 	}
 	return p.reportEvidence(e, wrong, checked)
@@ -129,29 +126,4 @@ func parseKeys(whence string, text []byte) (keys []ssh.PublicKey, err error) {
 		return nil, fmt.Errorf("%s: there is no public key in it", whence)
 	}
 	return keys, nil
-}
-
-// checkRecording compares a recording in a folder with its digest; ok is whether it was
-// there and right. One that is not there is no lie.
-func checkRecording(dir string, r *evidence.Recording) (problem string, ok bool) {
-	if r == nil || r.SHA256 == "" {
-		return "", false
-	}
-	if !filepath.IsLocal(r.Name) {
-		return "recording " + r.Name + ": not a name inside of a folder", false
-	}
-	f, err := os.Open(filepath.Join(dir, r.Name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", false
-	}
-	if err != nil {
-		return "recording " + r.Name + ": " + err.Error(), false
-	}
-	defer f.Close()
-	digest := sha256.New()
-	size, err := io.Copy(digest, f)
-	if err != nil || size != r.Size || hex.EncodeToString(digest.Sum(nil)) != r.SHA256 {
-		return "recording " + r.Name + " does not have the digest noted", false
-	}
-	return "", true
 }

@@ -59,8 +59,10 @@ type Session struct {
 // Recording is the recording of a session.
 type Recording struct {
 	Name   string `json:"name"`
-	SHA256 string `json:"sha256,omitempty"` // hex; empty while it is written
-	Size   int64  `json:"size,omitempty"`   // bytes
+	SHA256 string `json:"sha256,omitempty"` // of the plain text, hex; empty while it is written
+	Size   int64  `json:"size,omitempty"`   // of the plain text, in bytes
+	// Manifest is the hex SHA-256 of its manifest.json in the recording store.
+	Manifest string `json:"manifest_sha256,omitempty"`
 }
 
 // File is a signed Export. Evidence is its JSON, as text, so that what was signed is what

@@ -210,9 +210,9 @@ func (p archivePeers) Ask(ctx context.Context, member string, request []byte) ([
 type recordings struct{ *archive.Archive }
 
 // Digest implements server.Recordings.
-func (r recordings) Digest(ctx context.Context, name string) (string, int64, error) {
-	digest, size, _, err := r.Archive.Digest(ctx, name)
-	return digest, size, err
+func (r recordings) Digest(ctx context.Context, name string) (d server.Digest, err error) {
+	d.SHA256, d.Size, d.Manifest, err = r.Archive.Digest(ctx, name)
+	return d, err
 }
 
 // Open implements server.Recordings.

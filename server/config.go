@@ -114,8 +114,15 @@ type Recordings interface {
 	// Open returns a recording and its size in bytes. It returns an error that wraps
 	// fs.ErrNotExist where there is none.
 	Open(ctx context.Context, name string) (Recording, int64, error)
-	// Digest returns the hex SHA-256 of a finished recording, and its size in bytes.
-	Digest(ctx context.Context, name string) (string, int64, error)
+	// Digest returns what a finished recording is known by.
+	Digest(ctx context.Context, name string) (Digest, error)
+}
+
+// Digest is what a finished recording is known by.
+type Digest struct {
+	SHA256   string // of the plain text, hex
+	Size     int64  // of the plain text, in bytes
+	Manifest string // hex SHA-256 of its manifest.json
 }
 
 // Recording is one open recording.

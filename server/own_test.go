@@ -28,7 +28,7 @@ func (f folder) Open(_ context.Context, name string) (Recording, int64, error) {
 	return file, info.Size(), err
 }
 
-func (f folder) Digest(context.Context, string) (string, int64, error) { return "", 0, fs.ErrNotExist }
+func (f folder) Digest(context.Context, string) (Digest, error) { return Digest{}, fs.ErrNotExist }
 
 func decodeInto[T any](t testing.TB, a answer) T {
 	t.Helper()

@@ -148,8 +148,8 @@ func (c *Call) exportRecording(ctx context.Context, name string) *evidence.Recor
 	if c.Server.config.Recordings == nil {
 		return r
 	}
-	if digest, size, err := c.Server.config.Recordings.Digest(ctx, name); err == nil {
-		r.SHA256, r.Size = digest, size
+	if d, err := c.Server.config.Recordings.Digest(ctx, name); err == nil {
+		r.SHA256, r.Size, r.Manifest = d.SHA256, d.Size, d.Manifest
 	}
 	return r
 }
