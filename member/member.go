@@ -344,7 +344,7 @@ func (m *Member) listen(serverTLS *tls.Config, registry *prometheus.Registry) er
 	admin := http.NewServeMux()
 	admin.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	admin.Handle("/healthz", m.api)
-	admin.Handle("/readyz", m.api)
+	admin.HandleFunc("/readyz", m.serveReady)
 	for _, l := range []struct {
 		name, addr string
 		handler    http.Handler
@@ -430,7 +430,24 @@ func (m *Member) Ready(ctx context.Context) error {
 	if err := m.Store.Ping(ctx); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
+	if m.archive == nil {
+		return nil
+	}
+	// A member that can begin no recorded session should not be asked for any.
+	if err := m.archive.Ready(); err != nil {
+		return fmt.Errorf("recordings: %w", err)
+	}
 	return nil
+}
+
+// serveReady answers operators at the loopback address with what the server tells nobody
+// else.
+func (m *Member) serveReady(w http.ResponseWriter, r *http.Request) {
+	if err := m.Ready(r.Context()); err != nil {
+		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	m.api.ServeHTTP(w, r)
 }
 
 // Connected reports whether the node's control channel is up, on any member.

@@ -10,6 +10,8 @@ import (
 	"sallyport.dev/identity"
 	"sallyport.dev/node"
 	"sallyport.dev/policy"
+	"sallyport.dev/recording"
+	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
 
@@ -262,10 +264,19 @@ func (c *Call) explainedStart(p *plan, wrong error) *explainedStart {
 	if ready, ok := c.Server.config.Recordings.(interface{ Ready() error }); ok && out.Recorded {
 		if err := ready.Ready(); err != nil {
 			c.Server.log.Error("recordings cannot be written", "error", err)
-			out.Obstacle = "The session cannot be recorded, so it would not be started. The server's log tells the cause."
+			out.Obstacle = "The session cannot be recorded, so it would not be started" + notRecorded(err)
 		}
 	}
 	return out
+}
+
+// notRecorded ends a sentence with why a session cannot be recorded, as far as its owner
+// may learn it.
+func notRecorded(err error) string {
+	if full := (*recording.FullError)(nil); errors.As(err, &full) {
+		return ": " + session.ErrRecordingFull.Error() + ": " + full.Why + "."
+	}
+	return ". The server's log tells the cause."
 }
 
 // exceptionText is what an exception tells its caller.

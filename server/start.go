@@ -135,7 +135,7 @@ func (c *Call) start(ctx context.Context, in StartInput) (Started, error) {
 	case errors.Is(err, session.ErrNotConnected):
 		return Started{}, notConnected(in.Target)
 	case errors.Is(err, session.ErrRecordingFull):
-		return Started{}, exception("InternalServerError", "The session was not started: %v.", err)
+		return Started{}, exception("ServiceUnavailable", "The session was not started: %v. Try again later.", err)
 	case errors.Is(err, session.ErrRecording):
 		return Started{}, exception("InternalServerError", "The session cannot be recorded, so it was not started. The server's log tells the cause.")
 	case err != nil:
