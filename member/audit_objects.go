@@ -44,7 +44,7 @@ func (o objects) Get(ctx context.Context, name string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(r, checkpoint.MaxText+1))
 	if err == nil && len(data) > checkpoint.MaxText {
-		err = fmt.Errorf("%s is larger than %d bytes", name, checkpoint.MaxText)
+		err = fmt.Errorf("%s %w", name, checkpoint.ErrSize)
 	}
 	return data, errors.Join(err, r.Close())
 }

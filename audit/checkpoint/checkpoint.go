@@ -62,6 +62,8 @@ var (
 	ErrConflict = errors.New("another checkpoint was made meanwhile")
 	// ErrKey is returned for a checkpoint that none of the trusted keys signed.
 	ErrKey = errors.New("is not signed by a trusted key")
+	// ErrSize is in errors of Objects: what lies there is larger than MaxText.
+	ErrSize = errors.New("is too large to be a checkpoint")
 )
 
 // Sum is what the next checkpoint's Prev is.
@@ -99,7 +101,7 @@ const (
 func (s Signed) Open(trusted []ssh.PublicKey) (Checkpoint, error) {
 	var c Checkpoint
 	if len(s.Text) > MaxText || len(s.Signature) > maxSignature {
-		return c, errors.New("is too large to be a checkpoint")
+		return c, ErrSize
 	}
 	sig, err := sshsig.Unarmor([]byte(s.Signature))
 	if err != nil {

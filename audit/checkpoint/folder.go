@@ -78,7 +78,7 @@ func (d Dir) Get(_ context.Context, name string) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, MaxText+1))
 	if err == nil && len(text) > MaxText {
-		err = fmt.Errorf("%s is larger than %d bytes", name, MaxText)
+		err = fmt.Errorf("%s %w", name, ErrSize)
 	}
 	return text, err
 }

@@ -38,7 +38,7 @@ type Store interface {
 type Objects interface {
 	// Put writes an object. It need not be told from one that is there already.
 	Put(ctx context.Context, name string, data []byte) error
-	// Get reads an object of at most MaxText bytes; fs.ErrNotExist for none.
+	// Get reads an object of at most MaxText bytes; fs.ErrNotExist for none, ErrSize for more.
 	Get(ctx context.Context, name string) ([]byte, error)
 	// List yields the names of the objects that begin with prefix, in order.
 	List(ctx context.Context, prefix string) iter.Seq2[string, error]
@@ -300,17 +300,21 @@ func (k *Keeper) Stored(ctx context.Context, number int64) (Signed, error) {
 	return Read(ctx, k.config.Objects, Name(number))
 }
 
-// Read reads a checkpoint whose text is in the object of a name.
+// Read reads a checkpoint whose text is in the object of a name. What is too large to be one
+// has no text: whoever put it there does not keep the others from being read.
 func Read(ctx context.Context, from Objects, name string) (Signed, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	text, err := from.Get(ctx, name)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrSize) {
 		return Signed{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	sig, err := from.Get(ctx, name+SignatureSuffix)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Signed{}, fmt.Errorf("reading %s: %w", name+SignatureSuffix, err)
+	sig, sigErr := from.Get(ctx, name+SignatureSuffix)
+	if sigErr != nil && !errors.Is(sigErr, fs.ErrNotExist) && !errors.Is(sigErr, ErrSize) {
+		return Signed{}, fmt.Errorf("reading %s: %w", name+SignatureSuffix, sigErr)
+	}
+	if err != nil || errors.Is(sigErr, ErrSize) {
+		text, sig = nil, nil
 	}
 	return Signed{Number: NumberOf(name), Text: string(text), Signature: string(sig), Stored: true}, nil
 }

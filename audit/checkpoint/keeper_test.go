@@ -247,6 +247,43 @@ func TestStoreHasAnother(t *testing.T) {
 	}
 }
 
+// What is too large to be a checkpoint, in the place of the next one or of a signature, keeps
+// no other from the store, and none from being read.
+func TestStoreHasTooMuch(t *testing.T) {
+	for _, name := range []string{Name(1), Name(1) + SignatureSuffix} {
+		t.Run(name, func(t *testing.T) {
+			m, dir, signer := &memory{}, Dir(t.TempDir()), newSigner(t)
+			m.grow(t)
+			if err := dir.Put(t.Context(), name, make([]byte, MaxText+1)); err != nil {
+				t.Fatal(err)
+			}
+			c, err := Read(t.Context(), dir, Name(1))
+			if err == nil {
+				_, err = c.Open([]ssh.PublicKey{signer.PublicKey()})
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("reading it: got %v", err)
+			}
+			if err == nil {
+				t.Error("got a checkpoint")
+			}
+			k := newKeeper(t, m, dir, signer)
+			if err := k.Make(t.Context(), WhyStart); err != nil {
+				t.Fatal(err)
+			}
+			m.grow(t)
+			if err := k.Make(t.Context(), WhyStop); err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Lift(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if c, err := Read(t.Context(), dir, Name(2)); err != nil || c.Text != m.points[1].Text {
+				t.Errorf("the second checkpoint: got %q, %v", c.Text, err)
+			}
+		})
+	}
+}
+
 // "ssh-keygen -Y verify" suffices to check a checkpoint by hand.
 func TestSSHKeygenVerifies(t *testing.T) {
 	program := needs.Program(t, "ssh-keygen")

@@ -70,7 +70,7 @@ func (k *Keeper) lift(ctx context.Context, c Signed) error {
 	name := Name(c.Number)
 	there, err := k.config.Objects.Get(ctx, name)
 	switch {
-	case err == nil && string(there) != c.Text:
+	case err == nil && string(there) != c.Text, errors.Is(err, ErrSize):
 		k.count(func(s *Stats) { s.Problems++ })
 		k.log.Error("the recording store has another checkpoint of this number: the database was set back, or one of them was altered", "checkpoint", c.Number)
 		name = strings.TrimSuffix(name, textSuffix) + "-" + c.Sum()[:12] + textSuffix
