@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -76,7 +78,7 @@ func WritePage(w io.Writer, t *Tape, title string, facts []Fact, o FrameOptions)
 		return fmt.Errorf("making the page: %w", err)
 	}
 	err = pageTemplate.Execute(w, map[string]any{
-		"Title": clean(title), "Facts": facts,
+		"Title": clean(title), "Facts": cleanFacts(facts),
 		"Film": template.JS(film), "Script": template.JS(pageScript), "Style": template.CSS(pageStyle),
 		"ScriptHash": hashSource(pageScript), "StyleHash": hashSource(pageStyle),
 	})
@@ -244,13 +246,12 @@ func (r *reel) finish() pageFilm {
 // when is the time in the film of a moment of the recording: that of the last frame which
 // shows nothing later; false where it is not in it.
 func (r *reel) when(recorded time.Duration) (at time.Duration, ok bool) {
-	for _, m := range r.moved {
-		if m.Recorded > recorded {
-			return at, ok
-		}
-		at, ok = m.At, true
+	n := sort.Search(len(r.moved), func(i int) bool { return r.moved[i].Recorded > recorded })
+	if n == 0 {
+		return 0, false
 	}
-	return at, ok && recorded <= r.tape.Length && (r.to == 0 || recorded <= r.to)
+	at = r.moved[n-1].At
+	return at, n < len(r.moved) || recorded <= r.tape.Length && (r.to == 0 || recorded <= r.to)
 }
 
 // clean is a text without characters that act, or turn the direction of text around.
@@ -261,6 +262,14 @@ func clean(text string) string {
 		}
 		return r
 	}, text)
+}
+
+func cleanFacts(facts []Fact) []Fact {
+	all := slices.Clone(facts)
+	for i := range all {
+		all[i].Value = clean(all[i].Value)
+	}
+	return all
 }
 
 // String is a colour as CSS has it.

@@ -70,6 +70,19 @@ func hostileTape(t testing.TB) *Tape {
 	)
 }
 
+// Attack: a reason turns the direction of the text around, so that the page says something
+// else of whose session it was.
+func TestPageFactsAreClean(t *testing.T) {
+	var b bytes.Buffer
+	err := WritePage(&b, hostileTape(t), "t", []Fact{{"Reason", "for \u202eecila\u202c \u2066x\x1b\u0085"}}, FrameOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(b.String(), "\u202e\u202c\u2066\x1b\u0085") || !strings.Contains(b.String(), "for \ufffdecila") {
+		t.Error("the page has characters that turn text around")
+	}
+}
+
 // Nothing of what was recorded gets into the page but as data that cannot end its script.
 func TestPageEscapes(t *testing.T) {
 	got := page(t, hostileTape(t), FrameOptions{})
