@@ -1,6 +1,8 @@
 package member
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport.dev/awslog"
@@ -16,7 +18,7 @@ var (
 	logsStreaming = gauge("aws_logs_streaming", "Sessions that this member streams to CloudWatch Logs now.")
 	logsWaiting   = gauge("aws_logs_waiting", "Session logs to be written to AWS, those of live sessions included; the same on every member.")
 	logsFailing   = gauge("aws_logs_failing", "Session logs whose last attempt failed; the same on every member.")
-	logsOldest    = gauge("aws_logs_oldest_timestamp_seconds", "When the session ended whose log waits longest; absent where none does.")
+	logsLag       = gauge("aws_logs_lag_seconds", "How long ago the session ended whose log waits longest; 0 where none does.")
 )
 
 // awsLogMetrics shows these figures to Prometheus.
@@ -24,7 +26,7 @@ type awsLogMetrics struct{ keeper *awslog.Keeper }
 
 // Describe implements prometheus.Collector.
 func (m awsLogMetrics) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, logsObjects, logsEvents, logsBytes, logsFailures, logsGivenUp, logsStreaming, logsWaiting, logsFailing, logsOldest)
+	describe(ch, logsObjects, logsEvents, logsBytes, logsFailures, logsGivenUp, logsStreaming, logsWaiting, logsFailing, logsLag)
 }
 
 // Collect implements prometheus.Collector.
@@ -39,7 +41,9 @@ func (m awsLogMetrics) Collect(ch chan<- prometheus.Metric) {
 	logsStreaming.put(ch, float64(s.Streaming))
 	logsWaiting.put(ch, float64(s.Jobs))
 	logsFailing.put(ch, float64(s.Failing))
+	lag := 0.0
 	if !s.Oldest.IsZero() {
-		logsOldest.put(ch, seconds(s.Oldest))
+		lag = time.Since(s.Oldest).Seconds()
 	}
+	logsLag.put(ch, lag)
 }

@@ -24,6 +24,7 @@ func TestMetrics(t *testing.T) {
 	s := sallyporttest.Start(t, "a", sallyporttest.Options{Configure: func(c *member.Config) {
 		c.ListenAdmin, c.SSH = "127.0.0.1:0", &member.SSH{Listen: "127.0.0.1:0"}
 		c.Audit = &member.Audit{Forward: []*member.Forward{{Kind: "syslog", Name: "siem", Address: "tcp://127.0.0.1:1"}}}
+		c.AWSLogs = &member.AWSLogs{S3Endpoint: "http://127.0.0.1:1", LogsEndpoint: "http://127.0.0.1:1"}
 	}})
 	s.Node("i-00000000000000001", nil)
 	s.Shell(s.User("alice", nil, sallyporttest.Everything), "i-00000000000000001", "exit\n")
