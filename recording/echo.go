@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"sallyport.dev/internal/escape"
 )
 
 const (
@@ -224,16 +226,16 @@ func (g *EchoGuard) keepPrompt(p []byte) {
 func (g *EchoGuard) beginEcho() {
 	g.echo = echoReader{}
 	for _, r := range string(g.prompt) {
-		g.echo.sequence(r)
+		g.echo.parser.Next(r)
 	}
 }
 
 // plainText returns what a terminal shows of p.
 func plainText(p []byte) []byte {
-	var e echoReader
+	var parser escape.Parser
 	var text []byte
 	for _, r := range string(p) {
-		if e.sequence(r) == shownText && r >= ' ' && r != 0x7f {
+		if parser.Next(r) == escape.Text {
 			text = utf8.AppendRune(text, r)
 		}
 	}

@@ -23,6 +23,19 @@ type key struct {
 // maxKey bounds the bytes of one key. Terminals answer some questions in this way, too.
 const maxKey = 64
 
+// scan is where in a key the reader is. Keys are no output: ESC O begins one, too, and what
+// is no key must be known for strange.
+type scan int
+
+const (
+	scanText scan = iota
+	scanEscape
+	scanCSI
+	scanShift // after ESC O
+	scanString
+	scanStringEscape
+)
+
 // keyReader takes what is typed apart into keys.
 type keyReader struct {
 	state scan
@@ -95,7 +108,7 @@ func (k *keyReader) sequence(b byte) (kind keyKind, done bool) {
 		case '[':
 			k.state = scanCSI
 		case 'O':
-			k.state = scanCharset
+			k.state = scanShift
 		case ']', 'P', '_':
 			k.state = scanString
 		case '\x1b':
@@ -109,7 +122,7 @@ func (k *keyReader) sequence(b byte) (kind keyKind, done bool) {
 			return keyStrange, true
 		}
 		return keyEdit, b >= 0x40
-	case scanCharset:
+	case scanShift:
 		return keyEdit, true
 	case scanString:
 		if b == '\x1b' {

@@ -2,14 +2,14 @@ package recording
 
 import (
 	"slices"
-	"strconv"
 	"unicode/utf8"
+
+	"sallyport.dev/internal/escape"
 )
 
 // echoReader compares what is shown with the line that is being typed.
 type echoReader struct {
-	state  scan
-	params []byte
+	parser escape.Parser
 	half   []byte // of a character that is not whole
 
 	shown  []rune // of the line, since its first key; 0 for a place made for a character
@@ -20,73 +20,9 @@ type echoReader struct {
 	echoed bool   // this message echoed something
 }
 
-// What a character is that is shown.
-type shownKind int
-
-const (
-	shownText    shownKind = iota
-	shownNothing           // in a sequence
-	shownControl           // it ends a CSI sequence
-	shownMove              // it ends another one
-)
-
 // lineBegins forgets the line before.
 func (e *echoReader) lineBegins() {
 	e.shown, e.pos, e.erased, e.space = nil, 0, false, false
-}
-
-// sequence tells what a character is.
-func (e *echoReader) sequence(r rune) shownKind {
-	switch e.state {
-	case scanText:
-		if r != '\x1b' {
-			return shownText
-		}
-		e.state, e.params = scanEscape, e.params[:0]
-	case scanEscape:
-		return e.escape(r)
-	case scanCharset:
-		e.state = scanText
-	case scanCSI:
-		if r >= 0x40 && r <= 0x7e {
-			e.state = scanText
-			return shownControl
-		}
-		if len(e.params) < maxParams && r < utf8.RuneSelf {
-			e.params = append(e.params, byte(r))
-		}
-	case scanString:
-		if r == '\x1b' {
-			e.state = scanStringEscape
-		} else if r == '\a' || r == 0x18 || r == 0x1a {
-			e.state = scanText
-		}
-	case scanStringEscape:
-		e.state = scanText
-		if r != '\\' {
-			return e.escape(r)
-		}
-	}
-	return shownNothing
-}
-
-func (e *echoReader) escape(r rune) shownKind {
-	switch {
-	case r == '[':
-		e.state = scanCSI
-	case r == ']' || r == 'P' || r == 'X' || r == '^' || r == '_':
-		e.state = scanString
-	case r >= 0x20 && r <= 0x2f:
-		e.state = scanCharset
-	case r == '\x1b':
-		e.state = scanEscape
-	default:
-		e.state = scanText
-		if r != '=' && r != '>' {
-			return shownMove
-		}
-	}
-	return shownNothing
 }
 
 // read takes what is shown while something that was typed waits.
@@ -101,20 +37,22 @@ func (e *echoReader) read(g *EchoGuard, p []byte) {
 		}
 		r, n := utf8.DecodeRune(p)
 		p = p[n:]
-		if !g.lines[0].accepts(e.state == scanText && r >= ' ') {
+		if !g.lines[0].accepts(e.parser.InText() && r >= ' ') {
 			g.dropAll()
 		}
 		g.advance()
 		if !g.listens() {
 			break
 		}
-		switch e.sequence(r) {
-		case shownText:
+		switch e.parser.Next(r) {
+		case escape.Text, escape.Control:
 			e.text(g, r)
-		case shownControl:
-			e.control(g, r)
-		case shownMove:
-			e.away(g)
+		case escape.CSI:
+			e.control(g, &e.parser)
+		case escape.Escape:
+			if p := &e.parser; p.Middle == 0 && p.Final != '=' && p.Final != '>' {
+				e.away(g)
+			}
 		}
 	}
 	if e.ghost >= 0 && g.listens() {
@@ -206,17 +144,20 @@ func (e *echoReader) character(g *EchoGuard, r rune, wanted bool) {
 }
 
 // control takes a CSI sequence.
-func (e *echoReader) control(g *EchoGuard, final rune) {
+func (e *echoReader) control(g *EchoGuard, p *escape.Parser) {
 	e.space, e.erased = false, false
-	n := 1
-	if v, err := strconv.Atoi(string(e.params)); err == nil && v > 0 && v <= maxColumnsSeen {
-		n = v
-	}
-	zero := len(e.params) == 0 || string(e.params) == "0"
-	switch final {
+	n := p.Param(0, 1)
+	switch p.Final {
 	case 'm', 'h', 'l', 'n', 'c', 'q', 't', 'u', 'p':
+		return
+	}
+	if p.Prefix != 0 || p.Middle != 0 {
+		e.away(g)
+		return
+	}
+	switch p.Final {
 	case 'K', 'J':
-		if !zero {
+		if p.Param(0, 0) != 0 {
 			e.away(g)
 			return
 		}

@@ -14,11 +14,10 @@ import (
 // control characters; what has some may be text after all, on a terminal that knows no OSC.
 func (s *redactStream) inMark() bool {
 	c := &s.screen
-	inString := c.state == scanString || c.state == scanStringEscape
-	if !inString || !c.osc || c.from < s.base {
+	if !c.inOSC() || c.from < s.base {
 		return false
 	}
-	osc := bytes.TrimSuffix(s.held[c.from-s.base:], []byte{'\x1b'}) // which may begin its end
+	osc := s.held[c.from-s.base:]
 	return isMark(osc) && !slices.ContainsFunc(osc[1:], func(b byte) bool { return b < ' ' })
 }
 

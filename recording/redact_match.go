@@ -3,7 +3,6 @@ package recording
 import (
 	"regexp/syntax"
 	"slices"
-	"unicode"
 )
 
 const (
@@ -161,19 +160,4 @@ func (m *machine) doubt(before int64, found func(u *rule, from, to int64)) {
 	if i >= 0 {
 		found(m.rule, m.threads[i].start, m.end)
 	}
-}
-
-// columns returns how many columns of a terminal a character takes.
-func columns(r rune) int {
-	switch {
-	case r < 0x300:
-		return 1
-	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
-		return 0
-	case r >= 0x1100 && (r <= 0x115f || r >= 0x2e80 && r <= 0xa4cf || r >= 0xac00 && r <= 0xd7a3 ||
-		r >= 0xf900 && r <= 0xfaff || r >= 0xfe30 && r <= 0xfe6f || r >= 0xff00 && r <= 0xff60 ||
-		r >= 0xffe0 && r <= 0xffe6 || r >= 0x1f300 && r <= 0x1faff || r >= 0x20000 && r <= 0x3fffd):
-		return 2
-	}
-	return 1
 }

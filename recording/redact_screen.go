@@ -2,77 +2,51 @@ package recording
 
 import (
 	"bytes"
-	"strconv"
 	"unicode"
 	"unicode/utf8"
+
+	"sallyport.dev/internal/escape"
 )
-
-// scan is where in a stream for a terminal the reader is.
-type scan int
-
-const (
-	scanText scan = iota
-	scanEscape
-	scanCSI
-	scanCharset
-	scanString // the text of a title and the like
-	scanStringEscape
-)
-
-// maxParams bounds the parameters of a sequence that are looked at, in bytes.
-const maxParams = 32
 
 // screenReader follows what a stream shows on a terminal, as far as redaction needs to
 // know: what is text, and where programs wrap lines.
 type screenReader struct {
 	width  int // columns; 0 when there is no terminal
 	col    int // characters before the cursor; up to width
-	state  scan
-	from   int64  // where the sequence began
-	osc    bool   // the string is an OSC
-	params []byte // of a CSI sequence
-	erased bool   // a backspace came last
-	wrap   bool   // a carriage return that wraps a line came last
-	space  int64  // a space beyond the last column, which may wrap the line, or -1
+	parser escape.Parser
+	from   int64 // where the sequence began
+	erased bool  // a backspace came last
+	wrap   bool  // a carriage return that wraps a line came last
+	space  int64 // a space beyond the last column, which may wrap the line, or -1
 }
 
 // read takes the character r at an offset, with which rest begins.
 func (c *screenReader) read(s *redactStream, r rune, at int64, rest []byte) {
-	if isC1(r) && c.state != scanString && c.state != scanStringEscape {
-		c.begin(at)
-		c.escape(s, r-0x40, at)
-		return
+	began, osc := c.from, c.inOSC()
+	if r == '\x1b' || isC1(r) && !c.parser.InString() {
+		c.from = at
 	}
-	if c.state == scanText && r != '\x1b' {
+	switch c.parser.Next(r) {
+	case escape.Text, escape.Control:
 		c.text(s, r, at, rest)
-		return
-	}
-	if r == '\x1b' && c.state != scanString {
-		c.begin(at)
-		return
-	}
-	switch c.state {
-	case scanEscape:
-		c.escape(s, r, at)
-	case scanCharset:
-		c.state = scanText
-	case scanCSI:
-		c.control(s, r, at)
-	case scanString:
-		c.title(s, r, at, rest)
-	case scanStringEscape:
-		c.endString(s, at)
-		if r != '\\' {
-			c.state = scanEscape
-			c.escape(s, r, at)
+	case escape.Escape:
+		c.escape(s, at)
+	case escape.CSI:
+		c.control(s, at)
+	case escape.StringText:
+		s.part(r, at, s.at, rest)
+	case escape.StringBegin:
+		s.part('\n', at, at, nil)
+	case escape.StringEnd, escape.StringCut:
+		s.part('\n', at, at, nil)
+		if osc {
+			s.told(began, at)
 		}
 	}
 }
 
-// begin begins a sequence.
-func (c *screenReader) begin(at int64) {
-	c.state, c.from, c.params = scanEscape, at, c.params[:0]
-}
+// inOSC reports whether what comes next is the text of an OSC.
+func (c *screenReader) inOSC() bool { return c.parser.InString() && c.parser.Final == ']' }
 
 // isC1 reports whether a character is one that terminals take for ESC and another one.
 func isC1(r rune) bool { return r >= 0x80 && r < 0xa0 }
@@ -144,7 +118,7 @@ func (c *screenReader) advance(r rune) {
 	case r < ' ' || r == 0x7f:
 		return
 	}
-	n := columns(r)
+	n := escape.Columns(r)
 	if c.width > 0 && c.col+n > c.width {
 		c.col = 0
 	}
@@ -164,42 +138,28 @@ func (c *screenReader) pass(p []byte) {
 	}
 }
 
-// escape takes the character after ESC.
-func (c *screenReader) escape(s *redactStream, r rune, at int64) {
-	switch {
-	case r == '[':
-		c.state = scanCSI
-	case r == ']' || r == 'P' || r == 'X' || r == '^' || r == '_':
-		c.state, c.osc = scanString, r == ']'
+// escape takes an escape sequence that ends at an offset.
+func (c *screenReader) escape(s *redactStream, at int64) {
+	if c.parser.Middle == 0 && bytes.IndexByte([]byte("78DEMc"), c.parser.Final) >= 0 {
 		s.part('\n', at, at, nil)
-	case r >= 0x20 && r <= 0x2f:
-		c.state = scanCharset
-	default:
-		c.state = scanText
-		if r >= '7' && r <= '8' || r == 'D' || r == 'E' || r == 'M' || r == 'c' {
-			s.part('\n', at, at, nil)
-		}
 	}
 }
 
-// control takes a character of a CSI sequence.
-func (c *screenReader) control(s *redactStream, r rune, at int64) {
-	if r < 0x40 || r > 0x7e {
-		if len(c.params) < maxParams && r < utf8.RuneSelf {
-			c.params = append(c.params, byte(r))
-		}
+// control takes a CSI sequence that ends at an offset.
+func (c *screenReader) control(s *redactStream, at int64) {
+	p := &c.parser
+	if p.Prefix != 0 || p.Middle != 0 {
 		return
 	}
-	c.state = scanText
-	switch r {
+	switch p.Final {
 	case 'G', '`':
-		c.col = c.param(0, 1) - 1
+		c.col = p.Param(0, 1) - 1
 	case 'H', 'f':
-		c.col = c.param(1, 1) - 1
+		c.col = p.Param(1, 1) - 1
 	case 'C', 'a':
-		c.col += c.param(0, 1)
+		c.col += p.Param(0, 1)
 	case 'D':
-		c.col -= c.param(0, 1)
+		c.col -= p.Param(0, 1)
 	case 'E', 'F':
 		c.col = 0
 	case 'A', 'B', 'd', 'e':
@@ -213,48 +173,10 @@ func (c *screenReader) control(s *redactStream, r rune, at int64) {
 	s.part('\n', at, at, nil)
 }
 
-// param returns a parameter of the sequence.
-func (c *screenReader) param(i, missing int) int {
-	fields := bytes.Split(c.params, []byte{';'})
-	if i >= len(fields) {
-		return missing
-	}
-	n, err := strconv.Atoi(string(fields[i]))
-	if err != nil || n < 1 || n > maxColumnsSeen {
-		return missing
-	}
-	return n
-}
-
-// maxColumnsSeen bounds what is believed of a terminal's size.
-const maxColumnsSeen = 10_000
-
-// title takes a character of the text in a sequence.
-func (c *screenReader) title(s *redactStream, r rune, at int64, rest []byte) {
-	switch r {
-	case '\x1b':
-		c.state = scanStringEscape
-	case '\a', 0x18, 0x1a, 0x9c:
-		c.endString(s, at)
-	default:
-		if r >= ' ' && r != 0x7f {
-			s.part(r, at, s.at, rest)
-		}
-	}
-}
-
-func (c *screenReader) endString(s *redactStream, at int64) {
-	c.state = scanText
-	s.part('\n', at, at, nil)
-	if c.osc {
-		s.told(c.from, at)
-	}
-}
-
 // unfinished returns up to where a stream can be let go if it is safe up to an offset:
 // not within sequences.
 func (c *screenReader) unfinished(safe int64) int64 {
-	if c.state != scanText {
+	if !c.parser.InText() {
 		safe = min(safe, c.from)
 	}
 	if c.space >= 0 {

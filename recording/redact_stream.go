@@ -1,9 +1,10 @@
 package recording
 
 import (
-	"bytes"
 	"slices"
 	"unicode/utf8"
+
+	"sallyport.dev/internal/escape"
 )
 
 // feedAtOnce is how much is looked at before what is safe is let go, in bytes.
@@ -76,7 +77,7 @@ func (s *redactStream) feed(p []byte) error {
 
 // quiet reports whether nothing that came may belong to what comes next.
 func (s *redactStream) quiet() bool {
-	return s.screen.state == scanText && s.screen.space < 0 && allIdle(s.shown) && allIdle(s.apart)
+	return s.screen.parser.InText() && s.screen.space < 0 && allIdle(s.shown) && allIdle(s.apart)
 }
 
 func allIdle(all []machine) bool {
@@ -293,51 +294,27 @@ func (s *redactStream) redacted(p []byte, upto int64) []byte {
 }
 
 // appendControls appends what in p controls the terminal and shows nothing, so that what
-// follows a match is shown as it was.
+// follows a match is shown as it was. Of strings that is how they begin and end; BEL may
+// end one that began before.
 func appendControls(out, p []byte) []byte {
-	for len(p) > 0 {
-		n := 1
-		switch {
-		case p[0] == '\x1b':
-			n = sequence(p)
-		case p[0] == 0xc2 && len(p) > 1 && p[1] < 0xa0:
-			n = sequence8(p)
-		case p[0] == '\a': // it may end the text of a title that began before
-		default:
-			p = p[1:]
-			continue
+	var parser escape.Parser
+	from := 0 // of the sequence
+	for at := 0; at < len(p); {
+		if parser.InText() || parser.InString() {
+			from = at
 		}
-		out, p = append(out, p[:n]...), p[n:]
+		r, n := utf8.DecodeRune(p[at:])
+		at += n
+		found := parser.Next(r)
+		switch {
+		case found == escape.Text || found == escape.StringText:
+		case found == escape.Control && r != '\a' && parser.InText():
+		case parser.InText() || found == escape.StringBegin:
+			out = append(out, p[from:at]...)
+		}
+	}
+	if !parser.InText() && !parser.InString() {
+		out = append(out, p[from:]...)
 	}
 	return out
-}
-
-// sequence returns the length of the escape sequence with which p begins. Of those that
-// carry a text, that is their introduction.
-func sequence(p []byte) int {
-	switch {
-	case len(p) < 2:
-		return len(p)
-	case p[1] == '[':
-		return 2 + parameters(p[2:])
-	case p[1] >= 0x20 && p[1] <= 0x2f:
-		return min(3, len(p))
-	}
-	return 2
-}
-
-// sequence8 is sequence for one that a single character (C1) begins, of two bytes.
-func sequence8(p []byte) int {
-	if p[1] == 0x9b {
-		return 2 + parameters(p[2:])
-	}
-	return 2
-}
-
-// parameters returns the length of what follows the introduction of a CSI sequence.
-func parameters(p []byte) int {
-	if i := bytes.IndexFunc(p, func(r rune) bool { return r >= 0x40 && r <= 0x7e }); i >= 0 {
-		return i + 1
-	}
-	return len(p)
 }
