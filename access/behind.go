@@ -37,6 +37,9 @@ func (r ruling) Possible(req *policy.Request, unknown ...string) bool {
 		(r.behind == nil || r.own.Possible(req, unknown...) || r.behind.Possible(req, unknown...))
 }
 
+// Offers is policy.Set.Offers.
+func (r ruling) Offers(action string) bool { return r.all.Offers(action) }
+
 // Uses reports whether a policy asks for a condition key.
 func (r ruling) Uses(key string) bool {
 	return r.all.Uses(key) || r.behind != nil && r.behind.Uses(key)

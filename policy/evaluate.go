@@ -220,6 +220,19 @@ func (s *Set) Possible(req *Request, open ...string) bool {
 	return (!s.boundary || s.possible(&q, unknown, classBoundary)) && (!s.session || s.possible(&q, unknown, classSession))
 }
 
+// Offers reports whether a statement that allows is about an action at all, whatever its
+// resources and conditions say, and the boundary and session policies have one, too. Where
+// none is, no request for the action can be allowed.
+func (s *Set) Offers(action string) bool {
+	q := newQuery(&Request{Action: action})
+	about := func(c class) bool {
+		return slices.ContainsFunc(s.statements[s.end[c-1]:s.end[c]], func(st *Statement) bool {
+			return matchAction(st.actions, &q) != st.notAction
+		})
+	}
+	return about(classAllow) && (!s.boundary || about(classBoundary)) && (!s.session || about(classSession))
+}
+
 // possible reports whether a statement of class c may match; of those that deny, whether
 // one does for certain.
 func (s *Set) possible(q *query, unknown map[string]bool, c class) bool {

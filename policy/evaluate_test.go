@@ -175,6 +175,39 @@ func TestHints(t *testing.T) {
 }
 
 // What is not known yet neither allows for certain nor denies.
+// What Offers denies, nothing allows.
+func TestOffers(t *testing.T) {
+	const tagged = `"Condition":{"StringEquals":{"ssm:resourceTag/Team":"a"}}`
+	for _, tt := range []struct {
+		name, src, boundary string
+		want                bool
+	}{
+		{"allowed somewhere", `[{"Effect":"Allow","Action":"sallyport:Get*","Resource":"arn:aws:ssm:*:*:session/x",` + tagged + `}]`, "", true},
+		{"another action", `[{"Effect":"Allow","Action":"sallyport:List*","Resource":"*"}]`, "", false},
+		{"all but another", `[{"Effect":"Allow","NotAction":"sallyport:List*","Resource":"*"}]`, "", true},
+		{"all but it", `[{"Effect":"Allow","NotAction":"sallyport:Get*","Resource":"*"}]`, "", false},
+		{"denied alone", `[{"Effect":"Deny","Action":"*","Resource":"*"}]`, "", false},
+		{"beyond the boundary", `[{"Effect":"Allow","Action":"*","Resource":"*"}]`, `[{"Effect":"Allow","Action":"ssm:*","Resource":"*"}]`, false},
+		{"within the boundary", `[{"Effect":"Allow","Action":"*","Resource":"*"}]`, `[{"Effect":"Allow","Action":"sallyport:*","Resource":"*"}]`, true},
+		{"no policy", "", "", false},
+	} {
+		var sources []Source
+		for kind, src := range map[Kind]string{Identity: tt.src, Boundary: tt.boundary} {
+			if src == "" {
+				continue
+			}
+			d, err := Parse([]byte(`{"Version":"2012-10-17","Statement":` + src + `}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources = append(sources, Source{Kind: kind, Document: d})
+		}
+		if got := NewSet(sources).Offers("sallyport:GetRecording"); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestPossible(t *testing.T) {
 	const host = `"Condition":{"StringEquals":{"sallyport:RemoteHost":"db"},"StringEqualsIfExists":{"aws:username":"alice"}}`
 	for _, tt := range []struct {

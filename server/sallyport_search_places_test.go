@@ -3,9 +3,13 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
+	"sallyport.dev/index"
+	"sallyport.dev/session"
+	"sallyport.dev/store"
 	"sallyport.dev/wire"
 )
 
@@ -76,5 +80,42 @@ func TestSealedTokensAreOfOneLength(t *testing.T) {
 		if got, err := s.c.openSealedToken(s.c.sealedToken(key)); got != key || err != nil {
 			t.Errorf("opened: got %q, %v, want %q", got, err, key)
 		}
+	}
+}
+
+// counted counts the sessions that searches are told of.
+type counted struct {
+	index.Finder
+	n int
+}
+
+func (c *counted) FindSessions(ctx context.Context, clauses index.Clauses, f session.Filter) ([]session.Session, error) {
+	all, err := c.Finder.FindSessions(ctx, clauses, f)
+	c.n += len(all)
+	return all, err
+}
+
+// Attack: somebody who may read nothing of others' searches for what may stand in their
+// sessions, and finds out by how long the answer takes: each session that matches was
+// decided about.
+func TestSearchLooksAtNoSessionsThatNobodyMayRead(t *testing.T) {
+	count := &counted{}
+	h := newHarness(t, func(c *Config) {
+		count.Finder = c.Identities.(*store.Store)
+		c.Search = count
+	})
+	h.node("i-00000000000000001", nil)
+	eve := h.user("eve", nil)
+	reader := h.user("reader", nil, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sallyport:GetRecording","Resource":"*","Condition":{"StringLike":{"sallyport:SessionOwner":"*/bob"}}}]}`)
+	h.user("bob", nil)
+	h.showed("eve", "eve-1", "i-00000000000000001", "the secret is 4711")
+	for i := range 2 * searchBatch {
+		h.showed("bob", fmt.Sprintf("bob-%d", i), "i-00000000000000001", "the secret is 4711")
+	}
+	if ids, _ := h.foundIn(eve, searchSessionsInput{Text: "secret is 4711"}); len(ids) != 1 || count.n != 1 {
+		t.Errorf("found %q after looking at %d sessions, want the own one alone", ids, count.n)
+	}
+	if ids, _ := h.foundIn(reader, searchSessionsInput{Text: "secret is 4711"}); len(ids) != 2*searchBatch {
+		t.Errorf("who may read some finds %d sessions, want %d", len(ids), 2*searchBatch)
 	}
 }
