@@ -148,19 +148,30 @@ func (m *Manifest) checkChunks() error {
 	}
 	end := int64(0)
 	for i, c := range m.Chunks {
-		if c.Name != chunkName(i+1) {
-			return fmt.Errorf("chunk %d of the list is named %q, want %s", i+1, clip(c.Name), chunkName(i+1))
+		if err := c.check(i+1, end); err != nil {
+			return err
 		}
-		if c.Size < frameHeader || c.Size > maxChunk || c.Frames < 1 || c.Frames > maxChunk/frameHeader || !isDigest(c.SHA256) {
-			return fmt.Errorf("%s: size, frames or sha256 is none that a chunk has", c.Name)
-		}
-		if c.PlainOffset != end || c.PlainSize < 1 || c.PlainSize > c.Frames*maxFrame || c.end() > math.MaxInt64/2 {
-			return fmt.Errorf("%s does not continue the chunk before", c.Name)
+		if !isDigest(c.SHA256) {
+			return fmt.Errorf("%s: sha256 is none", c.Name)
 		}
 		end = c.end()
 	}
 	if m.Size != end {
 		return fmt.Errorf("size is %d, but the chunks have %d bytes", m.Size, end)
+	}
+	return nil
+}
+
+// check finds what chunk n of no recording says of itself, if it continues at a byte.
+func (c Chunk) check(n int, at int64) error {
+	if c.Name != chunkName(n) {
+		return fmt.Errorf("chunk %d of the list is named %q, want %s", n, clip(c.Name), chunkName(n))
+	}
+	if c.Size < frameHeader || c.Size > maxChunk || c.Frames < 1 || c.Frames > maxChunk/frameHeader {
+		return fmt.Errorf("%s: size or frames is none that a chunk has", c.Name)
+	}
+	if c.PlainOffset != at || c.PlainSize < 1 || c.PlainSize > c.Frames*maxFrame || c.end() > math.MaxInt64/2 {
+		return fmt.Errorf("%s does not continue the chunk before", c.Name)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -85,6 +86,66 @@ func TestReadWithoutTheHomeMember(t *testing.T) {
 	}
 	if _, err := two.Verify(t.Context(), r.Name); err == nil {
 		t.Error("got no error, want ErrIncomplete")
+	}
+}
+
+// liar is a member that lists chunks as it likes, and has as many bytes of each as are asked
+// for. It tells the truth about keys.
+type liar struct {
+	honest *Archive
+	list   string
+	asked  atomic.Int64 // for lists
+}
+
+func (l *liar) Ask(ctx context.Context, _ string, request []byte) ([]byte, error) {
+	var q ask
+	if err := json.Unmarshal(request, &q); err != nil {
+		return nil, err
+	}
+	switch {
+	case q.Op == "list" && l.asked.Add(1) > 100:
+		return nil, errors.New("asked without end")
+	case q.Op == "list":
+		return []byte(l.list), nil
+	case q.Object == keyObject:
+		return l.honest.Answer(ctx, request)
+	}
+	return json.Marshal(answer{Found: true, Data: make([]byte, q.N)})
+}
+
+// What another member answers that makes no sense is not believed: what the store has is read.
+func TestPeerThatLies(t *testing.T) {
+	p, one, two := pair(t, newS3(t))
+	r := create(t, one, "alice-1")
+	show(t, r, 0, 300)
+	eventually(t, "chunks", func() bool { return one.Stats().Stored >= 4 && one.Stats().Lag == 0 })
+	delete(p.members, "one")
+	digest := strings.Repeat("a", 64)
+	for _, list := range []string{
+		"", "[]", "{}", `{"found":true,"more":true}`,
+		`{"found":true,"chunks":[{"name":"000001.chunk","size":-1,"frames":1,"plain_size":100}]}`,
+		`{"found":true,"chunks":[{"name":"000001.chunk","size":4611686018427387904,"frames":1,"plain_size":100}]}`,
+		`{"found":true,"chunks":[{"name":"../../x","size":100,"frames":1,"plain_size":100}]}`,
+		`{"found":true,"chunks":[{"name":"000002.chunk","size":100,"frames":1,"plain_size":100}]}`,
+		`{"found":true,"chunks":[{"name":"000001.chunk","size":100,"frames":1,"plain_offset":-9,"plain_size":100}]}`,
+		`{"found":true,"chunks":[{"name":"000001.chunk","size":100,"frames":1,"plain_size":-100}]}`,
+		`{"found":true,"chunks":[{"name":"000001.chunk","size":100,"frames":1,"plain_size":100,"sha256":"` + digest + `x"}]}`,
+		`{"found":true,"open":{"name":"000001.chunk","size":9223372036854775807,"frames":1,"plain_size":100}}`,
+		`{"found":true,"more":true,"chunks":[{"name":"000001.chunk","size":100,"frames":1,"plain_size":100}]}`,
+	} {
+		liar := &liar{honest: one, list: list}
+		two.cfg.Peers = liar
+		text, err := readAll(t, two, r.Name, 512<<10)
+		var d *Damage
+		if err != nil && !errors.As(err, &d) {
+			t.Errorf("%s: got %v", list, err)
+		}
+		if err == nil && len(text) > 0 && !strings.Contains(string(text), "line 000000") {
+			t.Errorf("%s: got %.100q", list, text)
+		}
+		if n := liar.asked.Load(); n > 4 {
+			t.Errorf("%s: asked %d times", list, n)
+		}
 	}
 }
 

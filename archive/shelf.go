@@ -151,15 +151,36 @@ func (s *shelf) listPeer(ctx context.Context) (chunks []Chunk, ended bool, err e
 		if err != nil || r.Ended {
 			return nil, r.Ended, err
 		}
-		chunks = append(chunks, r.Chunks...)
-		if !r.More || len(r.Chunks) == 0 {
-			if r.Open.Size > 0 {
-				chunks = append(chunks, r.Open)
-			}
+		last := !r.More || len(r.Chunks) == 0
+		if last && r.Open.Size != 0 {
+			r.Chunks = append(r.Chunks, r.Open)
+		}
+		if chunks, err = appendListed(chunks, r.Chunks); err != nil {
+			return nil, false, fmt.Errorf("a member's answer: %w", err)
+		}
+		if last {
 			break
 		}
 	}
 	return chunks, false, nil
+}
+
+// appendListed takes chunks that a member tells of, if a recording could have them.
+func appendListed(chunks, more []Chunk) ([]Chunk, error) {
+	for _, c := range more {
+		end := int64(0)
+		if n := len(chunks); n > 0 {
+			end = chunks[n-1].end()
+		}
+		if err := c.check(len(chunks)+1, end); err != nil {
+			return nil, err
+		}
+		if c.SHA256 != "" && !isDigest(c.SHA256) {
+			return nil, fmt.Errorf("%s: sha256 is none", c.Name)
+		}
+		chunks = append(chunks, c)
+	}
+	return chunks, nil
 }
 
 // Answer answers another member's Peers.Ask, with what lies in the spool here.
