@@ -4,54 +4,42 @@ package tty
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
+	"unicode/utf8"
+
+	"sallyport.dev/internal/escape"
 )
 
 // modes are the private modes that are undone, in this order (xterm's "DEC Private
 // Mode Set"). A terminal starts with those that are normal already on.
 var modes = [...]struct {
-	number string
+	number int
 	normal bool
 }{
-	{number: "1"},                // cursor keys send other sequences
-	{number: "5"},                // reverse video
-	{number: "7", normal: true},  // lines wrap
-	{number: "25", normal: true}, // the cursor is visible
-	{number: "66"},               // keypad, as ESC = sets it
-	{number: "9"},                // mouse
-	{number: "1000"},
-	{number: "1001"},
-	{number: "1002"},
-	{number: "1003"},
-	{number: "1004"}, // focus
-	{number: "1005"},
-	{number: "1006"},
-	{number: "1015"},
-	{number: "1016"},
-	{number: "2004"}, // bracketed paste
-	{number: "2026"}, // output is held back
-	{number: "47"},   // the alternate screen comes last: leaving it restores the cursor
-	{number: "1047"},
-	{number: "1049"},
+	{number: 1},                // cursor keys send other sequences
+	{number: 5},                // reverse video
+	{number: 7, normal: true},  // lines wrap
+	{number: 25, normal: true}, // the cursor is visible
+	{number: 66},               // keypad, as ESC = sets it
+	{number: 9},                // mouse
+	{number: 1000},
+	{number: 1001},
+	{number: 1002},
+	{number: 1003},
+	{number: 1004}, // focus
+	{number: 1005},
+	{number: 1006},
+	{number: 1015},
+	{number: 1016},
+	{number: 2004}, // bracketed paste
+	{number: 2026}, // output is held back
+	{number: 47},   // the alternate screen comes last: leaving it restores the cursor
+	{number: 1047},
+	{number: 1049},
 }
 
-const keypadMode = "66"
-
-// state is where in an escape sequence the output is.
-type state int
-
-const (
-	inText state = iota
-	atEscape
-	inEscape // ESC and an intermediate character
-	inCSI
-	inString
-	atStringEscape // ESC in a string, whose end it may begin
-)
-
-// maxParameters bounds the parameters of a sequence that are kept, in bytes; longer
-// ones set no mode.
-const maxParameters = 64
+const keypadMode = 66
 
 // Modes follows the output written to it. The zero value is a terminal as a shell
 // leaves it. It is not safe for concurrent use.
@@ -62,15 +50,14 @@ type Modes struct {
 	open        bool // the cursor is within a line
 	openOutside bool // it was, where the alternate screen was entered
 
-	state  state
-	params []byte
+	parser escape.Parser
 }
 
 // Write follows output; sequences may be cut anywhere. It never fails.
 func (m *Modes) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
-		if m.state == inText {
+		if m.parser.InText() {
 			p = m.text(p)
 			continue
 		}
@@ -86,7 +73,8 @@ func (m *Modes) text(p []byte) (rest []byte) {
 	if end < 0 {
 		end = len(p)
 	} else {
-		m.state, rest = atEscape, p[end+1:]
+		m.parser.Next(0x1b)
+		rest = p[end+1:]
 	}
 	if line := bytes.TrimRight(p[:end], "\r\a"); len(line) > 0 {
 		m.open = line[len(line)-1] != '\n'
@@ -94,84 +82,51 @@ func (m *Modes) text(p []byte) (rest []byte) {
 	return rest
 }
 
+// sequence takes a byte of a sequence. Of a character beyond ASCII no more need be known
+// than that it is one.
 func (m *Modes) sequence(c byte) {
-	switch m.state {
-	case atEscape:
-		m.escape(c)
-	case inEscape:
-		if c < 0x20 || c > 0x2f {
-			m.state = inText
-		}
-	case inCSI:
-		m.csi(c)
-	case inString:
-		switch c {
-		case 0x07, 0x18, 0x1a:
-			m.state = inText
-		case 0x1b:
-			m.state = atStringEscape
-		}
-	case atStringEscape:
-		if m.state = inString; c == '\\' {
-			m.state = inText
-		}
+	r := rune(c)
+	if r >= utf8.RuneSelf {
+		r = utf8.RuneError
+	}
+	switch m.parser.Next(r) {
+	case escape.Escape:
+		m.escape()
+	case escape.CSI:
+		m.csi(&m.parser)
 	}
 }
 
-func (m *Modes) escape(c byte) {
-	m.state = inText
-	switch c {
-	case '[':
-		m.state, m.params = inCSI, m.params[:0]
-	case ']', 'P', '_', '^', 'X':
-		m.state = inString
-	case 0x1b:
-		m.state = atEscape
+func (m *Modes) escape() {
+	if m.parser.Middle != 0 {
+		return
+	}
+	switch final := m.parser.Final; final {
 	case '=', '>':
-		m.set(keypadMode, c == '=')
+		m.set(keypadMode, final == '=')
 	case 'c': // full reset
-		*m = Modes{params: m.params}
-	default:
-		if c >= 0x20 && c <= 0x2f {
-			m.state = inEscape
-		}
+		*m = Modes{}
 	}
 }
 
-func (m *Modes) csi(c byte) {
+func (m *Modes) csi(p *escape.Parser) {
 	switch {
-	case c == 0x1b:
-		m.state = atEscape
-	case c == 0x18 || c == 0x1a:
-		m.state = inText
-	case c >= 0x40 && c <= 0x7e:
-		m.state = inText
-		if len(m.params) <= maxParameters {
-			m.finish(string(m.params), c)
+	case p.Middle != 0:
+	case p.Prefix == '?' && (p.Final == 'h' || p.Final == 'l'):
+		for i := range p.Len() {
+			m.set(p.Param(i, 0), p.Final == 'h')
 		}
-	case c >= 0x20 && len(m.params) <= maxParameters:
-		m.params = append(m.params, c)
-	}
-}
-
-func (m *Modes) finish(params string, final byte) {
-	switch final {
-	case 'h', 'l':
-		if numbers, private := strings.CutPrefix(params, "?"); private {
-			for number := range strings.SplitSeq(numbers, ";") {
-				m.set(number, final == 'h')
-			}
-		}
-	case 'm':
-		if keys, ok := strings.CutPrefix(params, ">4"); ok {
-			m.keys = keys != "" && keys != ";" && keys != ";0"
-		} else if !strings.HasPrefix(params, ">") && !strings.HasPrefix(params, "?") {
-			m.coloured = strings.Trim(params, "0;") != ""
+	case p.Prefix == '>' && p.Final == 'm' && p.Param(0, 0) == 4:
+		m.keys = p.Param(1, 0) != 0
+	case p.Prefix == 0 && p.Final == 'm':
+		m.coloured = false
+		for i := range p.Len() {
+			m.coloured = m.coloured || p.Param(i, 0) != 0
 		}
 	}
 }
 
-func (m *Modes) set(number string, on bool) {
+func (m *Modes) set(number int, on bool) {
 	for i, mode := range modes {
 		if mode.number != number {
 			continue
@@ -220,15 +175,15 @@ func (m *Modes) Undo() string {
 		case mode.number == keypadMode:
 			b.WriteString("\x1b>")
 		case mode.normal:
-			b.WriteString("\x1b[?" + mode.number + "h")
+			fmt.Fprintf(&b, "\x1b[?%dh", mode.number)
 		default:
-			b.WriteString("\x1b[?" + mode.number + "l")
+			fmt.Fprintf(&b, "\x1b[?%dl", mode.number)
 		}
 	}
 	open := m.open
 	if m.Alternate() {
 		open = m.openOutside
 	}
-	*m = Modes{params: m.params, open: open}
+	*m = Modes{open: open}
 	return b.String()
 }
