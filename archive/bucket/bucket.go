@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"gocloud.dev/blob"
@@ -61,25 +59,13 @@ func Check(text string) error {
 	return err
 }
 
-type opener func(ctx context.Context, u *url.URL, credentials string) (*Bucket, error)
+type opener = cloud.Opener[*Bucket]
 
 // find returns how the store of a URL is opened.
 func find(text string) (*url.URL, opener, error) {
-	if filepath.IsAbs(text) {
-		return &url.URL{Scheme: "file", Path: text}, openFolder, nil
-	}
-	u, err := cloud.Parse(text)
+	u, open, err := cloud.Find(text, openers())
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrURL, err)
-	}
-	all := openers()
-	open, known := all[u.Scheme]
-	switch {
-	case !known:
-		names := strings.Join(slices.Sorted(maps.Keys(all)), "://, ")
-		return nil, nil, fmt.Errorf("%w: %q: want an absolute path or one of %s://", ErrURL, cloud.Shown(u), names)
-	case open == nil:
-		return nil, nil, fmt.Errorf("%w: %q: this build cannot open %s://; sallyportd-full can (build tag clouds)", ErrURL, cloud.Shown(u), u.Scheme)
 	}
 	return u, open, nil
 }

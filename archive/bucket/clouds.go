@@ -4,7 +4,6 @@ package bucket
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 	"gocloud.dev/blob/azureblob"
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/gcp"
-	"golang.org/x/oauth2/google"
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
@@ -48,7 +46,7 @@ func openGCS(ctx context.Context, u *url.URL, credentials string) (*Bucket, erro
 		}
 		options.ClientOptions = append(options.ClientOptions, option.WithEndpoint(p["endpoint"]+"/storage/v1/"), storage.WithJSONReads())
 	}
-	tokens, err := googleTokens(ctx, credentials)
+	tokens, err := cloud.GoogleTokens(ctx, credentials, googleScope)
 	if err != nil {
 		return nil, err
 	}
@@ -71,30 +69,6 @@ func openGCS(ctx context.Context, u *url.URL, credentials string) (*Bucket, erro
 }
 
 const googleScope = "https://www.googleapis.com/auth/devstorage.read_write"
-
-// googleTokens gives tokens by a file of credentials, or by those of the environment.
-func googleTokens(ctx context.Context, file string) (gcp.TokenSource, error) {
-	if file == "" {
-		c, err := google.FindDefaultCredentials(ctx, googleScope)
-		if err != nil {
-			return nil, err
-		}
-		return c.TokenSource, nil
-	}
-	text, err := cloud.ReadSecret(file)
-	if err != nil {
-		return nil, err
-	}
-	var kind struct{ Type google.CredentialsType }
-	if err := json.Unmarshal(text, &kind); err != nil || kind.Type == "" {
-		return nil, fmt.Errorf("credentials file %s: want the JSON of a service account", file)
-	}
-	c, err := google.CredentialsFromJSONWithType(ctx, text, kind.Type, googleScope)
-	if err != nil {
-		return nil, fmt.Errorf("credentials file %s: %w", file, err)
-	}
-	return c.TokenSource, nil
-}
 
 // purgeGCS deletes all generations of an object.
 func purgeGCS(ctx context.Context, b *storage.BucketHandle, key string) error {

@@ -4,7 +4,6 @@ package keyring
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -17,7 +16,6 @@ import (
 	"gocloud.dev/secrets"
 	"gocloud.dev/secrets/azurekeyvault"
 	"gocloud.dev/secrets/gcpkms"
-	"golang.org/x/oauth2/google"
 	"google.golang.org/api/option"
 
 	"sallyport.dev/internal/cloud"
@@ -75,11 +73,11 @@ func openGCP(ctx context.Context, u *url.URL, credentials string) (service, erro
 	if !gcpKey.MatchString(key) {
 		return nil, fmt.Errorf("key %q: want gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K", key)
 	}
-	by, err := gcpCredentials(ctx, credentials)
+	tokens, err := cloud.GoogleTokens(ctx, credentials, gcpScope)
 	if err != nil {
 		return nil, err
 	}
-	options := []option.ClientOption{by}
+	options := []option.ClientOption{option.WithTokenSource(tokens)}
 	if p["endpoint"] != "" {
 		if err := cloud.Endpoint(p["endpoint"]); err != nil {
 			return nil, err
@@ -93,29 +91,6 @@ func openGCP(ctx context.Context, u *url.URL, credentials string) (service, erro
 	// The data that is authenticated beside a key says what it is for.
 	purpose := &gcpkms.KeeperOptions{AdditionalAuthenticatedData: []byte("sallyport recording-key")}
 	return &cloudKey{id: "gcpkms://" + key, keeper: gcpkms.OpenKeeper(client, key, purpose)}, nil
-}
-
-func gcpCredentials(ctx context.Context, file string) (option.ClientOption, error) {
-	if file == "" {
-		c, err := google.FindDefaultCredentials(ctx, gcpScope)
-		if err != nil {
-			return nil, err
-		}
-		return option.WithTokenSource(c.TokenSource), nil
-	}
-	text, err := cloud.ReadSecret(file)
-	if err != nil {
-		return nil, err
-	}
-	var kind struct{ Type google.CredentialsType }
-	if err := json.Unmarshal(text, &kind); err != nil || kind.Type == "" {
-		return nil, fmt.Errorf("credentials file %s: want the JSON of a service account", file)
-	}
-	c, err := google.CredentialsFromJSONWithType(ctx, text, kind.Type, gcpScope)
-	if err != nil {
-		return nil, fmt.Errorf("credentials file %s: %w", file, err)
-	}
-	return option.WithTokenSource(c.TokenSource), nil
 }
 
 var azureKey = regexp.MustCompile(`^[a-zA-Z0-9-]+\.vault\.[a-z.]+/keys/[A-Za-z0-9-]+/[A-Za-z0-9]+$`)

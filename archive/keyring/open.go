@@ -7,14 +7,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"sallyport.dev/archive"
 	"sallyport.dev/internal/cloud"
 )
 
-type opener func(ctx context.Context, u *url.URL, credentials string) (service, error)
+type opener = cloud.Opener[service]
 
 // open opens the key of a URL. Old keys in files are not made.
 func open(ctx context.Context, text, credentials string, old bool) (service, error) {
@@ -42,21 +40,9 @@ func Check(text string) error {
 
 // find returns how the key of a URL is opened.
 func find(text string) (*url.URL, opener, error) {
-	if filepath.IsAbs(text) {
-		return &url.URL{Scheme: "file", Path: text}, openFile, nil
-	}
-	u, err := cloud.Parse(text)
+	u, open, err := cloud.Find(text, openers())
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrURL, err)
-	}
-	all := openers()
-	open, known := all[u.Scheme]
-	switch {
-	case !known:
-		names := strings.Join(slices.Sorted(maps.Keys(all)), "://, ")
-		return nil, nil, fmt.Errorf("%w: %q: want an absolute path or one of %s://", ErrURL, cloud.Shown(u), names)
-	case open == nil:
-		return nil, nil, fmt.Errorf("%w: %q: this build cannot use %s://; sallyportd-full can (build tag clouds)", ErrURL, cloud.Shown(u), u.Scheme)
 	}
 	return u, open, nil
 }
