@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -35,7 +36,29 @@ func AWS(ctx context.Context, p Params, file string) (aws.Config, error) {
 	if cfg.Region == "" {
 		return aws.Config{}, errors.New("parameter region is missing")
 	}
+	cfg.HTTPClient = bounded{cfg.HTTPClient}
 	return cfg, nil
+}
+
+// maxAnswer bounds what is read of an answer that is no object, in bytes: lists have at most
+// a thousand names of at most a kilobyte each.
+const maxAnswer = 16 << 20
+
+// bounded reads no answer without end, which the SDK would keep in memory. Objects are as
+// long as whoever reads them wants.
+type bounded struct{ aws.HTTPClient }
+
+// Do implements aws.HTTPClient.
+func (b bounded) Do(r *http.Request) (*http.Response, error) {
+	answer, err := b.HTTPClient.Do(r)
+	if err == nil && !isObject(r, answer) {
+		answer.Body = http.MaxBytesReader(nil, answer.Body, maxAnswer)
+	}
+	return answer, err
+}
+
+func isObject(r *http.Request, answer *http.Response) bool {
+	return answer.StatusCode/100 == 2 && r.Method == http.MethodGet && r.URL.Query().Get("x-id") == "GetObject"
 }
 
 // fileLife is how long credentials of a file are believed before it is read again: whoever
