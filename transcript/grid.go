@@ -101,7 +101,8 @@ func (r *row) begins(text string) bool {
 	return true
 }
 
-// grid is a screen: rows and a cursor.
+// grid is a screen: rows and a cursor. It is not playback.Screen, which takes seven times the
+// memory of a session that is followed (docs/decisions/0014-one-reader-of-terminal-output.md).
 type grid struct {
 	width, height int
 	rows          []row

@@ -25,8 +25,8 @@ const (
 
 // Parser finds the sequences in what a terminal is sent. C1 controls are those that UTF-8
 // encodes; they count as ESC and the character that stands for them, but end no string
-// (ST does), since terminals disagree. The zero Parser is ready; to forget a sequence that
-// has begun, begin with another.
+// (ST does), since terminals disagree. The zero Parser is ready, and has forgotten whatever
+// sequence had begun.
 type Parser struct {
 	Prefix byte // of a CSI sequence: <, =, > or ?, or 0
 	Middle byte // the first intermediate character of a sequence, or 0
