@@ -97,6 +97,9 @@ type Store interface {
 	// transaction, checking expiry at the given time and the limit. newID is asked
 	// for an id where the activation fixes none. It returns the stored node.
 	Register(ctx context.Context, n Node, at time.Time, newID func() string) (Node, error)
+	// Unregister undoes the Register that returned n: it deletes the node, and gives the
+	// registration back to its activation, unless that has given its next fixed id out since.
+	Unregister(ctx context.Context, n Node) error
 
 	Node(ctx context.Context, id string) (Node, error)
 	Nodes(ctx context.Context, f Filter) ([]Node, error) // in id order

@@ -67,7 +67,7 @@ func newSilent(t *testing.T, o sallyporttest.Options) *silent {
 		Flow: "short", Reason: "to see it end", Seconds: 3600, Values: map[string][]string{"duration": {"1h"}},
 	})
 	m.must(err)
-	m.activation.ActivationID, m.activation.ActivationCode, err = m.CreateActivation(t.Context(), "new", nil, []string{"mi-0123456789abcdef0", "mi-0123456789abcdef1"})
+	m.activation.ActivationID, m.activation.ActivationCode, err = m.CreateActivation(t.Context(), "new", nil, []string{"mi-0123456789abcdef0"})
 	m.must(err)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	m.must(err)

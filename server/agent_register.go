@@ -93,7 +93,7 @@ func registerManagedInstance(ctx context.Context, c *Call, in *wire.RegisterMana
 	}
 	if err := c.recordRegistration(ctx, n); err != nil {
 		// What cannot be recorded does not happen.
-		return nil, errors.Join(err, c.Server.config.Nodes.DeleteNode(context.WithoutCancel(ctx), n.ID))
+		return nil, errors.Join(err, c.Server.config.Nodes.Unregister(context.WithoutCancel(ctx), n))
 	}
 	return &wire.RegisterManagedInstanceResult{InstanceID: n.ID}, nil
 }

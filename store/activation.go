@@ -78,6 +78,23 @@ func (s *Store) Register(ctx context.Context, n node.Node, at time.Time, newID f
 	return s.Node(ctx, n.ID)
 }
 
+// Unregister implements node.Store.
+func (s *Store) Unregister(ctx context.Context, n node.Node) error {
+	return s.write(ctx, "undoing registration", func(t tx) error {
+		if err := deleteNode(t, n.ID); err != nil {
+			return err
+		}
+		a, err := activationByID(t, n.ActivationID)
+		if errors.Is(err, node.ErrInvalidActivation) || err == nil && !isLast(a, n.ID) {
+			return nil
+		}
+		if err == nil {
+			_, err = t.exec("UPDATE activations SET used_count = used_count - 1 WHERE id = $1", a.ID)
+		}
+		return err
+	})
+}
+
 // useActivation takes one registration off an activation and returns it as it was.
 func useActivation(t tx, id string, at time.Time) (node.Activation, error) {
 	a, err := activationByID(t, id)
@@ -109,6 +126,15 @@ func chooseID(t tx, a node.Activation, newID func() string) (string, error) {
 		}
 	}
 	return "", errNoID
+}
+
+// isLast reports whether the last registration of an activation was that of the id, or
+// one like any other.
+func isLast(a node.Activation, id string) bool {
+	if len(a.NodeIDs) == 0 {
+		return a.Count > 0
+	}
+	return a.Count > 0 && a.Count <= len(a.NodeIDs) && a.NodeIDs[a.Count-1] == id
 }
 
 func insertNode(t tx, n node.Node) error {

@@ -81,15 +81,17 @@ func (s *Store) UpdateNode(ctx context.Context, id string, change func(*node.Nod
 
 // DeleteNode implements node.Store.
 func (s *Store) DeleteNode(ctx context.Context, id string) error {
-	return s.write(ctx, "deleting node", func(t tx) error {
-		if err := t.must(about("node", id, node.ErrNotFound), "DELETE FROM nodes WHERE id = $1", id); err != nil {
-			return err
-		}
-		if _, err := t.exec("DELETE FROM node_keys WHERE node_id = $1", id); err != nil {
-			return err
-		}
-		return nodesChanged(t)
-	})
+	return s.write(ctx, "deleting node", func(t tx) error { return deleteNode(t, id) })
+}
+
+func deleteNode(t tx, id string) error {
+	if err := t.must(about("node", id, node.ErrNotFound), "DELETE FROM nodes WHERE id = $1", id); err != nil {
+		return err
+	}
+	if _, err := t.exec("DELETE FROM node_keys WHERE node_id = $1", id); err != nil {
+		return err
+	}
+	return nodesChanged(t)
 }
 
 // SetConnected implements node.Store. The last to call wins: an agent whose link

@@ -80,6 +80,19 @@ func testRegister(t *testing.T, fresh Fresh) {
 	wantErr(t, "taking the place of a registered node", err, node.ErrExists)
 	must(t, s.DeleteNode(ctx, "i-1"))
 	wantSame(t, "after it was deregistered", get[node.Node](t)(s.Register(ctx, n, at(2), same)).ID, "i-1")
+	undone := activation("undone", 2)
+	undone.NodeIDs = []string{"i-8", "i-9"}
+	must(t, s.CreateActivation(ctx, undone))
+	n.ActivationID = "undone"
+	first, last := get[node.Node](t)(s.Register(ctx, n, at(2), same)), get[node.Node](t)(s.Register(ctx, n, at(2), same))
+	must(t, s.Unregister(ctx, first))
+	wantSame(t, "registrations after that of an earlier id was undone", get[node.Activation](t)(s.Activation(ctx, "undone")).Count, 2)
+	must(t, s.Unregister(ctx, last))
+	wantSame(t, "after that of the last", get[node.Activation](t)(s.Activation(ctx, "undone")).Count, 1)
+	wantSame(t, "the id is given out again", get[node.Node](t)(s.Register(ctx, n, at(2), same)).ID, "i-9")
+	wantErr(t, "undone twice", s.Unregister(ctx, first), node.ErrNotFound)
+	must(t, s.Unregister(ctx, second))
+	wantSame(t, "registrations of any id", get[node.Activation](t)(s.Activation(ctx, "a")).Count, 2)
 }
 
 // testRegisterRace: many machines cloned from one image register at once, through
