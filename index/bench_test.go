@@ -141,17 +141,23 @@ func benchPage(b *testing.B, s *store.Store, q *index.Query) int {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, v := range batch {
-			hits, _, err := index.Hits(b.Context(), s, v.ID, q, 3)
+		for window := range slices.Chunk(batch, index.Window) {
+			var ids []string
+			for _, v := range window {
+				ids = append(ids, v.ID)
+			}
+			results, err := index.HitsOf(b.Context(), s, ids, q, 3)
 			if err != nil {
 				b.Fatal(err)
 			}
-			if len(hits) > 0 {
-				if found++; found == 20 {
-					return found
+			for _, r := range results {
+				if len(r.Hits) > 0 {
+					if found++; found == 20 {
+						return found
+					}
 				}
 			}
-			f.After = v.ID
+			f.After = ids[len(ids)-1]
 		}
 		if len(batch) < f.Limit {
 			return found

@@ -11,8 +11,8 @@ import (
 
 const (
 	// blockText and blockLines are when a block is full.
-	blockText  = 4 << 10
-	blockLines = 256
+	blockText  = 16 << 10
+	blockLines = 1024
 )
 
 // Block is some lines of a transcript, as they are kept together.

@@ -20,7 +20,7 @@ const (
 	// tick is how often what waits is read, lineAge how long lines wait for their block to
 	// fill, and stillAge when a session that shows nothing more is looked at a last time.
 	tick     = 500 * time.Millisecond
-	lineAge  = 2 * time.Second
+	lineAge  = 4 * time.Second
 	stillAge = 3 * time.Second
 	// Behind is how long at most it takes until what a session showed is found, if the
 	// store is quick.

@@ -74,6 +74,9 @@ func (q *Query) Clauses() Clauses { return q.clauses }
 
 // Find returns where in a line the first match stands, in bytes; nil for none.
 func (q *Query) Find(line string) []int {
+	if q.re != nil && len(q.clauses) == 0 {
+		return q.re.FindStringIndex(line)
+	}
 	folded := Fold(line)
 	if !q.clauses.hold(folded) {
 		return nil

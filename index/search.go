@@ -2,8 +2,11 @@ package index
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"sallyport.dev/transcript"
 )
@@ -54,7 +57,10 @@ func Hits(ctx context.Context, store Finder, session string, q *Query, limit int
 
 // in adds the lines of a block that match, up to limit.
 func (q *Query) in(ctx context.Context, b Block, hits *[]Hit, limit int) error {
-	if !q.clauses.hold(Fold(b.Text)) {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !q.mayMatch(b.Text) {
 		return nil
 	}
 	lines, err := b.lines()
@@ -70,6 +76,82 @@ func (q *Query) in(ctx context.Context, b Block, hits *[]Hit, limit int) error {
 		}
 	}
 	return nil
+}
+
+// mayMatch is a quick test of a whole block: most hold nothing of interest. Lines are only
+// taken apart where it is passed.
+func (q *Query) mayMatch(text string) bool {
+	if len(q.clauses) > 0 {
+		return q.clauses.hold(Fold(text))
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if q.Find(line) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Result is what was found in a session.
+type Result struct {
+	Hits []Hit
+	More bool // than were asked for
+}
+
+const (
+	// sessionsAtOnce is how many sessions are read together, and Window how many HitsOf had
+	// best be asked for.
+	sessionsAtOnce = 16
+	Window         = 4 * sessionsAtOnce
+)
+
+// HitsOf is Hits of several sessions, read and compared on all processors. With an error come
+// the results of the first sessions, as many as there are.
+func HitsOf(ctx context.Context, store Finder, sessions []string, q *Query, limit int) ([]Result, error) {
+	results := make([]Result, len(sessions))
+	whole := make([]int, (len(sessions)+sessionsAtOnce-1)/sessionsAtOnce) // of each group
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range whole {
+		from, to := i*sessionsAtOnce, min((i+1)*sessionsAtOnce, len(sessions))
+		g.Go(func() (err error) {
+			whole[i], err = hitsOfGroup(ctx, store, sessions[from:to], q, limit, results[from:to])
+			return err
+		})
+	}
+	err := g.Wait()
+	n := 0
+	for i := 0; i < len(whole) && n == i*sessionsAtOnce; i++ {
+		n += whole[i]
+	}
+	return results[:n], err
+}
+
+// hitsOfGroup returns how many sessions it has results of.
+func hitsOfGroup(ctx context.Context, store Finder, sessions []string, q *Query, limit int, results []Result) (int, error) {
+	short, err := store.FindShort(ctx, sessions)
+	if err != nil {
+		return 0, err
+	}
+	for i, session := range sessions {
+		r := &results[i]
+		blocks, ok := short[session]
+		if !ok {
+			r.Hits, r.More, err = Hits(ctx, store, session, q, limit)
+		}
+		for _, b := range blocks {
+			if err = q.in(ctx, b, &r.Hits, limit+1); err != nil || len(r.Hits) > limit {
+				break
+			}
+		}
+		if err != nil {
+			return i, err
+		}
+		if len(r.Hits) > limit {
+			r.Hits, r.More = r.Hits[:limit], true
+		}
+	}
+	return len(sessions), nil
 }
 
 // newHit shows a line around its match.

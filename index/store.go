@@ -60,6 +60,8 @@ type Addition struct {
 type Finder interface {
 	// FindSessions are sessions whose transcripts may match, newest first.
 	FindSessions(ctx context.Context, c Clauses, f session.Filter) ([]session.Session, error)
+	// FindShort are all blocks of those of some sessions that have few, by session.
+	FindShort(ctx context.Context, sessions []string) (map[string][]Block, error)
 	// FindBlocks are blocks of a session in order, from a number on, at most limit: all
 	// that may match, and perhaps others.
 	FindBlocks(ctx context.Context, session string, c Clauses, after int64, limit int) ([]Found, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -161,8 +162,8 @@ type searcher struct {
 	calls int
 }
 
-func newSearches() *searches {
-	return &searches{places: make(chan struct{}, searchesAtOnce), people: map[string]*searcher{}}
+func newSearches(atOnce int) *searches {
+	return &searches{places: make(chan struct{}, atOnce), people: map[string]*searcher{}}
 }
 
 // enter waits for a person's turn, and then for a place.
@@ -178,7 +179,7 @@ func (s *searches) enter(ctx context.Context, person string) (leave func(), err 
 				<-who.turn
 			}
 			s.depart(person)
-			return nil, exception("ThrottlingException", "Too many searches are running; try again.")
+			return nil, exception("ThrottlingException", "Too many calls of this kind are running; try again.")
 		}
 	}
 	return func() {
@@ -218,6 +219,7 @@ type search struct {
 	filter session.Filter
 	about  string
 	began  string // the session after which the call began
+	shown  string // the last session of the page
 	out    searchSessionsOutput
 }
 
@@ -242,7 +244,6 @@ func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
 	if s.in.MaxResults > 0 {
 		limit = s.in.MaxResults
 	}
-	shown := "" // the last session of the page
 	// The newest are looked at without the index: text that is everywhere is there, and
 	// the index would name all sessions.
 	var clauses index.Clauses
@@ -251,20 +252,14 @@ func (s *search) run(ctx context.Context) (*searchSessionsOutput, error) {
 		if err != nil {
 			return s.stopped(ctx, err)
 		}
-		for _, v := range batch {
-			found, err := s.look(ctx, v)
+		for window := range slices.Chunk(batch, index.Window) {
+			done, err := s.lookAll(ctx, window, limit)
 			if err != nil {
 				return s.stopped(ctx, err)
 			}
-			if len(found.Hits) > 0 && len(s.out.Sessions) == limit {
-				s.out.NextToken = s.token(shown)
+			if done {
 				return &s.out, nil
 			}
-			if len(found.Hits) > 0 {
-				shown = v.ID
-				s.out.Sessions = append(s.out.Sessions, found)
-			}
-			s.filter.After = v.ID
 		}
 		if len(batch) < s.filter.Limit {
 			return &s.out, nil
@@ -287,25 +282,56 @@ func (s *search) stopped(ctx context.Context, err error) (*searchSessionsOutput,
 	return &s.out, nil
 }
 
-// look searches one session, if the caller may read it.
-func (s *search) look(ctx context.Context, v session.Session) (found foundSession, err error) {
-	if may, err := s.c.mayRead(ctx, v); err != nil || !may {
-		return found, err
+// lookAll searches some sessions in turn, as far as the caller may read them. It reports
+// whether the page is full.
+func (s *search) lookAll(ctx context.Context, all []session.Session, limit int) (done bool, err error) {
+	var may []session.Session
+	var ids []string
+	for _, v := range all {
+		ok, err := s.c.mayRead(ctx, v)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			may, ids = append(may, v), append(ids, v.ID)
+		}
 	}
 	most := searchHits
 	if s.in.MaxHits > 0 {
 		most = s.in.MaxHits
 	}
-	hits, more, err := index.Hits(ctx, s.c.Server.config.Search, v.ID, s.query, most)
-	if err != nil || len(hits) == 0 {
-		return found, err
+	results, err := index.HitsOf(ctx, s.c.Server.config.Search, ids, s.query, most)
+	for i, r := range results {
+		if len(r.Hits) > 0 && len(s.out.Sessions) == limit {
+			s.out.NextToken = s.token(s.shown)
+			return true, nil
+		}
+		if err := s.show(ctx, may[i], r); err != nil {
+			return false, err
+		}
 	}
-	found.MoreHits = more
-	for _, h := range hits {
-		found.Hits = append(found.Hits, newFoundLine(h))
+	if err == nil {
+		s.filter.After = all[len(all)-1].ID
 	}
-	found.Session, err = s.c.listedSession(ctx, v)
-	return found, err
+	return false, err
+}
+
+// show adds a session to the page if something was found there.
+func (s *search) show(ctx context.Context, v session.Session, r index.Result) error {
+	if len(r.Hits) > 0 {
+		found := foundSession{MoreHits: r.More}
+		for _, h := range r.Hits {
+			found.Hits = append(found.Hits, newFoundLine(h))
+		}
+		var err error
+		if found.Session, err = s.c.listedSession(ctx, v); err != nil {
+			return err
+		}
+		s.shown = v.ID
+		s.out.Sessions = append(s.out.Sessions, found)
+	}
+	s.filter.After = v.ID
+	return nil
 }
 
 func newFoundLine(h index.Hit) foundLine {

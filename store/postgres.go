@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -46,13 +45,13 @@ func openPostgres(ctx context.Context, url string, opts Options) (database, erro
 	db.SetMaxIdleConns(postgresConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	p := &postgresDB{db: db, readOnly: opts.ReadOnly}
-	if err := p.prepare(ctx, opts.Logger); err != nil {
+	if err := p.prepare(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return p, nil
 }
 
-func (p *postgresDB) prepare(ctx context.Context, logger *slog.Logger) error {
+func (p *postgresDB) prepare(ctx context.Context) error {
 	if p.readOnly {
 		return checkSchema(ctx, p.db)
 	}
@@ -75,7 +74,7 @@ func (p *postgresDB) prepare(ctx context.Context, logger *slog.Logger) error {
 	if err := migrate(ctx, p.db, goose.DialectPostgres); err != nil {
 		return err
 	}
-	return preparePostgresGrams(t, logger)
+	return preparePostgresGrams(t)
 }
 
 func (p *postgresDB) pool() conn { return p.db }

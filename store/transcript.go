@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"sallyport.dev/index"
@@ -53,14 +52,15 @@ func createTranscript(t tx, session, member string, state index.State, now time.
 
 // AddBlocks implements index.Store.
 func (s *Store) AddBlocks(ctx context.Context, member string, all []index.Addition, now time.Time) (gone []int64, err error) {
-	folded := make([]string, len(all)) // not in the transaction, which others wait for
+	grams := make([]string, len(all)) // made outside the transaction, which others wait for
+	var set gramSet
 	for i, a := range all {
-		folded[i] = index.Fold(a.Text)
+		grams[i] = s.encodeGrams(set.of(index.Fold(a.Text)))
 	}
 	err = s.write(ctx, "adding to transcripts", func(t tx) error {
 		gone = nil
 		for i, a := range all {
-			err := addBlock(t, member, a, folded[i], now)
+			err := addBlock(t, member, a, grams[i], now)
 			if errors.Is(err, index.ErrGone) {
 				gone = append(gone, a.Number)
 			} else if err != nil {
@@ -72,7 +72,7 @@ func (s *Store) AddBlocks(ctx context.Context, member string, all []index.Additi
 	return gone, err
 }
 
-func addBlock(t tx, member string, a index.Addition, folded string, now time.Time) error {
+func addBlock(t tx, member string, a index.Addition, grams string, now time.Time) error {
 	blocks, err := one(t, index.ErrGone, scanInt, `UPDATE transcripts SET blocks = blocks + 1, touched = $3
 		WHERE number = $1 AND member = $2 AND state IN ('live', 'partial') AND blocks < $4 RETURNING blocks`, a.Number, member, micros(now), transcriptRoom)
 	if err != nil {
@@ -82,7 +82,7 @@ func addBlock(t tx, member string, a index.Addition, folded string, now time.Tim
 	if _, err := t.exec("INSERT INTO transcript_blocks (id, times, text) VALUES ($1, $2, $3)", id, hex.EncodeToString(a.Times), a.Text); err != nil {
 		return err
 	}
-	_, err = t.exec("INSERT INTO transcript_grams (rowid, folded) VALUES ($1, $2)", id, folded)
+	_, err = t.exec("INSERT INTO transcript_trigrams (rowid, grams) VALUES ($1, $2)", id, grams)
 	return err
 }
 
@@ -107,7 +107,7 @@ func (s *Store) DeleteTranscript(ctx context.Context, session string, now time.T
 
 func emptyTranscript(t tx, number int64) error {
 	for _, sql := range []string{
-		"DELETE FROM transcript_grams WHERE rowid >= $1 AND rowid < $2",
+		"DELETE FROM transcript_trigrams WHERE rowid >= $1 AND rowid < $2",
 		"DELETE FROM transcript_blocks WHERE id >= $1 AND id < $2",
 	} {
 		if _, err := t.exec(sql, number*transcriptRoom, (number+1)*transcriptRoom); err != nil {
@@ -179,7 +179,7 @@ func (s *Store) findSessions(t tx, c index.Clauses, f session.Filter) ([]session
 	if grams == "" {
 		w.add("id IN (SELECT session FROM transcripts WHERE blocks > 0)")
 	} else {
-		w.add(fmt.Sprintf("id IN (SELECT session FROM transcripts WHERE number IN (SELECT rowid / %d FROM transcript_grams WHERE %s))", transcriptRoom, grams), args...)
+		w.add(fmt.Sprintf("id IN (SELECT session FROM transcripts WHERE number IN (SELECT rowid / %d FROM transcript_trigrams WHERE %s))", transcriptRoom, grams), args...)
 	}
 	return list(t, scanSession,
 		"SELECT "+sessionColumns+" FROM sessions"+w.String()+" ORDER BY started DESC, id DESC"+limit(f.Limit), w.args...)
@@ -204,8 +204,44 @@ func (s *Store) search(ctx context.Context, query func(tx) error) error {
 	return query(t)
 }
 
+// shortBlocks is how many blocks a transcript has at most that is read with others.
+const shortBlocks = 4
+
+// FindShort implements index.Store.
+func (s *Store) FindShort(ctx context.Context, sessions []string) (map[string][]index.Block, error) {
+	if len(sessions) == 0 {
+		return nil, nil
+	}
+	w := where{}
+	w.in("session", sessions)
+	found := make(map[string][]index.Block, len(sessions))
+	err := s.search(ctx, func(t tx) error {
+		all, err := list(t, scanShort, fmt.Sprintf(`SELECT t.session, b.times, b.text FROM (SELECT session, number FROM transcripts%s AND blocks <= %d) t
+			JOIN transcript_blocks b ON b.id >= t.number * %[3]d AND b.id < t.number * %[3]d + %[2]d ORDER BY b.id`, w.String(), shortBlocks, transcriptRoom), w.args...)
+		for _, b := range all {
+			found[b.session] = append(found[b.session], b.Block)
+		}
+		return err
+	})
+	return found, wrap("searching sessions", err)
+}
+
+type shortBlock struct {
+	session string
+	index.Block
+}
+
+func scanShort(r row) (b shortBlock, err error) {
+	var times string
+	if err := r.Scan(&b.session, &times, &b.Text); err != nil {
+		return b, err
+	}
+	b.Times, err = hex.DecodeString(times)
+	return b, err
+}
+
 // fewBlocks are read sooner than it is found out which of them may match.
-const fewBlocks = 32
+const fewBlocks = 8
 
 var errNoBlocks = errors.New("no transcript of many blocks")
 
@@ -229,7 +265,7 @@ func (s *Store) FindBlocks(ctx context.Context, session string, c index.Clauses,
 	w := where{}
 	w.add("id >= ? AND id < ?", first, end)
 	if grams, args := s.grams(c); grams != "" {
-		w.add("id IN (SELECT rowid FROM transcript_grams WHERE "+grams+" AND rowid >= ? AND rowid < ?)", append(args, first, end)...)
+		w.add("id IN (SELECT rowid FROM transcript_trigrams WHERE "+grams+" AND rowid >= ? AND rowid < ?)", append(args, first, end)...)
 	}
 	all, err := list(t, scanFound, fmt.Sprintf("SELECT id %% %d, times, text FROM transcript_blocks", transcriptRoom)+w.String()+" ORDER BY id"+limit(most), w.args...)
 	return all, wrap("searching session", err)
@@ -242,54 +278,4 @@ func scanFound(r row) (f index.Found, err error) {
 	}
 	f.Times, err = hex.DecodeString(times)
 	return f, err
-}
-
-// grams returns the condition on transcript_grams that says what a text must hold; empty
-// for any.
-func (s *Store) grams(c index.Clauses) (condition string, args []any) {
-	if len(c) == 0 {
-		return "", nil
-	}
-	if _, ok := s.db.(*sqliteDB); ok {
-		return "transcript_grams MATCH ?", []any{matchGrams(c)}
-	}
-	var all []string
-	for _, clause := range c {
-		var any []string
-		for _, literal := range clause {
-			any = append(any, `folded LIKE ? ESCAPE '\'`)
-			args = append(args, "%"+escapeLike.Replace(literal)+"%")
-		}
-		all = append(all, "("+strings.Join(any, " OR ")+")")
-	}
-	return strings.Join(all, " AND "), args
-}
-
-// gramsMost bounds the trigrams that are asked for of one literal.
-const gramsMost = 12
-
-// matchGrams writes clauses in FTS5's language, trigram by trigram: where they stand is
-// not in the index, which makes it half as large, and is looked at afterwards.
-func matchGrams(c index.Clauses) string {
-	var all []string
-	for _, clause := range c {
-		var any []string
-		for _, literal := range clause {
-			any = append(any, "("+strings.Join(gramsOf(literal), " AND ")+")")
-		}
-		all = append(all, "("+strings.Join(any, " OR ")+")")
-	}
-	return strings.Join(all, " AND ")
-}
-
-// gramsOf returns trigrams of a literal in FTS5's quotes, spread over all of it.
-func gramsOf(literal string) []string {
-	runes := []rune(literal)
-	n := len(runes) - 2
-	step := max(1, (n+gramsMost-1)/gramsMost)
-	var grams []string
-	for i := 0; i < n; i += step {
-		grams = append(grams, `"`+strings.ReplaceAll(string(runes[i:i+3]), `"`, `""`)+`"`)
-	}
-	return grams
 }

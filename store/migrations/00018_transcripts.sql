@@ -1,4 +1,4 @@
--- Transcripts of sessions, by which they are searched. The table transcript_grams, which
+-- Transcripts of sessions, by which they are searched. The table transcript_trigrams, which
 -- finds the blocks that hold a text, is made by the program: it is not the same in both
 -- databases.
 
