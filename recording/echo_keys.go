@@ -21,7 +21,12 @@ type key struct {
 }
 
 // maxKey bounds the bytes of one key. Terminals answer some questions in this way, too.
-const maxKey = 64
+// maxDigits bounds its digits: what is not echoed must not be long enough for a secret
+// that somebody types behind ESC.
+const (
+	maxKey    = 64
+	maxDigits = 7
+)
 
 // scan is where in a key the reader is. Keys are no output: ESC O begins one, too, and what
 // is no key must be known for strange.
@@ -118,7 +123,10 @@ func (k *keyReader) sequence(b byte) (kind keyKind, done bool) {
 			return keyStrange, true
 		}
 	case scanCSI:
-		if b < ' ' || b > 0x7e {
+		if b < '0' || b > 0x7e { // keys have nothing but numbers, which ; : < = > ? stand between
+			return keyStrange, true
+		}
+		if b >= 0x40 && k.digits() > maxDigits {
 			return keyStrange, true
 		}
 		return keyEdit, b >= 0x40
@@ -128,9 +136,19 @@ func (k *keyReader) sequence(b byte) (kind keyKind, done bool) {
 		if b == '\x1b' {
 			k.state = scanStringEscape
 		}
-		return keyEdit, b == '\a'
+		return keyStrange, b == '\a'
 	case scanStringEscape:
-		return keyEdit, true
+		return keyStrange, true
 	}
 	return 0, false
+}
+
+// digits counts those of the key.
+func (k *keyReader) digits() (n int) {
+	for _, b := range k.raw {
+		if b >= '0' && b <= '9' {
+			n++
+		}
+	}
+	return n
 }
