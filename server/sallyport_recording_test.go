@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -327,6 +329,34 @@ func TestVerifyRecordingComparesTheAudit(t *testing.T) {
 	end("2026/11/20/alice-1", "bb")
 	if out := verify(); !out.Verified || out.AuditSeq == 0 || out.Size != 7 {
 		t.Errorf("got %+v, want it verified", out)
+	}
+}
+
+// Attack: somebody has their own recordings verified, for which no policy is asked, in as many
+// calls as they can, each of which reads all of one. They have one place at a time.
+func TestVerifyRecordingOneAtATime(t *testing.T) {
+	e := withRecordings(t)
+	e.node("mi-1", nil)
+	alice := e.user("alice", nil)
+	e.recorded("alice-1", "alice", "mi-1", nil)
+	var now, most atomic.Int64
+	e.server.config.Custody = custody.New(custody.Config{Store: e.store, Verify: func(context.Context, string) (archive.Report, error) {
+		defer now.Add(-1)
+		most.Store(max(most.Load(), now.Add(1)))
+		time.Sleep(50 * time.Millisecond)
+		return archive.Report{}, nil
+	}})
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			if got := e.json(alice, "Sallyport.VerifyRecording", map[string]any{"SessionId": "alice-1"}); got.status != 200 {
+				t.Errorf("got %d %s", got.status, got.body)
+			}
+		})
+	}
+	calls.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d were verified at a time, want 1", most.Load())
 	}
 }
 

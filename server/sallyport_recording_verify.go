@@ -32,6 +32,11 @@ type damagedRecording struct {
 	What   string `json:"What"`
 }
 
+// verificationsAtOnce bounds the calls that read whole recordings at a time: they fetch and
+// decrypt gigabytes, and one's own recordings may be verified without any policy. One person
+// has one of them at most.
+const verificationsAtOnce = 4
+
 // verifyRecording reads all of a recording and follows the digests from the audit log to
 // its bytes, naming the places where they differ.
 func verifyRecording(ctx context.Context, c *Call, in *recordingInput) (*verifyRecordingOutput, error) {
@@ -39,6 +44,11 @@ func verifyRecording(ctx context.Context, c *Call, in *recordingInput) (*verifyR
 	if err != nil {
 		return nil, err
 	}
+	leave, err := c.Server.verifications.enter(ctx, c.Principal.RootID())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	report, err := c.Server.config.Custody.Verify(ctx, row.Name)
 	switch {
 	case errors.Is(err, recording.ErrNotFound):

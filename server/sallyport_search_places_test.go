@@ -16,7 +16,7 @@ import (
 // Attack: somebody searches in as many calls as they can, under many names of a role, so
 // that nobody else can search. They have one place at a time, whoever waits.
 func TestSearchPlacesAreForEverybody(t *testing.T) {
-	s := newSearches()
+	s := newSearches(searchesAtOnce)
 	ctx, cancel := context.WithCancel(t.Context())
 	leave, err := s.enter(ctx, "eve")
 	if err != nil {

@@ -19,26 +19,27 @@ import (
 // Server is the API. It implements http.Handler: POST / for operations (GET / if
 // presigned), /v1/ for the channels of agents and clients, /healthz and /readyz.
 type Server struct {
-	config   Config
-	log      *slog.Logger
-	table    table
-	checker  *access.Checker
-	verifier *identity.Verifier
-	resolver *identity.Resolver
-	issuer   *identity.Issuer
-	ssh      *identity.SSH
-	keyWatch *keyWatch    // nil without a gateway
-	keeper   *keeper      // likewise
-	access   accessEngine // nil without access just in time
-	logins   *logins
-	metrics  *metrics
-	agents   *agents
-	recent   recently
-	searches *searches
-	intake   intake
-	started  time.Time
-	channels http.Handler // of /v1/
-	web      *http.ServeMux
+	config        Config
+	log           *slog.Logger
+	table         table
+	checker       *access.Checker
+	verifier      *identity.Verifier
+	resolver      *identity.Resolver
+	issuer        *identity.Issuer
+	ssh           *identity.SSH
+	keyWatch      *keyWatch    // nil without a gateway
+	keeper        *keeper      // likewise
+	access        accessEngine // nil without access just in time
+	logins        *logins
+	metrics       *metrics
+	agents        *agents
+	recent        recently
+	searches      *searches
+	verifications *searches // of whole recordings
+	intake        intake
+	started       time.Time
+	channels      http.Handler // of /v1/
+	web           *http.ServeMux
 	// nodeRemoved ends the sessions and the channel of a node that was deregistered.
 	// Nil while there is nothing that could hold them.
 	nodeRemoved func(ctx context.Context, node string) error
@@ -65,15 +66,16 @@ func New(c Config) (*Server, error) {
 			Keys: c.Identities, Machines: nodes, Sealer: c.Sealer,
 			Now: c.Now, Skew: c.ClockSkew, Regions: regions(c.Realm.Region),
 		}),
-		resolver: identity.NewResolver(c.Realm, c.Identities, nodes, c.Now),
-		issuer:   identity.NewIssuer(c.Sealer),
-		logins:   newLogins(c.Audit, c.Now, c.Logger),
-		agents:   newAgents(c.Now),
-		recent:   newRecently(c.Now, 10*time.Minute, 1024),
-		searches: newSearches(),
-		started:  c.Now(),
-		channels: http.NotFoundHandler(),
-		web:      http.NewServeMux(),
+		resolver:      identity.NewResolver(c.Realm, c.Identities, nodes, c.Now),
+		issuer:        identity.NewIssuer(c.Sealer),
+		logins:        newLogins(c.Audit, c.Now, c.Logger),
+		agents:        newAgents(c.Now),
+		recent:        newRecently(c.Now, 10*time.Minute, 1024),
+		searches:      newSearches(searchesAtOnce),
+		verifications: newSearches(verificationsAtOnce),
+		started:       c.Now(),
+		channels:      http.NotFoundHandler(),
+		web:           http.NewServeMux(),
 	}
 	s.access = c.engineOf()
 	if c.Ties != nil {
