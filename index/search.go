@@ -81,11 +81,18 @@ func (q *Query) in(ctx context.Context, b Block, hits *[]Hit, limit int) error {
 // mayMatch is a quick test of a whole block: most hold nothing of interest. Lines are only
 // taken apart where it is passed.
 func (q *Query) mayMatch(text string) bool {
+	folded := text
 	if len(q.clauses) > 0 {
-		return q.clauses.hold(Fold(text))
+		folded = Fold(text) // line by line the same
+		if !q.clauses.hold(folded) {
+			return false
+		}
 	}
-	for line := range strings.SplitSeq(text, "\n") {
-		if q.Find(line) != nil {
+	for more := true; more; {
+		var line, foldedLine string
+		line, text, more = strings.Cut(text, "\n")
+		foldedLine, folded, _ = strings.Cut(folded, "\n")
+		if q.clauses.hold(foldedLine) && q.Find(line) != nil {
 			return true
 		}
 	}

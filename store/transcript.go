@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"sallyport.dev/index"
@@ -214,26 +215,49 @@ func (s *Store) FindShort(ctx context.Context, sessions []string) (map[string][]
 	}
 	w := where{}
 	w.in("session", sessions)
+	w.add("blocks <= ?", shortBlocks)
 	found := make(map[string][]index.Block, len(sessions))
 	err := s.search(ctx, func(t tx) error {
-		all, err := list(t, scanShort, fmt.Sprintf(`SELECT t.session, b.times, b.text FROM (SELECT session, number FROM transcripts%s AND blocks <= %d) t
-			JOIN transcript_blocks b ON b.id >= t.number * %[3]d AND b.id < t.number * %[3]d + %[2]d ORDER BY b.id`, w.String(), shortBlocks, transcriptRoom), w.args...)
+		short, err := list(t, scanWork, "SELECT number, session, '' FROM transcripts"+w.String(), w.args...)
+		if err != nil || len(short) == 0 {
+			return err
+		}
+		names := map[int64]string{}
+		for _, v := range short {
+			names[v.Number] = v.Session
+		}
+		ids := shortIDs(short)
+		all, err := list(t, scanShort, "SELECT id, times, text FROM transcript_blocks"+ids.String()+" ORDER BY id", ids.args...)
 		for _, b := range all {
-			found[b.session] = append(found[b.session], b.Block)
+			session := names[b.id/transcriptRoom]
+			found[session] = append(found[session], b.Block)
 		}
 		return err
 	})
 	return found, wrap("searching sessions", err)
 }
 
+// shortIDs are the ids that blocks of short transcripts may have. Databases find each by
+// itself, where they might read the whole table for ranges.
+func shortIDs(short []index.Work) (w where) {
+	var ids []any
+	for _, v := range short {
+		for i := range int64(shortBlocks) {
+			ids = append(ids, v.Number*transcriptRoom+i)
+		}
+	}
+	w.add("id IN (?"+strings.Repeat(", ?", len(ids)-1)+")", ids...)
+	return w
+}
+
 type shortBlock struct {
-	session string
+	id int64
 	index.Block
 }
 
 func scanShort(r row) (b shortBlock, err error) {
 	var times string
-	if err := r.Scan(&b.session, &times, &b.Text); err != nil {
+	if err := r.Scan(&b.id, &times, &b.Text); err != nil {
 		return b, err
 	}
 	b.Times, err = hex.DecodeString(times)
