@@ -46,8 +46,8 @@ func (s *live) tap(fromAgent bool, h wire.Header, data []byte) (passed []byte, o
 	}
 	// What is recorded must be what the receiver takes, and receivers drop a payload
 	// that does not match its digest.
-	m, err := wire.Decode(data)
-	if err != nil {
+	var m wire.Message
+	if err := m.Parse(data); err != nil {
 		s.log.Warn("message with a bad digest", "error", err)
 		return nil, false
 	}
