@@ -295,7 +295,8 @@ type getRecordingInfoOutput struct {
 	RetentionRule string          `json:"RetentionRule,omitempty"`
 	NodeTags      identity.Tags   `json:"NodeTags,omitempty"` // when the session began
 	OwnerTags     identity.Tags   `json:"OwnerTags,omitempty"`
-	Holds         []listedHold    `json:"Holds,omitempty"`
+	// Holds are for those who may list them; others see Held.
+	Holds []listedHold `json:"Holds,omitempty"`
 	// PurgedAt is when nothing was left of a deleted recording, and PurgeProblem why
 	// something is.
 	PurgedAt     wire.Time `json:"PurgedAt,omitzero"`
@@ -326,10 +327,21 @@ func getRecordingInfo(ctx context.Context, c *Call, in *recordingInput) (*getRec
 		PurgedAt: wire.Time{Time: state.Purged}, PurgeProblem: state.Problem,
 	}
 	out.Recording.Held, out.Recording.DeleteAfter.Time = len(holds) > 0, until
+	may, err := c.mayListHolds(ctx)
+	if err != nil || !may {
+		return out, err
+	}
 	for _, h := range holds {
 		out.Holds = append(out.Holds, holdOf(h))
 	}
 	return out, nil
+}
+
+// mayListHolds reports whether the caller may know who holds what and why. Whose session it
+// was learns that its recording is held, and nothing of what goes on about them.
+func (c *Call) mayListHolds(ctx context.Context) (bool, error) {
+	d, err := c.Server.checker.Decide(ctx, c.query("sallyport:ListRecordingHolds", []access.Resource{{ARN: "*"}}))
+	return d.Allowed, err
 }
 
 type deleteRecordingInput struct {

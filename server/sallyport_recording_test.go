@@ -248,6 +248,17 @@ func TestHoldAndDeleteRecording(t *testing.T) {
 	if held.status != 200 || h.Recordings != 2 {
 		t.Fatalf("got %d %s, want a hold on two", held.status, held.body)
 	}
+	// Attack: somebody whose recordings are held reads why, of which case and by whom.
+	for who, want := range map[string]struct {
+		identity.Credentials
+		holds int
+	}{"alice": {alice, 0}, "admin": {admin, 1}} {
+		got := e.json(want.Credentials, "Sallyport.GetRecordingInfo", map[string]any{"SessionId": "alice-1"})
+		info := decodeInto[getRecordingInfoOutput](t, got)
+		if !info.Recording.Held || len(info.Holds) != want.holds || want.holds == 0 && (strings.Contains(got.body, "case 7") || strings.Contains(got.body, "admin")) {
+			t.Errorf("%s: got %d %s, want it held, and %d holds told", who, got.status, got.body, want.holds)
+		}
+	}
 	// Whoever is called alice now is not who was held.
 	e.must(e.store.DeleteAccessKey(t.Context(), "alice", alice.AccessKeyID))
 	e.must(e.store.DeleteUser(t.Context(), "alice"))
