@@ -18,6 +18,7 @@ type screenReader struct {
 	erased bool  // a backspace came last
 	wrap   bool  // a carriage return that wraps a line came last
 	space  int64 // a space beyond the last column, which may wrap the line, or -1
+	line   correctedLine
 }
 
 // read takes the character r at an offset, with which rest begins.
@@ -68,13 +69,19 @@ func (c *screenReader) text(s *redactStream, r rune, at int64, rest []byte) {
 	switch {
 	case r == '\b':
 		c.erased, c.col = true, max(c.col-1, 0)
+		c.line.move(-1)
 	case r == '\r':
 		s.part(r, at, end, rest)
 		if c.wrap = full; !full {
 			s.show(r, at, end, rest)
 		}
 		c.col = 0
-	case r == '\n' && wrap, r == ' ' && erased:
+	case r == ' ' && erased:
+		s.part(r, at, end, rest)
+		c.line.put(r)
+		c.line.moved = true
+		c.advance(r)
+	case r == '\n' && wrap:
 		s.part(r, at, end, rest)
 		c.advance(r)
 	case r == ' ' && full:
@@ -130,10 +137,12 @@ func (c *screenReader) pass(p []byte) {
 	c.erased, c.wrap = false, false
 	if i := max(bytes.LastIndexByte(p, '\n'), bytes.LastIndexByte(p, '\r')); i >= 0 {
 		c.col, p = 0, p[i+1:]
+		c.line.put('\n')
 	}
 	for len(p) > 0 {
 		r, n := utf8.DecodeRune(p)
 		c.advance(r)
+		c.line.put(r)
 		p = p[n:]
 	}
 }
@@ -151,6 +160,7 @@ func (c *screenReader) control(s *redactStream, at int64) {
 	if p.Prefix != 0 || p.Middle != 0 {
 		return
 	}
+	c.line.edit(p)
 	switch p.Final {
 	case 'G', '`':
 		c.col = p.Param(0, 1) - 1

@@ -27,6 +27,8 @@ type redactStream struct {
 	covered int64  // up to where a match has been replaced by its text
 
 	shown, apart []machine
+	redone       []machine // of the line as it was corrected; nil until one was
+	redoing      bool      // the line was corrected
 	screen       screenReader
 }
 
@@ -77,7 +79,7 @@ func (s *redactStream) feed(p []byte) error {
 
 // quiet reports whether nothing that came may belong to what comes next.
 func (s *redactStream) quiet() bool {
-	return s.screen.parser.InText() && s.screen.space < 0 && allIdle(s.shown) && allIdle(s.apart)
+	return s.screen.parser.InText() && s.screen.space < 0 && allIdle(s.shown) && allIdle(s.apart) && allIdle(s.redone) && !s.screen.line.moved
 }
 
 func allIdle(all []machine) bool {
@@ -106,7 +108,7 @@ func (s *redactStream) skip(p []byte) int {
 		return 0
 	}
 	r, _ := utf8.DecodeLastRune(p[:n])
-	for _, all := range [][]machine{s.shown, s.apart} {
+	for _, all := range [][]machine{s.shown, s.apart, s.redone} {
 		for i := range all {
 			all[i].prev = r
 		}
@@ -160,7 +162,15 @@ func (s *redactStream) read(all bool) {
 }
 
 // show gives a character to the text as it is shown.
-func (s *redactStream) show(r rune, at, end int64, rest []byte) { s.step(s.shown, r, at, end, rest) }
+func (s *redactStream) show(r rune, at, end int64, rest []byte) {
+	s.correct(at)
+	s.step(s.shown, r, at, end, rest)
+	if s.redoing {
+		s.step(s.redone, r, at, end, rest)
+		s.redoing = r != '\n' && r != '\r'
+	}
+	s.screen.line.put(r)
+}
 
 // part gives a character to the text with what is apart in it.
 func (s *redactStream) part(r rune, at, end int64, rest []byte) { s.step(s.apart, r, at, end, rest) }
@@ -199,7 +209,7 @@ func (s *redactStream) cover(u *rule, from, to int64) {
 // safe returns up to where nothing can become part of a match any more.
 func (s *redactStream) safe() int64 {
 	safe := s.at
-	for _, all := range [][]machine{s.shown, s.apart} {
+	for _, all := range [][]machine{s.shown, s.apart, s.redone} {
 		for i := range all {
 			if began, ok := all[i].began(s.base); ok {
 				safe = min(safe, began)
@@ -218,7 +228,7 @@ func (s *redactStream) force() error {
 
 // doubt covers what may be part of a match that began before an offset.
 func (s *redactStream) doubt(before int64) {
-	for _, all := range [][]machine{s.shown, s.apart} {
+	for _, all := range [][]machine{s.shown, s.apart, s.redone} {
 		for i := range all {
 			all[i].doubt(before, s.cover)
 		}
@@ -240,6 +250,7 @@ func (s *redactStream) end() error {
 	s.read(true)
 	s.screen.close(s)
 	s.step(s.shown, -1, s.at, s.at, nil)
+	s.step(s.redone, -1, s.at, s.at, nil)
 	s.step(s.apart, -1, s.at, s.at, nil)
 	return s.release(s.at)
 }

@@ -75,23 +75,29 @@ func TestRedaction(t *testing.T) {
 		cols     int
 		in, want string
 	}{
-		"nothing":                       {[]Pattern{password}, 80, "ls -l pass\r\n", "ls -l pass\r\n"},
-		"a secret":                      {[]Pattern{password}, 80, "a Password=x1 b\r\n", "a [redacted] b\r\n"},
-		"two secrets":                   {[]Pattern{password}, 80, "password=a password=b", "[redacted] [redacted]"},
-		"several patterns":              {[]Pattern{password, awsKey}, 80, "AKIA0123456789ABCDEF password=b", "[redacted key id] [redacted]"},
-		"overlapping":                   {[]Pattern{password, awsKey}, 80, "password=AKIA0123456789ABCDEF+more", "[redacted]"},
-		"own replacement":               {[]Pattern{{Expr: `secret \d+`, Replace: "***"}}, 80, "a secret 12, a secret x", "a ***, a secret x"},
-		"colours within":                {[]Pattern{password}, 80, "\x1b[1mpass\x1b[31mword\x1b[0m=\x1b[32mx1\x1b[0m b", "\x1b[1m[redacted]\x1b[31m\x1b[0m\x1b[32m\x1b[0m b"},
-		"wrapped by the terminal":       {[]Pattern{password}, 10, "$ password=secret x", "$ [redacted] x"},
-		"wrapped by readline":           {[]Pattern{password}, 10, "$ password \r=secret x", "$ [redacted] x"},
-		"wrapped by a pager":            {[]Pattern{password}, 10, "$ password\r\n=secret x", "$ [redacted] x"},
-		"a line that is no wrap":        {[]Pattern{password}, 80, "password\r\n=secret x", "password\r\n=secret x"},
-		"a secret at the end of a line": {[]Pattern{password}, 80, "password=x\r\nls", "[redacted]\r\nls"},
-		"two lines of a full screen":    {[]Pattern{{Expr: `\bAKIA[0-9A-Z]{16}`}}, 80, "foo\x1b[5;1HAKIA0123456789ABCDEF", "foo\x1b[5;1H[redacted]"},
-		"corrected while typed":         {[]Pattern{password}, 80, "$ password=hunx\b \bter\r\n", "$ [redacted]\r\n"},
-		"corrected with erasing":        {[]Pattern{password}, 80, "$ password=hunx\b\x1b[Kter\r\n", "$ [redacted]\x1b[K\r\n"},
-		"a title":                       {[]Pattern{password}, 80, "\x1b]0;password=x\a$ ", "\x1b]0;[redacted]\a$ "},
-		"a title, ended by ST":          {[]Pattern{password}, 80, "\x1b]2;password=x\x1b\\$ ", "\x1b]2;[redacted]\x1b\\$ "},
+		"nothing":                                            {[]Pattern{password}, 80, "ls -l pass\r\n", "ls -l pass\r\n"},
+		"a secret":                                           {[]Pattern{password}, 80, "a Password=x1 b\r\n", "a [redacted] b\r\n"},
+		"two secrets":                                        {[]Pattern{password}, 80, "password=a password=b", "[redacted] [redacted]"},
+		"several patterns":                                   {[]Pattern{password, awsKey}, 80, "AKIA0123456789ABCDEF password=b", "[redacted key id] [redacted]"},
+		"overlapping":                                        {[]Pattern{password, awsKey}, 80, "password=AKIA0123456789ABCDEF+more", "[redacted]"},
+		"own replacement":                                    {[]Pattern{{Expr: `secret \d+`, Replace: "***"}}, 80, "a secret 12, a secret x", "a ***, a secret x"},
+		"colours within":                                     {[]Pattern{password}, 80, "\x1b[1mpass\x1b[31mword\x1b[0m=\x1b[32mx1\x1b[0m b", "\x1b[1m[redacted]\x1b[31m\x1b[0m\x1b[32m\x1b[0m b"},
+		"wrapped by the terminal":                            {[]Pattern{password}, 10, "$ password=secret x", "$ [redacted] x"},
+		"wrapped by readline":                                {[]Pattern{password}, 10, "$ password \r=secret x", "$ [redacted] x"},
+		"wrapped by a pager":                                 {[]Pattern{password}, 10, "$ password\r\n=secret x", "$ [redacted] x"},
+		"a line that is no wrap":                             {[]Pattern{password}, 80, "password\r\n=secret x", "password\r\n=secret x"},
+		"a secret at the end of a line":                      {[]Pattern{password}, 80, "password=x\r\nls", "[redacted]\r\nls"},
+		"two lines of a full screen":                         {[]Pattern{{Expr: `\bAKIA[0-9A-Z]{16}`}}, 80, "foo\x1b[5;1HAKIA0123456789ABCDEF", "foo\x1b[5;1H[redacted]"},
+		"corrected while typed":                              {[]Pattern{password}, 80, "$ password=hunx\b \bter\r\n", "$ [redacted]\r\n"},
+		"corrected before it is one":                         {[]Pattern{password}, 80, "$ passx\b \bword=hunter2 x\r\n", "$ passx\b \b[redacted] x\r\n"},
+		"corrected in its first character":                   {[]Pattern{password}, 80, "$ x\b\x1b[Kpassword=hunter2\r\n", "$ x\b\x1b[K[redacted]\r\n"},
+		"corrected twice":                                    {[]Pattern{password}, 80, "$ pasx\b \bswo0\b\x1b[Krd=hunter2\r\n", "$ pasx\b \bswo0\b\x1b[K[redacted]\r\n"},
+		"corrected in the middle":                            {[]Pattern{password}, 80, "$ passwrd=\b\b\bord=\b\b\b\x1b[3Chunter2\r\n", "$ passwrd=\b\b\bord=\b\b\b\x1b[3C[redacted]\r\n"},
+		"corrected with cursor movements":                    {[]Pattern{password}, 80, "$ passxxword\x1b[6D\x1b[2P\x1b[4C=hunter2\r\n", "$ passxxword\x1b[6D\x1b[2P\x1b[4C[redacted]\r\n"},
+		"corrected into something else":                      {[]Pattern{password}, 80, "$ pass\b\b\b\b\x1b[Kword=hunter2\r\n$ word=x", "$ [redacted]\x1b[K\r\n$ word=x"},
+		"corrected with erasing":                             {[]Pattern{password}, 80, "$ password=hunx\b\x1b[Kter\r\n", "$ [redacted]\x1b[K\r\n"},
+		"a title":                                            {[]Pattern{password}, 80, "\x1b]0;password=x\a$ ", "\x1b]0;[redacted]\a$ "},
+		"a title, ended by ST":                               {[]Pattern{password}, 80, "\x1b]2;password=x\x1b\\$ ", "\x1b]2;[redacted]\x1b\\$ "},
 		"a command that the shell tells of (fish, kitty)":    {[]Pattern{password}, 80, "\x1b]133;C;cmdline_url=mysql%20--password%3Dx%201\a$ ", "\x1b]133;C;cmdline_url=mysql%20--[redacted]%201\a$ "},
 		"a command that the shell tells of, ended by ST":     {[]Pattern{password}, 80, "\x1b]133;C;cmdline_url=p%61ssword%3dx\x1b\\$ ", "\x1b]133;C;cmdline_url=[redacted]\x1b\\$ "},
 		"a command that the shell tells of (VS Code)":        {[]Pattern{{Expr: `pass;\S+`}}, 80, "\x1b]633;E;a pass\\x3bx\\\\y z;1\a$ ", "\x1b]633;E;a [redacted] z;1\a$ "},
@@ -349,6 +355,25 @@ func TestLongMatches(t *testing.T) {
 	got := splitFeed(t, r, 80, []byte(in), func() int { return 3000 })
 	if !strings.HasSuffix(got, "the rest") || len(got) < len(in)-maxThread-maxMatch {
 		t.Errorf("of %d bytes %d are left", len(in), len(got))
+	}
+}
+
+// Attack: a program goes back and forth in a line, so that it is read again and again. What
+// that costs is bounded by what came, and by the stock for people who type.
+func TestCorrectionsAreBounded(t *testing.T) {
+	r := redaction(t, password)
+	s := r.stream(80, func([]byte) error { return nil })
+	in := strings.Repeat("x", maxCorrected) + strings.Repeat("a\b", 1<<18)
+	must(t)(s.feed([]byte(in)))
+	if most := int64(len(in)/correctionBytes + correctionStock); s.screen.line.spent > most {
+		t.Errorf("%d characters were read again, want %d at most", s.screen.line.spent, most)
+	}
+	if n := cap(s.screen.line.text); n > 4*maxCorrected {
+		t.Errorf("%d characters of the line are kept", n)
+	}
+	must(t)(s.feed([]byte(strings.Repeat("\x1b[9999@\x1b[9999P\x1b[9999C", 1<<12))))
+	if n := cap(s.screen.line.text); n > 4*maxCorrected {
+		t.Errorf("%d characters of the line are kept after inserting", n)
 	}
 }
 
