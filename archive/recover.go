@@ -204,10 +204,40 @@ func (l *live) replay(ctx context.Context) (last []byte, err error) {
 		if err != nil || !more {
 			return last, err
 		}
+		if l.chunk.Size == 0 {
+			return last, l.discardLater()
+		}
 		if err := l.finishChunk(); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// discardLater puts chunks aside that nothing continues to: the machine lost what was before
+// them.
+func (l *live) discardLater() error {
+	objects, err := l.a.spool.objects(l.name)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if chunkNumber(o) <= chunkNumber(l.chunk.Name) {
+			continue
+		}
+		b, err := l.a.spool.read(l.name, o, 0, maxChunk)
+		if err == nil {
+			err = l.a.spool.keepDamaged(l.name, o, b)
+		}
+		if err == nil {
+			err = l.a.spool.remove(l.name, o)
+		}
+		if err != nil {
+			return err
+		}
+		l.a.stats.damaged.Add(1)
+		l.a.log.Error("a part of a recording has lost what was before it; it was put aside", "recording", l.name, "chunk", o)
+	}
+	return nil
 }
 
 // replayJournal reads the journal as far as it is good, and reports whether that is all of
@@ -226,8 +256,11 @@ func (l *live) replayJournal() (whole bool, err error) {
 		if err := json.Unmarshal(text, &e); err != nil {
 			return err
 		}
+		if err := l.replayEntry(e); err != nil {
+			return err
+		}
 		l.entries++
-		return l.replayEntry(e)
+		return nil
 	})
 	whole = err == nil && l.entries > 0
 	l.journal = good
@@ -246,12 +279,17 @@ func (l *live) replayEntry(e entry) error {
 	if e.Chunk == nil {
 		return nil
 	}
+	// The journal may have outlived bytes of the chunk, where the machine lost its power.
+	b, spoolErr := l.a.spool.read(l.name, e.Chunk.Name, 0, maxChunk+1)
+	if spoolErr == nil && sum(b) != e.Chunk.SHA256 {
+		return fmt.Errorf("%s: %w", e.Chunk.Name, errCut)
+	}
 	if err := l.plain.(encoding.BinaryUnmarshaler).UnmarshalBinary(e.Digest); err != nil {
 		return err
 	}
 	l.chunks, l.frames, l.sealed, l.ended = append(l.chunks, *e.Chunk), e.Frames, e.Ended != nil, e.Ended
 	l.chunk = Chunk{Name: chunkName(len(l.chunks) + 1), PlainOffset: e.Chunk.end()}
-	if _, err := l.a.spool.read(l.name, e.Chunk.Name, 0, 1); err == nil {
+	if spoolErr == nil {
 		l.send(e.Chunk.Name)
 	}
 	return nil
