@@ -1,10 +1,8 @@
 package sallyporttest_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,7 +23,6 @@ import (
 	"sallyport.dev/client"
 	"sallyport.dev/internal/pgtest"
 	"sallyport.dev/member"
-	"sallyport.dev/recording"
 	"sallyport.dev/sallyporttest"
 	"sallyport.dev/session"
 )
@@ -337,38 +334,12 @@ func (d *doomed) checkRecordings(s *sallyporttest.System) {
 // checkPlayable reads a recording as players do, and wants a line in it.
 func (d *doomed) checkPlayable(api *client.API, id string, line int) {
 	d.t.Helper()
-	text, end := d.play(api, id)
+	text, end := play(d.t, api, id)
 	if want := fmt.Sprintf("LINE-%d.", line); !strings.Contains(text, want) {
 		d.t.Errorf("%s: %s was shown a second before the kill; the recording has up to %d", id, want, lastLine(text))
 	}
 	if end == nil || end.Reason != session.ReasonRestart {
 		d.t.Errorf("%s: the recording ends with %+v", id, end)
-	}
-}
-
-// play reads a recording whole.
-func (d *doomed) play(api *client.API, id string) (string, *recording.End) {
-	d.t.Helper()
-	var cast []byte
-	for done := false; !done; {
-		out, err := api.GetRecording(d.t.Context(), client.GetRecordingInput{SessionID: id, Offset: int64(len(cast))})
-		if err != nil {
-			d.t.Fatalf("%s: %v", id, err)
-		}
-		cast, done = append(cast, out.Data...), out.Done
-	}
-	r, err := recording.NewReader(bytes.NewReader(cast))
-	d.must(err)
-	var text strings.Builder
-	for {
-		e, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return text.String(), r.End()
-		}
-		d.must(err)
-		if e.Kind == recording.KindOutput {
-			text.WriteString(e.Data)
-		}
 	}
 }
 
