@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -27,7 +26,8 @@ type Tracing struct {
 	Endpoint string `hcl:"endpoint"`
 	// Sample is the share of requests that are traced, from 0 to 1; all by default.
 	Sample *float64 `hcl:"sample,optional"`
-	// HeadersFile holds HTTP headers for the collector, NAME: VALUE in each line.
+	// HeadersFile, of mode 0600, holds HTTP headers for the collector, NAME: VALUE in each
+	// line.
 	HeadersFile string `hcl:"headers_file,optional"`
 
 	headers map[string]string
@@ -66,12 +66,12 @@ func (t *Tracing) readHeaders() error {
 	if t.HeadersFile == "" {
 		return nil
 	}
-	text, err := os.ReadFile(t.HeadersFile)
+	text, err := readSecret(t.HeadersFile)
 	if err != nil {
 		return fmt.Errorf("tracing.headers_file: %w", err)
 	}
 	t.headers = map[string]string{}
-	for i, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+	for i, line := range strings.Split(text, "\n") {
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || strings.TrimSpace(name) == "" {
 			return fmt.Errorf("tracing.headers_file: line %d is not NAME: VALUE", i+1)
