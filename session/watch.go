@@ -542,7 +542,7 @@ func (t *tail) wakeLocked() {
 func (t *tail) read(ctx context.Context, offset int64) (WatchPiece, error) {
 	p, more := t.piece(offset)
 	if offset > p.End {
-		return p, fmt.Errorf("offset %d is behind the end of the recording, %d", offset, p.End)
+		return p, fmt.Errorf("%w: offset %d is behind the end of the recording, %d", ErrNoWatch, offset, p.End)
 	}
 	if offset < p.End || p.Over {
 		return p, nil

@@ -403,6 +403,11 @@ func TestWatchOneQuestionAtATime(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Error(err)
 	}
+	// An offset that is not there is the watcher's mistake, and not the server's.
+	s.at = 1 << 40
+	if err := s.ask(); !errors.Is(err, ErrNoWatch) {
+		t.Errorf("behind the end: got %v, want ErrNoWatch", err)
+	}
 }
 
 func TestWatchRefused(t *testing.T) {
