@@ -289,6 +289,34 @@ func TestNoDeletionByTheDatabase(t *testing.T) {
 	}
 }
 
+// Nor does retention delete what is not due by its rule, whatever the row's date says.
+func TestNoRetentionByTheDatabase(t *testing.T) {
+	for name, rule := range map[string]custody.Retention{
+		"kept for a month":   {After: 30 * day},
+		"of a rule for ever": {After: time.Hour, Rules: []custody.Rule{{Name: "ours", Documents: []string{"D"}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSystem(t)
+			name := s.record("alice-1")[0]
+			k := s.keeper(func(c *custody.Config) { c.Retention = rule })
+			s.must(k.Sweep(t.Context()))
+			before := s.row(name).DeleteAfter
+			s.must(s.db.UpdateRecording(t.Context(), name, func(r *archive.Row) error {
+				r.DeleteAfter = start
+				return nil
+			}))
+			s.advance(day)
+			s.must(k.Sweep(t.Context()))
+			if row := s.row(name); row.State != archive.Stored || len(s.objects(name)) != 3 || !row.DeleteAfter.Equal(before) {
+				t.Errorf("got %s, due %v, with %v, want it kept until %v", row.State, row.DeleteAfter, s.objects(name), before)
+			}
+			if len(s.audit.records) > 0 {
+				t.Errorf("got %+v, want no record of a deletion", s.audit.records)
+			}
+		})
+	}
+}
+
 func TestNoAuditNoDeletion(t *testing.T) {
 	s := newSystem(t)
 	name := s.record("alice-1")[0]

@@ -194,12 +194,21 @@ func (k *Keeper) deleteDue(ctx context.Context) error {
 
 // deleteOne deletes by retention; what is held or busy is left for another time.
 func (k *Keeper) deleteOne(ctx context.Context, name string) error {
-	state, err := k.cfg.Store.RecordingState(ctx, name)
+	row, err := k.cfg.Store.Recording(ctx, name)
 	if err != nil {
 		return err
 	}
-	reason := "kept as long as the rule " + strconv.Quote(state.Rule) + " says"
-	err = k.Delete(ctx, Deletion{Name: name, By: Principal, Reason: reason, plan: k.plan, rule: state.Rule})
+	// The rule is asked again: who can write to the database alone moves no date.
+	at, rule, err := k.Until(ctx, row)
+	if err != nil {
+		return err
+	}
+	if at.IsZero() || at.After(k.cfg.Now()) {
+		k.cfg.Logger.Error("somebody changed when a recording is due; the rule stands", "recording", name, "rule", rule)
+		return k.cfg.Store.PlanRecording(ctx, name, k.plan, rule, at)
+	}
+	reason := "kept as long as the rule " + strconv.Quote(rule) + " says"
+	err = k.Delete(ctx, Deletion{Name: name, By: Principal, Reason: reason, plan: k.plan, rule: rule})
 	held, left := (*HeldError)(nil), (*PurgeError)(nil)
 	if errors.As(err, &held) || errors.As(err, &left) || errors.Is(err, ErrBusy) || errors.Is(err, ErrDeleted) ||
 		errors.Is(err, ErrUnstored) || errors.Is(err, ErrNotDue) || errors.Is(err, recording.ErrNotFound) {
