@@ -104,7 +104,7 @@ type Archive struct {
 	keys    *keyCache
 	chunks  *chunkCache
 	scratch sync.Pool // of *scratch
-	buffers sync.Pool // of []byte
+	buffers sync.Pool // of *[]byte
 	stats   counters
 
 	ctx    context.Context // lives as long as the archive
@@ -226,7 +226,7 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 		cfg: cfg, log: cfg.Logger, spool: s,
 		keys: newKeyCache(cfg.Now), chunks: newChunkCache(keptChunks),
 		scratch: sync.Pool{New: func() any { return &scratch{} }},
-		buffers: sync.Pool{New: func() any { return make([]byte, 0, 2*frameSize) }},
+		buffers: sync.Pool{New: func() any { b := make([]byte, 0, 2*frameSize); return &b }},
 		toSeal:  make(chan *live, sealQueue), wake: make(chan struct{}, 1),
 		live: map[string]*live{}, ending: map[string]*live{}, recover: map[string]bool{}, parcels: map[string]*parcel{},
 	}

@@ -114,7 +114,7 @@ func (l *live) create() error {
 func (l *live) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	if l.pending == nil && len(p) > frameSize/8 {
-		l.pending = l.a.buffers.Get().([]byte)
+		l.pending = *l.a.buffers.Get().(*[]byte)
 	}
 	l.pending = append(l.pending, p...)
 	n, err := len(l.pending), l.err
@@ -178,7 +178,8 @@ func (l *live) sealPending(last bool) error {
 		rest = rest[n:]
 	}
 	if cap(held) >= frameSize && cap(held) <= 2*maxPending {
-		l.a.buffers.Put(held[:0])
+		empty := held[:0]
+		l.a.buffers.Put(&empty)
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ func (o Outputs) check() error {
 	}
 	for part := range strings.SplitSeq(o.Prefix, "/") {
 		if part == "." || part == ".." {
-			return fmt.Errorf("s3KeyPrefix %q: no part of it is . or ..", clip(o.Prefix))
+			return fmt.Errorf("s3KeyPrefix %q: it has a part . or .. in it", clip(o.Prefix))
 		}
 	}
 	return nil

@@ -197,7 +197,7 @@ func TestAWSLogsRefused(t *testing.T) {
 		{"another bucket", `"s3BucketName":"backups"`, nil, "aws_logs.buckets"},
 		{"another group", `"cloudWatchLogGroupName":"/aws/x"`, nil, "aws_logs.log_groups"},
 		{"another bucket, by a parameter", `"s3BucketName":"{{ place }}"`, map[string][]string{"place": {"backups"}}, "aws_logs.buckets"},
-		{"out of a prefix, by a parameter", `"s3BucketName":"plain","s3KeyPrefix":"a/{{ place }}"`, map[string][]string{"place": {"../b"}}, "no part of it is . or .."},
+		{"out of a prefix, by a parameter", `"s3BucketName":"plain","s3KeyPrefix":"a/{{ place }}"`, map[string][]string{"place": {"../b"}}, "it has a part . or .. in it"},
 		{"a bucket that does not encrypt", `"s3BucketName":"plain","s3EncryptionEnabled":true`, nil, "We couldn't start the session because the S3 bucket plain has no default encryption"},
 		{"a group that does not encrypt", `"cloudWatchLogGroupName":"/sallyport/plain","cloudWatchEncryptionEnabled":true`, nil, "We couldn't start the session because there is no CloudWatch log group /sallyport/plain with a KMS key"},
 		{"a bucket that is missing, with a demand", `"s3BucketName":"missing","s3EncryptionEnabled":true`, nil, "could not be found out whether the S3 bucket missing is encrypted"},

@@ -278,19 +278,31 @@ func (s *live) writeDown(cause *Cause) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.g.ctx), storeTimeout)
 	defer cancel()
 	s.finishTransfers()
-	recorded := s.closeRecording(cause, now)
+	details := s.endDetails(cause, now, s.closeRecording(cause, now))
+	// Before the row: who is killed in between finds the row open and ends it once more,
+	// and a row that is closed has its record.
+	s.audit(ctx, audit.EventSessionEnd, cause.Error(), details)
+	in, out := s.bytesIn.Load(), s.bytesOut.Load()
 	_, err := s.g.cfg.Store.UpdateSession(ctx, s.row.ID, func(row *Session) error {
 		row.State, row.Ended, row.EndReason, row.ExitStatus = cause.state(), now, cause.Error(), cause.Exit
-		row.BytesIn, row.BytesOut = s.bytesIn.Load(), s.bytesOut.Load()
+		row.BytesIn, row.BytesOut = in, out
 		return nil
 	})
 	if err != nil {
 		s.log.Error("saving the end of the session", "error", err)
 	}
-	in, out := s.bytesIn.Load(), s.bytesOut.Load()
+	s.g.counters.end(End{s.kind(), cause.Reason}, in, out)
+	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "error", cause.err, "bytes_in", in, "bytes_out", out)
+	s.mu.Lock()
+	s.endedAt = now
+	s.mu.Unlock()
+}
+
+// endDetails are what the audit record of the end says beside its reason.
+func (s *live) endDetails(cause *Cause, now time.Time, recorded recording.Summary) map[string]string {
 	details := map[string]string{
-		"bytes_in":  strconv.FormatInt(in, 10),
-		"bytes_out": strconv.FormatInt(out, 10),
+		"bytes_in":  strconv.FormatInt(s.bytesIn.Load(), 10),
+		"bytes_out": strconv.FormatInt(s.bytesOut.Load(), 10),
 		"duration":  now.Sub(s.row.Started).Round(time.Millisecond).String(),
 	}
 	addRecording(details, recorded)
@@ -303,12 +315,7 @@ func (s *live) writeDown(cause *Cause) {
 	if cause.Exit != nil {
 		details["exit_status"] = strconv.Itoa(*cause.Exit)
 	}
-	s.audit(ctx, audit.EventSessionEnd, cause.Error(), details)
-	s.g.counters.end(End{s.kind(), cause.Reason}, in, out)
-	s.log.Info("session ended", "reason", cause.Reason, "detail", cause.Detail, "error", cause.err, "bytes_in", in, "bytes_out", out)
-	s.mu.Lock()
-	s.endedAt = now
-	s.mu.Unlock()
+	return details
 }
 
 // addRecording adds to an audit record what a recording can be verified by.
