@@ -1,6 +1,30 @@
 package archive
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of what a recording is read with. What they wrap beside is for the log: it may
+// name endpoints.
+var (
+	// ErrStore means that the store did not answer, or not in time.
+	ErrStore = errors.New("the store of recordings does not answer")
+	// ErrUnknownKey means that a key is wrapped with one that is not configured.
+	ErrUnknownKey = errors.New("the wrapping key is not configured")
+)
+
+// KeyError says that a recording's key was not unwrapped.
+type KeyError struct {
+	ID  string // of the wrapping key, as key.json has it
+	Err error  // the keeper's
+}
+
+// Error implements error.
+func (e *KeyError) Error() string { return fmt.Sprintf("unwrapping the key %s: %v", e.ID, e.Err) }
+
+// Unwrap returns the keeper's error.
+func (e *KeyError) Unwrap() error { return e.Err }
 
 // Damage says where a recording is not what it was.
 type Damage struct {

@@ -93,8 +93,8 @@ func (a *Archive) dataKey(ctx context.Context) (DataKey, error) {
 	return made, err
 }
 
-// unwrap opens a key.json. Data that is wrong is a *Damage; other errors are the key
-// service's.
+// unwrap opens a key.json. Data that is wrong is a *Damage; the key service's errors
+// are a *KeyError.
 func (a *Archive) unwrap(ctx context.Context, name string, object []byte) (*sealer, WrappedKey, error) {
 	k, err := ParseKey(object, name)
 	if err != nil {
@@ -108,7 +108,7 @@ func (a *Archive) unwrap(ctx context.Context, name string, object []byte) (*seal
 	key, err := a.cfg.Keeper.Unwrap(ctx, k.KeyID, k.Wrapped)
 	if err != nil {
 		a.stats.keeperErrors.Add(1)
-		return nil, k, fmt.Errorf("recording %s: %s: unwrapping the key %s: %w", name, keyObject, clip(k.KeyID), err)
+		return nil, k, fmt.Errorf("recording %s: %s: %w", name, keyObject, &KeyError{clip(k.KeyID), err})
 	}
 	defer clear(key)
 	s, err := newSealer(name, key)

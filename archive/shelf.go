@@ -56,12 +56,12 @@ func (s *shelf) readStore(ctx context.Context, object string, from, to int64) ([
 		return nil, fs.ErrNotExist
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from the store: %w", object, err)
+		return nil, fmt.Errorf("reading %s: %w: %w", object, ErrStore, err)
 	}
 	defer r.Close()
 	b, err := io.ReadAll(io.LimitReader(r, to-from))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from the store: %w", object, err)
+		return nil, fmt.Errorf("reading %s: %w: %w", object, ErrStore, err)
 	}
 	return b, nil
 }
@@ -79,7 +79,7 @@ func (s *shelf) list(ctx context.Context) (map[string]int64, error) {
 			return objects, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("listing the recording in the store: %w", err)
+			return nil, fmt.Errorf("listing the recording: %w: %w", ErrStore, err)
 		}
 		if len(objects) > maxChunks {
 			return nil, errors.New("listing the recording in the store: it has too many objects")

@@ -164,6 +164,45 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
+// Who reads is told whether it is the store or the key that keeps them from it.
+func TestUnreadable(t *testing.T) {
+	store := newS3(t)
+	keeper := &strangerKeeper{}
+	s := store.with(t, func(c *Config) { keeper.Keeper, c.Keeper = c.Keeper, keeper })
+	a := s.open()
+	r := create(t, a, "one")
+	end(t, r)
+	waitStored(t, a)
+	name := r.Name
+	keeper.strange.Store(true)
+	key := (*KeyError)(nil)
+	_, err := a.Verify(t.Context(), name)
+	if !errors.As(err, &key) || key.ID != keeper.ID() || !errors.Is(err, ErrUnknownKey) || errors.Is(err, ErrStore) {
+		t.Errorf("unknown key: got %v, want a KeyError of it", err)
+	}
+	store.set(away)
+	if _, err := a.Open(t.Context(), name); !errors.Is(err, ErrStore) {
+		t.Errorf("store away: got %v, want ErrStore", err)
+	}
+	if _, err := a.Verify(t.Context(), name); !errors.Is(err, ErrStore) {
+		t.Errorf("store away: got %v, want ErrStore", err)
+	}
+	store.set(works)
+}
+
+// strangerKeeper knows no key any more at times.
+type strangerKeeper struct {
+	Keeper
+	strange atomic.Bool
+}
+
+func (k *strangerKeeper) Unwrap(ctx context.Context, id string, wrapped []byte) ([]byte, error) {
+	if k.strange.Load() {
+		return nil, fmt.Errorf("%w: %q", ErrUnknownKey, id)
+	}
+	return k.Keeper.Unwrap(ctx, id, wrapped)
+}
+
 // checkWhole wants a recording to be good, and to show exactly the text.
 func checkWhole(t testing.TB, a *Archive, name, want string) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport.dev/access"
+	"sallyport.dev/archive"
 	"sallyport.dev/document"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
@@ -125,6 +126,9 @@ func (s service) exception(err error) (*wire.Exception, bool) {
 	if e := s.domain(err); e != nil {
 		return e, true
 	}
+	if e := s.unread(err); e != nil {
+		return e, false
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return exception(s.code(unavailable), "The request could not be finished in time."), false
 	}
@@ -166,6 +170,23 @@ func (s service) domain(err error) *wire.Exception {
 		if errors.Is(err, row.is) {
 			return exception(row.code, "%s", sentence(err))
 		}
+	}
+	return nil
+}
+
+// unread says what a recording could not be read for; nil for other errors. What store and
+// key service said in detail names endpoints, and is for the log.
+func (s service) unread(err error) *wire.Exception {
+	key := (*archive.KeyError)(nil)
+	switch found := errors.As(err, &key); {
+	case errors.Is(err, context.Canceled):
+		return nil
+	case errors.Is(err, archive.ErrStore):
+		return exception(s.code(unavailable), "The store of recordings does not answer.")
+	case found && errors.Is(err, archive.ErrUnknownKey):
+		return exception(s.code(unavailable), "The key %s that wraps this recording is not configured (old_keys).", key.ID)
+	case found:
+		return exception(s.code(unavailable), "The key %s that wraps this recording cannot be used now.", key.ID)
 	}
 	return nil
 }

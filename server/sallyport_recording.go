@@ -151,7 +151,20 @@ func (c *Call) listRecording(ctx context.Context, row archive.Row, out *listReco
 // allowsOwn reports whether the caller may do the operation's action: what is their own
 // unless it is denied explicitly.
 func (c *Call) allowsOwn(ctx context.Context, own bool, resource access.Resource) (bool, error) {
-	d, err := c.Server.checker.Decide(ctx, c.query(c.Operation.Action, []access.Resource{resource}))
+	return c.allowsAction(ctx, c.Operation.Action, own, resource)
+}
+
+// maySeeRecording reports whether the caller may see what is known of a recording.
+func (c *Call) maySeeRecording(ctx context.Context, row archive.Row) (bool, error) {
+	v, resource, err := c.recordingResource(ctx, row)
+	if err != nil {
+		return false, err
+	}
+	return c.allowsAction(ctx, "sallyport:GetRecordingInfo", mayRead(c.Principal, v), resource)
+}
+
+func (c *Call) allowsAction(ctx context.Context, action string, own bool, resource access.Resource) (bool, error) {
+	d, err := c.Server.checker.Decide(ctx, c.query(action, []access.Resource{resource}))
 	if err != nil {
 		return false, err
 	}

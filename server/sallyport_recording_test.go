@@ -282,12 +282,47 @@ func TestHoldAndDeleteRecording(t *testing.T) {
 	if got := do("HoldRecording", map[string]any{"SessionId": "alice-1", "Reason": "r"}); got.code() != "ConflictException" {
 		t.Errorf("holding what is deleted: got %d %s, want ConflictException", got.status, got.body)
 	}
+	e.server.config.Recordings = folder(t.TempDir())
+	reader := e.user("reader", nil, statement("sallyport:GetRecording", "{}"))
+	for who, want := range map[string]struct {
+		identity.Credentials
+		text string
+	}{
+		"admin":  {admin, " was deleted at " + e.clock().UTC().Format(time.RFC3339) + " by arn:aws:iam::111111111111:user/admin: asked for."},
+		"reader": {reader, ` was deleted."`},
+	} {
+		if got := e.json(want.Credentials, "Sallyport.GetRecording", map[string]any{"SessionId": "alice-1"}); got.code() != "DoesNotExistException" || !strings.Contains(got.body, want.text) {
+			t.Errorf("%s reads what is deleted: got %d %s, want %q in it", who, got.status, got.body, want.text)
+		}
+	}
 	records := e.audited(audit.EventRecording)
 	if len(records) != 1 || records[0].Reason != "asked for" || records[0].Session != "alice-1" {
 		t.Errorf("got %+v, want one record of the deletion", records)
 	}
 	if diff := cmp.Diff([]string{"alice-2", "alice-1"}, e.listed(admin, 50)); diff != "" {
 		t.Errorf("tombstones stay (-want +got):\n%s", diff)
+	}
+}
+
+// Why a recording cannot be read is said, but not what the store or the key service said.
+func TestUnreadRecordings(t *testing.T) {
+	chain := errors.New("GET https://10.0.0.9:9000/recordings: dial tcp: connection refused")
+	key := func(err error) error {
+		return fmt.Errorf("recording x: key.json: %w", &archive.KeyError{ID: "file:0a1b", Err: err})
+	}
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"store away":      {fmt.Errorf("reading key.json: %w: %w", archive.ErrStore, chain), "The store of recordings does not answer."},
+		"store slow":      {fmt.Errorf("reading key.json: %w: %w", archive.ErrStore, context.DeadlineExceeded), "The store of recordings does not answer."},
+		"key unknown":     {key(fmt.Errorf("%w: %q", archive.ErrUnknownKey, "file:0a1b")), "The key file:0a1b that wraps this recording is not configured (old_keys)."},
+		"key service out": {key(chain), "The key file:0a1b that wraps this recording cannot be used now."},
+	} {
+		e, known := service{name: "sallyport"}.exception(tt.err)
+		if e.Code != "ServiceUnavailable" || e.Status != 503 || e.Message != tt.want || known {
+			t.Errorf("%s: got %+v, known %t, want ServiceUnavailable with %q, and the cause logged", name, e, known, tt.want)
+		}
 	}
 }
 

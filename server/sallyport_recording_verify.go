@@ -52,7 +52,7 @@ func verifyRecording(ctx context.Context, c *Call, in *recordingInput) (*verifyR
 	report, err := c.Server.config.Custody.Verify(ctx, row.Name)
 	switch {
 	case errors.Is(err, recording.ErrNotFound):
-		return nil, exception("DoesNotExistException", "The recording of session %q was deleted or is not there.", in.SessionID)
+		return nil, c.recordingGone(ctx, in.SessionID)
 	case errors.Is(err, recording.ErrIncomplete):
 		return nil, exception("ConflictException", "The recording of session %q has not ended; verify it when it has.", in.SessionID)
 	case err != nil:

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport.dev/access"
 	"sallyport.dev/archive"
@@ -187,7 +188,7 @@ func getRecording(ctx context.Context, c *Call, in *getRecordingInput) (*getReco
 	}
 	file, size, err := c.Server.config.Recordings.Open(ctx, v.Recording)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, exception("DoesNotExistException", "The recording of session %q is not on this server any more.", in.SessionID)
+		return nil, c.recordingGone(ctx, in.SessionID)
 	}
 	if err != nil {
 		return nil, recordingDamaged(in.SessionID, err)
@@ -203,6 +204,27 @@ func getRecording(ctx context.Context, c *Call, in *getRecordingInput) (*getReco
 		Data: data[:n], NextOffset: in.Offset + int64(n),
 		Done: in.Offset+int64(n) >= size && !v.State.Active(),
 	}, nil
+}
+
+// recordingGone says why there is no recording of a session to read. Who deleted it, and why,
+// is for those who may see what is known of it.
+func (c *Call) recordingGone(ctx context.Context, id string) error {
+	row, ok, err := c.recordingOfSession(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !ok || row.State != archive.Deleted {
+		return exception("DoesNotExistException", "The recording of session %q is not on this server any more.", id)
+	}
+	may, err := c.maySeeRecording(ctx, row)
+	if err != nil {
+		return err
+	}
+	if !may {
+		return exception("DoesNotExistException", "The recording of session %q was deleted.", id)
+	}
+	return exception("DoesNotExistException", "The recording of session %q was deleted at %s by %s: %s.", id,
+		row.DeletedAt.UTC().Format(time.RFC3339), row.DeletedBy, strings.TrimRight(row.DeleteReason, "."))
 }
 
 // recordingDamaged names the place where a recording is not what it was.

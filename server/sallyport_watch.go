@@ -219,16 +219,16 @@ func (c *Call) watchPast(ctx context.Context, out *watchSessionOutput, v session
 	}
 	file, _, err := c.Server.config.Recordings.Open(ctx, v.Recording)
 	if errors.Is(err, fs.ErrNotExist) {
-		return exception("DoesNotExistException", "The recording of session %q is not on this server.", v.ID)
+		return c.recordingGone(ctx, v.ID)
 	}
 	if err != nil {
-		return err
+		return recordingDamaged(v.ID, err)
 	}
 	defer file.Close()
 	data := make([]byte, min(recordingPiece, p.End-out.Offset))
 	n, err := file.ReadAt(data, out.Offset)
 	if err != nil && err != io.EOF {
-		return err
+		return recordingDamaged(v.ID, err)
 	}
 	out.Data = data[:n]
 	if out.Skipped { // to the beginning of a line

@@ -35,7 +35,7 @@ var (
 	// ErrURL means that a URL names no key that this build can use.
 	ErrURL = errors.New("no key of recordings")
 	// ErrUnknownKey means that a key is wrapped with one that is not configured.
-	ErrUnknownKey = errors.New("the wrapping key is not configured")
+	ErrUnknownKey = archive.ErrUnknownKey
 	// errFinal is in errors that asking again does not mend.
 	errFinal = errors.New("refused")
 )

@@ -228,7 +228,7 @@ func startNodes(ctx context.Context, m *member.Member, dir string, n int, logger
 			StateDir:   state,
 			Activation: activation,
 			Shell:      shell.Options{RunAsSelf: true},
-			Logger:     logger.With("node", spec.id),
+			Logger:     logger.With("agent", spec.id), // agents tell of their node themselves
 		})
 		if err != nil {
 			return &group, fmt.Errorf("node %s: %w", spec.id, err)
