@@ -17,7 +17,6 @@ import (
 
 	"sallyport.dev/client"
 	"sallyport.dev/playback"
-	"sallyport.dev/recording"
 )
 
 type playFlags struct {
@@ -40,10 +39,11 @@ func (p *program) newPlayCommand() *cobra.Command {
 		Short: "Play back a recorded session",
 		Long: `Play back a recorded session, from the server or from an asciicast file (- is standard
 input); without an argument your newest one. On a terminal: space pauses, . steps while
-paused, the arrows left and right jump five seconds, q quits.
+paused, the arrows left and right jump five seconds, q quits. In a pipe or a file, it is
+written as plain text.
 
-Sequences that would ask your terminal something, or set its title or clipboard, are
-left out. --cast writes the recording as it is.`,
+Nothing that a recorded program wrote reaches your terminal as it was. --cast writes the
+recording as it is.`,
 		Example: `  sallyport play
   sallyport play --speed 4 --idle-limit 1s --at 2m alice-0a1b2c3d4e5f67890
   sallyport play --text alice-0a1b2c3d4e5f67890 | less
@@ -51,6 +51,9 @@ left out. --cast writes the recording as it is.`,
 		Args:              between(0, 1, "want one SESSION or FILE"),
 		ValidArgsFunction: p.completeRecordings,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(p.playFormat(flags), cmd.Flags().Changed); err != nil {
+				return err
+			}
 			return p.play(cmd.Context(), strings.Join(args, ""), flags)
 		},
 	}
@@ -59,13 +62,14 @@ left out. --cast writes the recording as it is.`,
 	f.DurationVar(&flags.maxIdle, "idle-limit", 2*time.Second, "shorten pauses to this; 0 keeps them")
 	f.StringVar(&flags.from, "at", "", "start at this `time` (90s, 2m, 1:30)")
 	f.IntVar(&flags.command, "command", 0, "start at the command or marker with this `number`")
-	f.StringVar(&flags.untilText, "until", "", "with --output: stop at this `time`")
+	f.StringVar(&flags.untilText, "until", "", "with --text, in a pipe or with --output: stop at this `time`")
 	f.StringVarP(&flags.output, "output", "o", "", "write it into this `file` instead: .txt, .cast, .html (a page that plays it) or .gif; - is standard output")
 	f.StringVar(&flags.format, "format", "", "what to write: text, cast, html or gif")
 	f.BoolVar(&flags.force, "force", false, "replace the file of --output")
 	f.BoolVar(&flags.text, "text", false, "write plain text at once")
 	f.BoolVar(&flags.cast, "cast", false, "write the asciicast file")
 	cmd.MarkFlagsMutuallyExclusive("text", "cast", "output")
+	cmd.MarkFlagsMutuallyExclusive("at", "command")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name {
 		case "max-idle":
@@ -95,36 +99,18 @@ func (p *program) play(ctx context.Context, what string, flags playFlags) error 
 	if flags.until, err = parseOffset("--until", flags.untilText); err != nil {
 		return err
 	}
-	if err := flags.checkOutput(); err != nil {
-		return err
-	}
 	file, err := p.openRecording(ctx, what)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	switch {
+	switch format := p.playFormat(flags); {
 	case flags.output != "":
-		return p.writeRecording(file, from, flags)
-	case flags.cast:
-		_, err = io.Copy(p.stdout, file)
-		return err
-	case flags.text:
-		return recording.Text(file, p.stdout)
+		return p.writeRecording(file, format, from, flags)
+	case format != "":
+		return p.writeFormat(p.stdout, file, format, from, flags)
 	}
 	return p.playFile(ctx, file, from, flags)
-}
-
-// checkOutput checks the flags about a file to write before anything is read.
-func (f playFlags) checkOutput() error {
-	switch {
-	case f.output != "":
-		_, err := chooseFormat(f.output, f.format)
-		return err
-	case f.format != "" || f.force || f.untilText != "":
-		return usagef("--format, --force and --until want --output FILE")
-	}
-	return nil
 }
 
 // parseOffset reads how far into a recording: 90s, 2m or 1:30.
@@ -231,7 +217,7 @@ func fetch(ctx context.Context, api *client.API, id string, w io.Writer) error {
 	}
 }
 
-// playFile plays a recording on a terminal; elsewhere it is written at once.
+// playFile plays a recording on a terminal.
 func (p *program) playFile(ctx context.Context, file io.ReadSeeker, from time.Duration, flags playFlags) error {
 	tape, err := playback.NewTape(file)
 	if err != nil {
@@ -241,9 +227,6 @@ func (p *program) playFile(ctx context.Context, file io.ReadSeeker, from time.Du
 		if from, err = commandAt(tape, flags.command); err != nil {
 			return err
 		}
-	}
-	if !isTerminal(p.stdout) {
-		return dumpTape(tape, p.stdout)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

@@ -44,12 +44,49 @@ func chooseFormat(path, format string) (string, error) {
 	return "", usagef("--output %q: want a name that ends with .txt, .cast, .html or .gif, or --format %s", path, strings.Join(playFormats, "|"))
 }
 
-// writeRecording writes a recording into a file, or to standard output for "-".
-func (p *program) writeRecording(file *os.File, from time.Duration, flags playFlags) error {
-	format, err := chooseFormat(flags.output, flags.format)
-	if err != nil {
-		return err
+// playFormat is what a recording is written as, "" if it is played. Names of files that say
+// nothing are refused by check.
+func (p *program) playFormat(flags playFlags) string {
+	switch {
+	case flags.output != "":
+		format, _ := chooseFormat(flags.output, flags.format)
+		return format
+	case flags.cast:
+		return formatCast
+	case flags.text || !isTerminal(p.stdout):
+		return formatText
 	}
+	return ""
+}
+
+// check refuses flags that would do nothing, before anything is read.
+func (f playFlags) check(format string, given func(flag string) bool) error {
+	if f.output != "" {
+		if _, err := chooseFormat(f.output, f.format); err != nil {
+			return err
+		}
+	} else if f.format != "" || f.force {
+		return usagef("--format and --force want --output FILE")
+	}
+	for _, no := range []struct {
+		format, why string
+		flags       []string
+	}{
+		{"", "a terminal plays to the end; it goes with --text, a pipe and --output", []string{"until"}},
+		{formatText, "text is written at once; it goes with a terminal, pages and pictures", []string{"speed", "idle-limit"}},
+		{formatCast, "an asciicast is written as it was recorded, whole", []string{"at", "until", "command", "speed", "idle-limit"}},
+	} {
+		for _, flag := range no.flags {
+			if no.format == format && given(flag) {
+				return usagef("--%s: %s", flag, no.why)
+			}
+		}
+	}
+	return nil
+}
+
+// writeRecording writes a recording into a file, or to standard output for "-".
+func (p *program) writeRecording(file *os.File, format string, from time.Duration, flags playFlags) error {
 	if flags.output == "-" {
 		if format == formatGIF && isTerminal(p.stdout) {
 			return usagef("--format gif: a terminal shows no pictures; want --output FILE.gif")
@@ -62,12 +99,12 @@ func (p *program) writeRecording(file *os.File, from time.Duration, flags playFl
 }
 
 func (p *program) writeFormat(w io.Writer, file *os.File, format string, from time.Duration, flags playFlags) error {
-	switch format {
-	case formatText:
-		return recording.Text(file, w)
-	case formatCast:
+	if format == formatCast {
 		_, err := io.Copy(w, file)
 		return err
+	}
+	if format == formatText && flags.command == 0 {
+		return writeText(w, file, from, flags.until)
 	}
 	tape, err := playback.NewTape(file)
 	if err != nil {
@@ -77,6 +114,12 @@ func (p *program) writeFormat(w io.Writer, file *os.File, format string, from ti
 		if from, err = commandAt(tape, flags.command); err != nil {
 			return err
 		}
+	}
+	if format == formatText {
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return writeText(w, file, from, flags.until)
 	}
 	options := playback.FrameOptions{IdleLimit: flags.maxIdle, From: from, To: flags.until, Speed: flags.speed}
 	if format == formatGIF {
@@ -88,6 +131,50 @@ func (p *program) writeFormat(w io.Writer, file *os.File, format string, from ti
 		return fmt.Errorf("%w; --at, --until, --speed and a shorter --idle-limit make it shorter", err)
 	}
 	return err
+}
+
+// writeText writes a part of a recording as plain text; to 0 is its end. The line that
+// stands at its beginning is whole.
+func writeText(w io.Writer, file io.Reader, from, to time.Duration) error {
+	events, err := recording.NewReader(file)
+	if err != nil {
+		return err
+	}
+	gate := &gate{to: w}
+	text := recording.NewTextWriter(gate, events.Header().Width)
+	for {
+		e, err := events.Next()
+		if err == io.EOF || err == nil && to > 0 && e.At > to {
+			gate.open = gate.open || from == 0
+			return text.Close()
+		}
+		if err != nil {
+			return errors.Join(text.Close(), err)
+		}
+		if !gate.open && e.At >= from {
+			if err := text.Flush(); err != nil {
+				return err
+			}
+			gate.open = true
+		}
+		if err := text.Take(e); err != nil {
+			return err
+		}
+	}
+}
+
+// gate passes on what is written once it is open.
+type gate struct {
+	to   io.Writer
+	open bool
+}
+
+// Write implements io.Writer.
+func (g *gate) Write(b []byte) (int, error) {
+	if !g.open {
+		return len(b), nil
+	}
+	return g.to.Write(b)
 }
 
 func titleOf(tape *playback.Tape) string {

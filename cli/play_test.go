@@ -14,64 +14,6 @@ import (
 	"sallyport.dev/playback"
 )
 
-// What a recorded program could do to the terminal of whoever watches is left out:
-// set its title or clipboard, or make it type answers into the next program.
-func TestPlaybackIsHarmless(t *testing.T) {
-	tests := []struct{ name, in, want string }{
-		{"text and colours stay", "a\x1b[31mb\x1b[0m\x1b[2J\x1b[H\r\n", "a\x1b[31mb\x1b[0m\x1b[2J\x1b[H\r\n"},
-		{"alternate screen stays", "\x1b[?1049hx\x1b[?1049l\x1b[?25h", "\x1b[?1049hx\x1b[?1049l\x1b[?25h"},
-		{"title", "a\x1b]0;rm -rf\x07b", "ab"},
-		{"clipboard", "a\x1b]52;c;cm0=\x1b\\b", "ab"},
-		{"string without end", "a\x1bPabc", "a"},
-		{"device attributes", "\x1b[c\x1b[>c\x1b[0c", ""},
-		{"cursor position report", "\x1b[6n\x1b[?6n", ""},
-		{"status string", "\x1bP$qm\x1b\\", ""},
-		{"mode report", "\x1b[?1$p", ""},
-		{"window report", "\x1b[21t", ""},
-		{"answerback", "\x05", ""},
-		{"identify", "\x1bZ", ""},
-		{"8-bit controls", "a\u009b6nb", "ab"},
-		{"keyboard protocol", "\x1b[?u\x1b[>1u", ""},
-		{"restore cursor", "\x1b[u", "\x1b[u"},
-		{"editing stays", "\x1b[3;4r\x1b[2P\x1b[?2J\x1b[4h\x1b[s", "\x1b[3;4r\x1b[2P\x1b[?2J\x1b[4h\x1b[s"},
-		{"presentation state report", "\x1b[1$w\x1b[2$w", ""},
-		{"locator report", "\x1b['|\x1b[1'z", ""},
-		{"report of colours and rendition", "\x1b[#R\x1b[#|\x1b[>4;2m\x1b[?4m", ""},
-		{"another encoding, in which a character is a control", "\x1b%@\u06db6n\x1b%G", "\u06db6n"},
-		{"keypad, 8-bit answers", "\x1b=\x1b>\x1b G", ""},
-		{"character sets stay", "\x1b(0q\x1b(B\x1b#8\x1b7\x1b8", "\x1b(0q\x1b(B\x1b#8\x1b7\x1b8"},
-		{"mouse and focus", "\x1b[?1003h\x1b[?1004;25h\x1b[?9h", ""},
-		{"keys", "\x1b[?2004h\x1b[?1h\x1b[2h\x1b[?66h", ""},
-		{"size and printing", "\x1b[?40h\x1b[5i\x1b[8;1;1t\x1b[$|", ""},
-		{"cancelled sequence", "\x1b[6\x18n", "n"},
-		{"endless sequence", "\x1b[" + strings.Repeat("1;", 1000) + "n", ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			var h harmlessOutput
-			got := string(h.append(nil, tt.in))
-			if got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
-	}
-}
-
-// FuzzSequences: what is passed on is harmless as it is read then, and has no strings.
-func FuzzSequences(f *testing.F) {
-	f.Add("a\x1b[31m\x1b]0;t\x07\x1bP\x1b\\")
-	f.Fuzz(func(t *testing.T, s string) {
-		var h, again harmlessOutput
-		out := h.append(nil, s)
-		if b := again.append(nil, string(out)); !bytes.Equal(b, out) {
-			t.Errorf("%q: passed on %q, of which %q is harmless", s, out, b)
-		}
-		if strings.Contains(string(out), "\x1b]") || strings.Contains(string(out), "\x1bP") {
-			t.Errorf("%q: passed on %q", s, out)
-		}
-	})
-}
-
 const cast = `{"version":2,"width":80,"height":24}
 [0.0,"o","a"]
 [1.0,"i","typed"]
@@ -194,11 +136,32 @@ func TestKeysOf(t *testing.T) {
 	}
 }
 
-// Into a pipe or a file a recording is written once, at once.
-func TestPlayIntoPipe(t *testing.T) {
-	var out bytes.Buffer
-	if err := dumpTape(testTape(t, cast), &out); err != nil || out.String() != "abc" {
-		t.Errorf("got %q, %v, want abc", out.String(), err)
+// Into a pipe or a file a recording is written as text, the part that was asked for, and
+// nothing of it acts on the terminal behind.
+func TestWriteText(t *testing.T) {
+	const evil = `{"version":2,"width":80,"height":24}
+[0.0,"o","$ one\r\n\u001b]52;c;cm0=\u0007"]
+[1.0,"o","\u001b[31mred\u001b[0m\u001b[6n\u0005\r\n$ "]
+[5.0,"o","two\r\n"]
+[9.0,"o","\u001b[?1049hscreen\u001b[?1049l\u009b6nend\u202e"]
+`
+	tests := []struct {
+		name     string
+		from, to time.Duration
+		want     string
+	}{
+		{"all", 0, 0, "$ one\nred\n$ two\n[full-screen program]\nend\n"},
+		{"from: the line that stands there is whole", 5 * time.Second, 0, "$ two\n[full-screen program]\nend\n"},
+		{"until", 0, 2 * time.Second, "$ one\nred\n$\n"},
+		{"from and until", 2 * time.Second, 6 * time.Second, "$ two\n"},
+		{"behind the end", time.Minute, 0, ""},
+		{"until before from", 6 * time.Second, 2 * time.Second, ""},
+	}
+	for _, tt := range tests {
+		var out bytes.Buffer
+		if err := writeText(&out, strings.NewReader(evil), tt.from, tt.to); err != nil || out.String() != tt.want {
+			t.Errorf("%s: got %q, %v, want %q", tt.name, out.String(), err, tt.want)
+		}
 	}
 }
 

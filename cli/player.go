@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -347,27 +346,4 @@ func (pl *player) count(text string) (n int) {
 		n += strings.Count(strings.ToLower(pl.screen.Text(y)), strings.ToLower(text))
 	}
 	return n
-}
-
-// dumpTape writes the output of a recording at once, as it is but for what would act on
-// a terminal that did not run the recorded programs.
-func dumpTape(tape *playback.Tape, w io.Writer) error {
-	out := bufio.NewWriter(w)
-	defer out.Flush()
-	var filter harmlessOutput
-	var b []byte
-	for {
-		e, err := tape.Next()
-		if err == io.EOF {
-			return out.Flush()
-		}
-		if err != nil {
-			return err
-		}
-		if e.Kind != recording.KindOutput {
-			continue
-		}
-		b = filter.append(b[:0], e.Data)
-		out.Write(b)
-	}
 }
