@@ -12,6 +12,9 @@ import (
 // keyPurpose is what the key of a file is used for, and is bound to.
 const keyPurpose = "recording-key"
 
+// KeyFilePrefix begins the ids of keys in files.
+const KeyFilePrefix = "file:"
+
 // keyFile wraps with a key in a file.
 type keyFile struct {
 	id  string
@@ -23,9 +26,9 @@ type keyFile struct {
 func KeyFile(path string) (Keeper, error) {
 	key, err := seal.LoadOrCreate(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening the key of recordings %s: %w", path, err)
+		return nil, err
 	}
-	return &keyFile{id: "file:" + hex.EncodeToString(key.Mark(keyPurpose)), key: key}, nil
+	return &keyFile{id: KeyFilePrefix + hex.EncodeToString(key.Mark(keyPurpose)), key: key}, nil
 }
 
 // ID implements Keeper.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"sallyport.dev/archive/bucket"
@@ -74,11 +76,21 @@ func (r *Recordings) checkKeys() error {
 // openKeys opens the keys that wrap recordings' own.
 func (m *Member) openKeys(ctx context.Context) (err error) {
 	c := m.cfg.Recordings
+	wrapped, err := m.Store.RecordingKeys(ctx)
+	if err != nil {
+		return err
+	}
 	m.ring, err = keyring.Open(ctx, keyring.Config{
-		URL: c.Key, OldURLs: c.OldKeys, CredentialsFile: c.KeyCredentialsFile, Logger: m.log, Now: m.cfg.Now,
+		URL: c.Key, OldURLs: c.OldKeys, CredentialsFile: c.KeyCredentialsFile, Wrapped: wrapped, Logger: m.log, Now: m.cfg.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("recordings.key: %w", err)
+	}
+	for _, id := range slices.Sorted(maps.Keys(wrapped)) {
+		if !m.ring.Has(id) {
+			m.log.Error("recordings cannot be read: the key that wraps them is neither key nor among old_keys of the block recordings",
+				"key", id, "recordings", wrapped[id])
+		}
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func ReadRecording(ctx context.Context, cfg Config, name string, w io.Writer) (e
 		return errors.Join(listRecordings(ctx, b.Bucket, w), b.Close())
 	}
 	ring, err := keyring.Open(ctx, keyring.Config{
-		URL: c.Key, OldURLs: c.OldKeys, CredentialsFile: c.KeyCredentialsFile, Spares: -1, Logger: cfg.Logger,
+		URL: c.Key, OldURLs: c.OldKeys, CredentialsFile: c.KeyCredentialsFile, Existing: true, Spares: -1, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("recordings.key: %w", err), b.Close())

@@ -300,6 +300,21 @@ func (s *Store) RecordingsWrappedBy(ctx context.Context, from, now, after string
 	return s.recordingNames(ctx, "WHERE r.state = 'stored' AND r.key_id <> $1 AND r.name > $2", most, now, after)
 }
 
+// RecordingKeys returns how many recordings in the store each key wraps, by the key's id.
+func (s *Store) RecordingKeys(ctx context.Context) (map[string]int64, error) {
+	type count struct {
+		id string
+		n  int64
+	}
+	all, err := list(s.read(ctx), func(r row) (c count, err error) { return c, r.Scan(&c.id, &c.n) },
+		"SELECT key_id, COUNT(*) FROM recordings WHERE state = 'stored' GROUP BY key_id")
+	counts := make(map[string]int64, len(all))
+	for _, c := range all {
+		counts[c.id] = c.n
+	}
+	return counts, wrap("counting recordings by key", err)
+}
+
 func (s *Store) recordingNames(ctx context.Context, rest string, most int, args ...any) ([]string, error) {
 	all, err := list(s.read(ctx), scanText, "SELECT r.name FROM recordings r "+rest+" ORDER BY r.name"+limit(most), args...)
 	return all, wrap("listing recordings", err)

@@ -2,7 +2,9 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/url"
 	"os"
@@ -14,15 +16,19 @@ import (
 
 type opener = cloud.Opener[service]
 
-// open opens the key of a URL. Old keys in files are not made.
-func open(ctx context.Context, text, credentials string, old bool) (service, error) {
+// open opens the key of a URL. One in a file that is not there is made if it may be.
+func open(ctx context.Context, text, credentials string, mayMake func() error) (service, error) {
 	u, open, err := find(text)
 	if err != nil {
 		return nil, err
 	}
 	if u.Scheme == "file" {
-		if _, err := os.Stat(u.Path); old && err != nil {
-			return nil, fmt.Errorf("opening an old key of recordings: %w", err)
+		_, err := os.Stat(u.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = mayMake()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("opening the key of recordings %s: %w", u.Path, err)
 		}
 	}
 	s, err := open(ctx, u, credentials)

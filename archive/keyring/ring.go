@@ -1,12 +1,14 @@
 package keyring
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +36,8 @@ const (
 var (
 	// ErrURL means that a URL names no key that this build can use.
 	ErrURL = errors.New("no key of recordings")
+	// ErrLost means that a key's file is not there, and is not one to be made.
+	ErrLost = errors.New("there is no such file")
 	// ErrUnknownKey means that a key is wrapped with one that is not configured.
 	ErrUnknownKey = archive.ErrUnknownKey
 	// errFinal is in errors that asking again does not mend.
@@ -61,6 +65,11 @@ type Config struct {
 	// credentials file, a Google service account's JSON, a token of Vault. It must be
 	// readable by its owner alone. Optional.
 	CredentialsFile string
+	// Wrapped are how many recordings there are that each key wraps, by its id. The file of
+	// URL is not made while files wrap some whose keys OldURLs do not name: it is lost.
+	Wrapped map[string]int64
+	// Existing has no file made at all.
+	Existing bool
 	// Spares are how many wrapped keys are held ready; 0 is 32, negative is none.
 	Spares int
 	Logger *slog.Logger     // required
@@ -97,16 +106,14 @@ func Open(ctx context.Context, c Config) (*Ring, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
-	for i, text := range append([]string{c.URL}, c.OldURLs...) {
-		s, err := open(ctx, text, c.CredentialsFile, i > 0)
-		if err != nil {
-			return nil, err
+	for _, old := range c.OldURLs {
+		if _, err := r.add(ctx, old, c.CredentialsFile, func() error { return ErrLost }); err != nil {
+			return nil, fmt.Errorf("an old key: %w", err)
 		}
-		if r.all[s.ID()] != nil {
-			return nil, fmt.Errorf("the key %s is configured twice", s.ID())
-		}
-		r.first = cmp.Or(r.first, s)
-		r.all[s.ID()] = s
+	}
+	var err error
+	if r.first, err = r.add(ctx, c.URL, c.CredentialsFile, func() error { return r.lost(c) }); err != nil {
+		return nil, err
 	}
 	if r.want == 0 {
 		r.want = defaultSpares
@@ -117,6 +124,32 @@ func Open(ctx context.Context, c Config) (*Ring, error) {
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.fill()
 	return r, nil
+}
+
+// add opens a key of the ring.
+func (r *Ring) add(ctx context.Context, text, credentials string, mayMake func() error) (service, error) {
+	s, err := open(ctx, text, credentials, mayMake)
+	if err != nil {
+		return nil, err
+	}
+	if r.all[s.ID()] != nil {
+		return nil, fmt.Errorf("the key %s is configured twice", s.ID())
+	}
+	r.all[s.ID()] = s
+	return s, nil
+}
+
+// lost refuses to make a file's key where the one that is missing wrapped recordings.
+func (r *Ring) lost(c Config) error {
+	if c.Existing {
+		return ErrLost
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.Wrapped)) {
+		if n := c.Wrapped[id]; n > 0 && strings.HasPrefix(id, archive.KeyFilePrefix) && !r.Has(id) {
+			return fmt.Errorf("%w, and no other key is made: %d recordings are wrapped by %s; restore that key's file, or name it in old_keys", ErrLost, n, id)
+		}
+	}
+	return nil
 }
 
 // Close forgets the spare keys.

@@ -146,9 +146,45 @@ func TestFileKeys(t *testing.T) {
 	}
 }
 
+// A key's file that is missing is not made anew where recordings need the one that was there.
+func TestLostFile(t *testing.T) {
+	dir := t.TempDir()
+	old, lost := filepath.Join(dir, "old.key"), filepath.Join(dir, "recordings.key")
+	oldID := ring(t, Config{URL: old}).ID()
+	if _, err := Open(t.Context(), Config{URL: lost, Existing: true, Logger: quiet()}); !errors.Is(err, ErrLost) {
+		t.Errorf("with no file to be made: got %v, want %v", err, ErrLost)
+	}
+	for _, test := range []struct {
+		name    string
+		olds    []string
+		wrapped map[string]int64
+		want    string // of the error; empty where the file is made
+	}{
+		{"a first start", nil, nil, ""},
+		{"its recordings are there", nil, map[string]int64{"file:00aa": 5}, "5 recordings are wrapped by file:00aa; restore that key's file, or name it in old_keys"},
+		{"those of one of two", []string{old}, map[string]int64{oldID: 1, "file:00aa": 2}, "2 recordings are wrapped by file:00aa"},
+		{"a new key beside the old one", []string{old}, map[string]int64{oldID: 1}, ""},
+		{"recordings of a key service", nil, map[string]int64{"awskms:///alias/k": 5}, ""},
+	} {
+		r, err := Open(t.Context(), Config{URL: lost, OldURLs: test.olds, Wrapped: test.wrapped, Logger: quiet()})
+		_, statErr := os.Stat(lost)
+		if err == nil {
+			r.Close()
+		}
+		if got := fmt.Sprint(err); test.want != "" && (!strings.Contains(got, test.want) || !errors.Is(err, ErrLost) || statErr == nil) {
+			t.Errorf("%s: got %q and a file %v, want %q and none", test.name, got, statErr == nil, test.want)
+		} else if test.want == "" && (err != nil || statErr != nil) {
+			t.Errorf("%s: got %v, %v, want a key", test.name, err, statErr)
+		}
+		os.Remove(lost)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key")
+	ring(t, Config{URL: key})
+	garbled := tokenFile(t, "no key", 0o600)
 	token := tokenFile(t, "s.token", 0o600)
 	for _, test := range []struct {
 		url  string
@@ -167,8 +203,9 @@ func TestOpenRefuses(t *testing.T) {
 		{url: "hashivault://key?address=https://vault.example.com&mount=../sys", file: token, want: "want names with single slashes"},
 		{url: "awskms:///a b?region=r", want: "want awskms:///ID"},
 		{url: "awskms:///key?region=r&endpoint=http://kms.example.com", want: "want https"},
+		{url: garbled, want: "reading the key file: " + garbled + " must hold 64 hexadecimal digits"},
 		{url: key, old: []string{key}, want: "configured twice"},
-		{url: key, old: []string{filepath.Join(dir, "gone")}, want: "opening an old key"},
+		{url: key, old: []string{filepath.Join(dir, "gone")}, want: "an old key: opening the key of recordings "},
 	} {
 		_, err := Open(t.Context(), Config{URL: test.url, OldURLs: test.old, CredentialsFile: test.file, Logger: quiet()})
 		if err == nil || !strings.Contains(err.Error(), test.want) {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// LoadOrCreate reads the master key kept in a file, or makes one where there is
+// LoadOrCreate reads the key kept in a file, or makes one where there is
 // none. The file holds 64 hexadecimal digits and a newline, with mode 0600; one that
 // others may read or write is refused. Of several processes that create it at once,
 // one wins and the others read its key.
@@ -21,29 +21,29 @@ func LoadOrCreate(path string) (*Key, error) {
 		return key, err
 	}
 	if err := create(path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("creating master key: %w", err)
+		return nil, fmt.Errorf("making the key file: %w", err)
 	}
 	return Load(path)
 }
 
-// Load reads the master key kept in a file, as LoadOrCreate does.
+// Load reads the key kept in a file, as LoadOrCreate does.
 func Load(path string) (*Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading master key: %w", err)
+		return nil, fmt.Errorf("reading the key file: %w", err)
 	}
 	defer f.Close()
 	if err := checkPrivate(f); err != nil {
-		return nil, fmt.Errorf("reading master key: %w", err)
+		return nil, fmt.Errorf("reading the key file: %w", err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, 4*KeySize))
 	if err != nil {
-		return nil, fmt.Errorf("reading master key: %w", err)
+		return nil, fmt.Errorf("reading the key file: %w", err)
 	}
 	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil || len(raw) != KeySize {
 		// The decoder's own error quotes what it read, which is the secret.
-		return nil, fmt.Errorf("reading master key: %s must hold %d hexadecimal digits", path, 2*KeySize)
+		return nil, fmt.Errorf("reading the key file: %s must hold %d hexadecimal digits", path, 2*KeySize)
 	}
 	return New(raw)
 }
@@ -66,7 +66,7 @@ func checkPrivate(f *os.File) error {
 // so that nobody ever reads half a key and an existing one is never replaced.
 func create(path string) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".master-key-*") // mode 0600, O_EXCL
+	f, err := os.CreateTemp(dir, ".key-*") // mode 0600, O_EXCL
 	if err != nil {
 		return err
 	}

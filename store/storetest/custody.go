@@ -156,6 +156,9 @@ func testWrappedBy(t *testing.T, fresh Fresh) {
 	must(t, s.UpdateRecording(ctx, two, func(r *archive.Row) error { r.KeyID = "k2"; return nil }))
 	same := func(s string) string { return s }
 	listed := func(all []string, err error) string { t.Helper(); return names(get[[]string](t)(all, err), same) }
+	counts, err := s.RecordingKeys(ctx)
+	must(t, err)
+	wantSame(t, "by key", fmt.Sprint(counts), "map[k1:1 k2:1]")
 	wantSame(t, "with another than k2", listed(s.RecordingsWrappedBy(ctx, "", "k2", "", 10)), one)
 	wantSame(t, "with another than k3", listed(s.RecordingsWrappedBy(ctx, "", "k3", "", 10)), one+" "+two)
 	wantSame(t, "after the first", listed(s.RecordingsWrappedBy(ctx, "", "k3", one, 10)), two)
