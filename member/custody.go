@@ -120,6 +120,7 @@ const sweepEvery = 10 * time.Minute
 func (m *Member) startCustody(ctx context.Context) {
 	ctx, m.stopCustody = context.WithCancel(context.WithoutCancel(ctx))
 	m.running.Go(func() { m.custody.Run(ctx, sweepEvery) })
+	m.running.Go(func() { m.askStore(ctx) })
 }
 
 // endCustody has nothing deleted any more; the listeners' end is waited for with it.

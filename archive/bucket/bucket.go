@@ -59,6 +59,24 @@ func Check(text string) error {
 	return err
 }
 
+// Verify finds out whether a store can be opened, as far as this machine can tell: whether its
+// parameters are good and its credentials can be read. It asks the store nothing, and makes
+// no folder.
+func Verify(ctx context.Context, c Config) error {
+	u, _, err := find(c.URL)
+	if err != nil {
+		return err
+	}
+	if u.Scheme == "file" {
+		return folderCredentials(c.CredentialsFile)
+	}
+	b, err := Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	return b.Close()
+}
+
 type opener = cloud.Opener[*Bucket]
 
 // find returns how the store of a URL is opened.

@@ -33,6 +33,13 @@ type folder struct{ root *os.Root }
 // unfinished is what names of files begin with that are being written.
 const unfinished = ".new-"
 
+func folderCredentials(file string) error {
+	if file != "" {
+		return errors.New("a folder has no credentials file")
+	}
+	return nil
+}
+
 // openFolder opens the folder of a URL, which is made if need be.
 func openFolder(_ context.Context, u *url.URL, credentials string) (*Bucket, error) {
 	if _, err := cloud.ParseParams(u); err != nil {
@@ -41,8 +48,8 @@ func openFolder(_ context.Context, u *url.URL, credentials string) (*Bucket, err
 	if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
 		return nil, fmt.Errorf("want file:///ABSOLUTE/PATH")
 	}
-	if credentials != "" {
-		return nil, errors.New("a folder has no credentials file")
+	if err := folderCredentials(credentials); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(u.Path, 0o700); err != nil {
 		return nil, err

@@ -38,6 +38,8 @@ var (
 	ErrURL = errors.New("no key of recordings")
 	// ErrLost means that a key's file is not there, and is not one to be made.
 	ErrLost = errors.New("there is no such file")
+	// errNotMade is in the error of a file that might be made, but was not to be.
+	errNotMade = fmt.Errorf("%w yet", ErrLost)
 	// ErrUnknownKey means that a key is wrapped with one that is not configured.
 	ErrUnknownKey = archive.ErrUnknownKey
 	// errFinal is in errors that asking again does not mend.
@@ -126,6 +128,20 @@ func Open(ctx context.Context, c Config) (*Ring, error) {
 	return r, nil
 }
 
+// Verify opens the keys and closes them: it finds files that are missing, that hold no key,
+// or that others can read. It makes no key and asks no key service.
+func Verify(ctx context.Context, c Config) error {
+	c.Existing, c.Spares = true, -1
+	r, err := Open(ctx, c)
+	if errors.Is(err, errNotMade) {
+		return nil // the server's first start makes it
+	}
+	if err == nil {
+		r.Close()
+	}
+	return err
+}
+
 // add opens a key of the ring.
 func (r *Ring) add(ctx context.Context, text, credentials string, mayMake func() error) (service, error) {
 	s, err := open(ctx, text, credentials, mayMake)
@@ -142,7 +158,7 @@ func (r *Ring) add(ctx context.Context, text, credentials string, mayMake func()
 // lost refuses to make a file's key where the one that is missing wrapped recordings.
 func (r *Ring) lost(c Config) error {
 	if c.Existing {
-		return ErrLost
+		return errNotMade
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.Wrapped)) {
 		if n := c.Wrapped[id]; n > 0 && strings.HasPrefix(id, archive.KeyFilePrefix) && !r.Has(id) {

@@ -30,7 +30,7 @@ func newServer() *cobra.Command {
 loopback listener for /metrics, /healthz and /readyz. SIGTERM and Ctrl-C end it
 cleanly: people are told, recordings and audit are written out.`,
 		Example: `  sallyportd server --config /etc/sallyport/sallyportd.hcl
-  sallyportd server --config sallyportd.hcl --check    # read the file, start nothing`,
+  sallyportd server --config sallyportd.hcl --check    # read it and the files of recordings, start nothing`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runServer(cmd.Context(), path, check, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -50,6 +50,9 @@ func runServer(ctx context.Context, path string, check bool, out, errOut io.Writ
 		return usageError{err}
 	}
 	if check {
+		if err := cfg.CheckFiles(ctx); err != nil {
+			return usageError{fmt.Errorf("%s: %w", path, err)}
+		}
 		fmt.Fprintf(out, "%s is good: member %s, account %s, region %s\n", path, cfg.Member, cfg.Account, cfg.Region)
 		return nil
 	}
