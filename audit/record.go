@@ -25,7 +25,7 @@ const (
 
 // Events lists the events that records tell of.
 func Events() []string {
-	return []string{EventDecision, EventLogin, EventSessionStart, EventSessionEnd, EventCommandEnd, EventTransfer,
+	return []string{EventDecision, EventLogin, EventSessionStart, EventSessionEnd, EventWatch, EventCommandEnd, EventTransfer,
 		EventNode, EventChange, EventAccess, EventServer, EventRequest, EventSignIn, EventRecording}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +12,10 @@ import (
 	"sallyport.dev/client"
 )
 
-type exportFlags struct{ request, file, since, until, format string }
+type exportFlags struct {
+	request, file, since, until, format string
+	force                               bool
+}
 
 func (p *program) newAuditExportCommand() *cobra.Command {
 	var flags exportFlags
@@ -35,6 +37,7 @@ one file. The server signs it; "sallyport audit verify" checks it without the se
 	f := cmd.Flags()
 	f.StringVar(&flags.request, "request", "", "`ID` of the request")
 	f.StringVarP(&flags.file, "output", "o", "", "`file` to write, readable by you alone; standard output unless given")
+	f.BoolVar(&flags.force, "force", false, "replace the file of --output")
 	f.StringVar(&flags.since, "since", "", "records since this `time`, or so long ago (2h, 3d); all unless given")
 	f.StringVar(&flags.until, "until", "", "records before this `time`")
 	f.StringVar(&flags.format, "format", format.JSON, "json, ocsf or ecs")
@@ -43,11 +46,14 @@ one file. The server signs it; "sallyport audit verify" checks it without the se
 }
 
 func (p *program) export(ctx context.Context, flags exportFlags) error {
+	if flags.force && flags.file == "" {
+		return usagef("--force wants --output FILE")
+	}
 	if flags.request != "" {
 		if flags.since != "" || flags.until != "" || flags.format != format.JSON {
 			return usagef("--request: a request is exported whole, without --since, --until and --format")
 		}
-		return p.exportRequest(ctx, flags.request, flags.file)
+		return p.exportRequest(ctx, flags)
 	}
 	encode, err := format.Of(flags.format)
 	if err != nil {
@@ -60,21 +66,18 @@ func (p *program) export(ctx context.Context, flags exportFlags) error {
 	if in.Until, err = timeFlag(flags.until); err != nil {
 		return err
 	}
-	return p.writeFile(flags.file, func(w io.Writer) error { return p.exportLog(ctx, w, in, encode) })
+	return p.writeFile(flags.file, flags.force, func(w io.Writer) error { return p.exportLog(ctx, w, in, encode) })
 }
 
-// writeFile writes to a file, readable by its owner alone, or to standard output for "".
-func (p *program) writeFile(file string, write func(io.Writer) error) error {
+// writeFile writes to a new file, or to standard output for "".
+func (p *program) writeFile(file string, force bool, write func(io.Writer) error) error {
 	if file == "" {
 		return write(p.stdout)
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(f)
-	err = errors.Join(write(buffered), buffered.Flush())
-	return errors.Join(err, f.Close())
+	return writeNewFile(file, force, func(w io.Writer) error {
+		buffered := bufio.NewWriter(w)
+		return errors.Join(write(buffered), buffered.Flush())
+	})
 }
 
 // exportLog writes the records that there are now.

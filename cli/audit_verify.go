@@ -325,7 +325,7 @@ func (p *program) reportLog(r checkpoint.Report, keys []ssh.PublicKey, asked boo
 		if err := p.writeJSON(report); err != nil {
 			return err
 		}
-	} else if err := p.printReport(r, keys, asked); err != nil {
+	} else if err := p.printReport(r, keys, asked, flags); err != nil {
 		return err
 	}
 	if len(r.Findings) > 0 {
@@ -337,7 +337,7 @@ func (p *program) reportLog(r checkpoint.Report, keys []ssh.PublicKey, asked boo
 	return nil
 }
 
-func (p *program) printReport(r checkpoint.Report, keys []ssh.PublicKey, asked bool) error {
+func (p *program) printReport(r checkpoint.Report, keys []ssh.PublicKey, asked bool, flags verifyFlags) error {
 	if asked {
 		fmt.Fprintln(p.stderr, "sallyport: the keys are those that the server names; pin them with --key:")
 		for _, key := range keys {
@@ -353,6 +353,9 @@ func (p *program) printReport(r checkpoint.Report, keys []ssh.PublicKey, asked b
 	}
 	fmt.Fprintf(p.stdout, "%s of %s and %s%s\n", count(int(r.Records), "record"), count(len(r.Heads), "chain"),
 		count(int(r.Checkpoints), "checkpoint"), whole)
+	if flags.file != "" && flags.checkpoints == "" {
+		fmt.Fprintln(p.stdout, "without --checkpoints, an end that was cut off cannot be seen")
+	}
 	if r.Uncovered > 0 && r.Checkpoints > 0 {
 		fmt.Fprintf(p.stdout, "%s newer than the last checkpoint\n", count(int(r.Uncovered), "record"))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -15,23 +16,19 @@ import (
 	"sallyport.dev/evidence"
 )
 
-func (p *program) exportRequest(ctx context.Context, id, file string) error {
+func (p *program) exportRequest(ctx context.Context, flags exportFlags) error {
 	api, err := p.api(ctx)
 	if err != nil {
 		return err
 	}
-	f, err := api.ExportRequest(ctx, id)
+	f, err := api.ExportRequest(ctx, flags.request)
 	if err != nil {
 		return err
 	}
-	if file == "" {
+	if flags.file == "" {
 		return p.writeJSON(f)
 	}
-	var b bytes.Buffer
-	if err := encodeJSON(&b, f, "  "); err != nil {
-		return err
-	}
-	return os.WriteFile(file, b.Bytes(), 0o600)
+	return p.writeFile(flags.file, flags.force, func(w io.Writer) error { return encodeJSON(w, f, "  ") })
 }
 
 func (p *program) verifyEvidence(ctx context.Context, path string, flags verifyFlags) error {

@@ -5,8 +5,30 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"sallyport.dev/client"
 )
+
+// addWhose adds the flags that say of which node and of whom sessions, or their recordings,
+// are wanted.
+func (p *program) addWhose(cmd *cobra.Command, node, owner *string) {
+	f := cmd.Flags()
+	f.StringVar(node, "node", "", "only those on the node with this `id or name`")
+	f.StringVar(owner, "owner", "", "only those of this `principal`: an ARN, as tables show it, or a user's name")
+	f.StringVar(owner, "user", "", "the same as --owner")
+	cmd.MarkFlagsMutuallyExclusive("owner", "user")
+	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
+}
+
+// whose resolves what the flags of addWhose name.
+func (p *program) whose(ctx context.Context, node, owner string) (id, arn string, err error) {
+	if id, err = p.nodeFilter(ctx, node); err != nil {
+		return "", "", err
+	}
+	arn, err = p.ownerFilter(ctx, owner)
+	return id, arn, err
+}
 
 // nodeFilter makes the id of what --node names. An id is taken as it is: the node may
 // be gone, and what is asked about it not.

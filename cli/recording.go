@@ -22,7 +22,7 @@ func (p *program) newRecordingsCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List recordings that you may see",
-		Example: `  sallyport recordings list --node mi-0123456789abcdef0 --since 30d
+		Example: `  sallyport recordings list --node web-1 --user alice --since 30d
   sallyport recordings list --state deleted --json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listRecordings(cmd.Context(), f) },
@@ -42,8 +42,7 @@ shows, use "sallyport play".`,
 	}
 	for _, c := range []*cobra.Command{cmd, list} {
 		fs := c.Flags()
-		fs.StringVar(&f.node, "node", "", "of the node with this `id`")
-		fs.StringVar(&f.owner, "owner", "", "of sessions of this `ARN`")
+		p.addWhose(c, &f.node, &f.owner)
 		fs.StringVar(&f.state, "state", "", "in this `state`: spooled, stored or deleted")
 		fs.StringVar(&f.key, "key", "", "whose key is wrapped with this key `id`")
 		fs.StringVar(&f.since, "since", "", "of sessions that began after this `time`, or so long ago")
@@ -60,24 +59,24 @@ func (p *program) listRecordings(ctx context.Context, f recordingsFlags) error {
 	if err != nil {
 		return err
 	}
-	in := client.ListRecordingsInput{NodeID: f.node, Owner: f.owner, State: f.state, KeyID: f.key}
+	in := client.ListRecordingsInput{State: f.state, KeyID: f.key}
+	if in.NodeID, in.Owner, err = p.whose(ctx, f.node, f.owner); err != nil {
+		return err
+	}
 	if in.Since, err = timeFlag(f.since); err != nil {
 		return err
 	}
 	if in.Until, err = timeFlag(f.until); err != nil {
 		return err
 	}
-	all := []client.Recording{}
-	for more := true; more && (f.limit == 0 || len(all) < f.limit); more = in.NextToken != "" {
-		page, err := api.ListRecordings(ctx, in)
-		if err != nil {
+	all, err := recordings(ctx, api, in, f.limit)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		if err := p.noRecordings(ctx, api, in); err != nil {
 			return err
 		}
-		all = append(all, page.Recordings...)
-		in.NextToken = page.NextToken
-	}
-	if f.limit > 0 && len(all) > f.limit {
-		all = all[:f.limit]
 	}
 	if p.flags.json {
 		return p.writeJSON(all)
@@ -87,6 +86,50 @@ func (p *program) listRecordings(ctx context.Context, f recordingsFlags) error {
 		rows = append(rows, recordingRow(r))
 	}
 	return p.writeTable(rows)
+}
+
+// recordings lists so many recordings at most, or all for 0.
+func recordings(ctx context.Context, api *client.API, in client.ListRecordingsInput, limit int) ([]client.Recording, error) {
+	all := []client.Recording{}
+	for more := true; more && (limit == 0 || len(all) < limit); more = in.NextToken != "" {
+		page, err := api.ListRecordings(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Recordings...)
+		in.NextToken = page.NextToken
+	}
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
+	}
+	return all, nil
+}
+
+// noRecordings says that nothing matches. A person or node of whom there is nothing at all
+// is an error: the name is mistyped rather than all their recordings too old.
+func (p *program) noRecordings(ctx context.Context, api *client.API, in client.ListRecordingsInput) error {
+	for _, one := range []struct {
+		of string
+		in client.ListRecordingsInput
+	}{
+		{in.NodeID, client.ListRecordingsInput{NodeID: in.NodeID}},
+		{in.Owner, client.ListRecordingsInput{Owner: in.Owner}},
+	} {
+		if one.of == "" {
+			continue
+		}
+		some, err := recordings(ctx, api, one.in, 1)
+		if err != nil {
+			return err
+		}
+		if len(some) == 0 {
+			return &statusError{status: statusRefused, err: fmt.Errorf("there is no recording that you may see of %s", one.of)}
+		}
+	}
+	if in != (client.ListRecordingsInput{}) {
+		p.say("no recording that you may see matches")
+	}
+	return nil
 }
 
 func recordingRow(r client.Recording) []string {
@@ -153,10 +196,14 @@ func recordingLines(info *client.RecordingInfo) [][]string {
 	if info.RetentionRule != "" {
 		until += " (rule " + info.RetentionRule + ")"
 	}
+	kept := []string{"Kept until", until}
+	if r.State == "deleted" {
+		kept = []string{"Deleted", clock(r.DeletedAt.Time)}
+	}
 	lines := [][]string{
 		{"Recording", r.Recording}, {"Owner", r.Owner}, {"Node", strings.TrimSpace(r.NodeID + " " + r.NodeName)}, {"Document", r.Document},
 		{"Started", clock(r.Started.Time)}, {"Ended", strings.TrimSpace(clock(r.Ended.Time) + " " + r.EndReason)},
-		{"State", strings.TrimSpace(r.State + " " + r.Member)}, {"Kept until", until}, {"Size", byteText(r.Size)},
+		{"State", strings.TrimSpace(r.State + " " + r.Member)}, kept, {"Size", byteText(r.Size)},
 		{"SHA-256", r.SHA256}, {"Manifest's", r.ManifestSHA256}, {"Wrapped by", r.KeyID},
 		{"Node's tags", tagText(info.NodeTags)}, {"Owner's tags", tagText(info.OwnerTags)},
 	}
@@ -168,6 +215,9 @@ func recordingLines(info *client.RecordingInfo) [][]string {
 		if info.PurgeProblem != "" {
 			lines = append(lines, []string{"Left over", info.PurgeProblem})
 		}
+	}
+	for _, line := range lines {
+		line[1] = orDash(line[1])
 	}
 	return lines
 }
@@ -244,7 +294,7 @@ func (p *program) newHoldRecordingCommand() *cobra.Command {
 retention included. A hold of a person, node or request is on recordings to come as well.`,
 		Example: `  sallyport recordings hold alice-0a1b2c3d4e5f67890 --reason "case 7"
   sallyport recordings hold --user alice --reason "case 7"
-  sallyport recordings hold --node mi-0123456789abcdef0 --reason "incident of 20 November"`,
+  sallyport recordings hold --node web-1 --reason "incident of 20 November"`,
 		Args:              between(0, 1, "want one SESSION, or --user, --node or --request"),
 		ValidArgsFunction: p.completeRecordings,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -253,10 +303,11 @@ retention included. A hold of a person, node or request is on recordings to come
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&in.Owner, "user", "", "all sessions of this user, by `name` or ARN")
-	fs.StringVar(&in.NodeID, "node", "", "all sessions on the node with this `id`")
+	fs.StringVar(&in.Owner, "user", "", "all sessions of this user, by `name`, ARN or as tables show it")
+	fs.StringVar(&in.NodeID, "node", "", "all sessions on the node with this `id or name`")
 	fs.StringVar(&in.RequestID, "request", "", "all sessions under the request with this `id`")
 	fs.StringVar(&in.Reason, "reason", "", "why (required)")
+	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
 	return cmd
 }
 
@@ -277,6 +328,13 @@ func (p *program) hold(ctx context.Context, in client.HoldRecordingInput) error 
 	if err != nil {
 		return err
 	}
+	owner := in.Owner
+	if in.NodeID, in.Owner, err = p.whose(ctx, in.NodeID, owner); err != nil {
+		return err
+	}
+	if !strings.Contains(owner, "/") {
+		in.Owner = owner // the server knows the ARN of a name, whatever its path
+	}
 	out, err := api.HoldRecording(ctx, in)
 	if err != nil {
 		return err
@@ -284,7 +342,7 @@ func (p *program) hold(ctx context.Context, in client.HoldRecordingInput) error 
 	if p.flags.json {
 		return p.writeJSON(out)
 	}
-	fmt.Fprintf(p.stdout, "%s is on %d recordings\n", client.CleanLine(out.HoldID), out.Recordings)
+	fmt.Fprintf(p.stdout, "%s is on %s\n", client.CleanLine(out.HoldID), count(int(out.Recordings), "recording"))
 	return nil
 }
 

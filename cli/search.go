@@ -20,13 +20,19 @@ func (s *searchFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.text, "search", "", "only sessions that showed this `text`, or in which it was typed")
 	f.StringVar(&s.regex, "regex", "", "only sessions with a line that matches this `expression` (RE2)")
 	f.IntVar(&s.hits, "hits", 3, "with --search and --regex: at most so many lines of a session")
-	before := f.GetNormalizeFunc()
-	f.SetNormalizeFunc(func(f *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "user" {
-			name = "owner"
-		}
-		return before(f, name)
-	})
+}
+
+// check refuses flags that contradict each other, or say nothing.
+func (s searchFlags) check(given func(flag string) bool) error {
+	switch {
+	case given("search") && given("regex"):
+		return usagef("--search or --regex, not both")
+	case given("search") && s.text == "":
+		return usagef("--search: want the text to search for")
+	case given("regex") && s.regex == "":
+		return usagef("--regex: want the expression to search for")
+	}
+	return nil
 }
 
 func (s searchFlags) given() bool { return s.text != "" || s.regex != "" }

@@ -35,6 +35,9 @@ func (p *program) newSessionsCommand() *cobra.Command {
   sallyport sessions --json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := flags.search.check(cmd.Flags().Changed); err != nil {
+				return err
+			}
 			if flags.search.given() {
 				return p.search(cmd.Context(), flags)
 			}
@@ -51,16 +54,13 @@ func (p *program) newSessionsCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&flags.active, "active", false, "only sessions that go on")
 	f.BoolVar(&flags.history, "history", false, "only sessions that have ended")
-	f.StringVar(&flags.node, "node", "", "only sessions on the node with this `id or name`")
-	f.StringVar(&flags.owner, "owner", "", "only sessions of this `principal`: an ARN, as sessions shows it, or a user's name")
+	p.addWhose(cmd, &flags.node, &flags.owner)
 	f.StringVar(&flags.since, "since", "", "only sessions started since this `time`, or so long ago (2h, 3d)")
 	f.StringVar(&flags.until, "until", "", "only sessions started before this `time`")
 	f.IntVar(&flags.limit, "limit", 50, "at most so many")
 	flags.search.add(f)
 	cmd.MarkFlagsMutuallyExclusive("active", "history")
-	cmd.MarkFlagsMutuallyExclusive("search", "regex")
 	cmd.AddCommand(p.newSessionsShowCommand())
-	cmd.RegisterFlagCompletionFunc("node", p.completeNodes)
 	return cmd
 }
 
@@ -94,10 +94,7 @@ func (p *program) sessionFilter(ctx context.Context, flags sessionFlags) (*clien
 	if err != nil {
 		return nil, none, err
 	}
-	if flags.node, err = p.nodeFilter(ctx, flags.node); err != nil {
-		return nil, none, err
-	}
-	if flags.owner, err = p.ownerFilter(ctx, flags.owner); err != nil {
+	if flags.node, flags.owner, err = p.whose(ctx, flags.node, flags.owner); err != nil {
 		return nil, none, err
 	}
 	return api, client.ListSessionsInput{State: flags.state(), NodeID: flags.node, Owner: flags.owner,

@@ -230,6 +230,11 @@ func TestAuditVerify(t *testing.T) {
 			t.Errorf("offline, %s: got status %d, %swant %d, %s", test.name, status, out, test.status, test.want)
 		}
 	}
+	// Without checkpoints, nobody can see that the end is missing, and that is said.
+	out, _ = sallyport(t, s, admin, "audit", "verify", "--file", export, "--key", key)
+	if !strings.Contains(out, "without --checkpoints, an end that was cut off cannot be seen") {
+		t.Errorf("without checkpoints: got %s", out)
+	}
 	// Who may not is told so.
 	alice := s.User("alice", nil, "")
 	if out, status := sallyport(t, s, alice, "audit", "verify", "--key", key); status == 0 || !strings.Contains(out, "sallyport:VerifyAudit") {

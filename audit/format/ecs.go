@@ -45,7 +45,7 @@ func kindOf(r audit.Record) kind {
 		return kind{[]string{"process"}, []string{serverType(r.Action)}}
 	case audit.EventRequest:
 		return kind{[]string{"iam"}, []string{"info"}}
-	case audit.EventRecording:
+	case audit.EventRecording, audit.EventWatch:
 		return kind{[]string{"session"}, []string{"info"}}
 	case audit.EventSignIn:
 		return kind{[]string{"authentication"}, []string{signInType(r.Action)}}

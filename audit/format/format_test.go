@@ -33,6 +33,7 @@ var actionsOf = map[string][]string{
 	audit.EventLogin:        {""},
 	audit.EventSessionStart: {""},
 	audit.EventSessionEnd:   {""},
+	audit.EventWatch:        {""},
 	audit.EventCommandEnd:   {""},
 	audit.EventTransfer:     {"upload", "download", "remove", "rename", "mkdir", "setattr", "copy", "unfollowed"},
 	audit.EventNode:         {""},
