@@ -66,7 +66,7 @@ func (k *Keeper) bucketEncryption(ctx context.Context, bucket string) (encryptio
 		return e, nil
 	}
 	return encryption{}, &Refusal{Kind: ErrNotEncrypted, Text: fmt.Sprintf(
-		"the S3 bucket %s has no default encryption (AES256 or aws:kms), which its document demands (s3EncryptionEnabled)", bucket)}
+		"the S3 bucket %s has no default encryption (AES256 or aws:kms), which the document demands (s3EncryptionEnabled)", bucket)}
 }
 
 func bucketDefault(out *s3.GetBucketEncryptionOutput) (e encryption, ok bool) {
@@ -103,7 +103,7 @@ func (k *Keeper) groupEncryption(ctx context.Context, group string) (encryption,
 		}
 	}
 	return encryption{}, &Refusal{Kind: ErrNotEncrypted, Text: fmt.Sprintf(
-		"there is no CloudWatch log group %s with a KMS key, which its document demands (cloudWatchEncryptionEnabled)", group)}
+		"there is no CloudWatch log group %s with a KMS key, which the document demands (cloudWatchEncryptionEnabled)", group)}
 }
 
 // unknown words that nobody knows. What the service said in detail is for the log.
@@ -113,7 +113,7 @@ func unknown(place, input string, err error) error {
 		why = code
 	}
 	return &Refusal{Kind: ErrUnknown, Cause: err, Text: fmt.Sprintf(
-		"it could not be found out whether %s is encrypted, as its document demands (%s): %s", place, input, why)}
+		"it could not be found out whether %s is encrypted, as the document demands (%s): %s", place, input, why)}
 }
 
 // errorCode is the code of an AWS error, "" of another.

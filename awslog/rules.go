@@ -3,6 +3,7 @@ package awslog
 import (
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 )
@@ -90,7 +91,7 @@ func CheckRules(buckets, groups []string) error {
 func (k *Keeper) allowed(j Job) error {
 	switch {
 	case j.Kind == S3 && !matches(k.buckets, j.Place+"/"+j.Name):
-		return &Refusal{Kind: ErrNotAllowed, Text: fmt.Sprintf("this server may not write to s3://%s/%s: its configuration does not name it (aws_logs.buckets)", j.Place, j.Name)}
+		return &Refusal{Kind: ErrNotAllowed, Text: fmt.Sprintf("this server may not write to s3://%s/%s: its configuration does not name it (aws_logs.buckets)", j.Place, strings.TrimSuffix(j.Name, path.Base(j.Name)))}
 	case j.Kind == Logs && !matches(k.groups, j.Place):
 		return &Refusal{Kind: ErrNotAllowed, Text: fmt.Sprintf("this server may not write to the log group %s: its configuration does not name it (aws_logs.log_groups)", j.Place)}
 	}

@@ -194,7 +194,7 @@ func TestAWSLogsRefused(t *testing.T) {
 		parameters   map[string][]string
 		want         string // "" for none
 	}{
-		{"another bucket", `"s3BucketName":"backups"`, nil, "aws_logs.buckets"},
+		{"another bucket", `"s3BucketName":"backups","s3KeyPrefix":"a"`, nil, "may not write to s3://backups/a/: its configuration does not name it (aws_logs.buckets). Document: Logged-0."},
 		{"another group", `"cloudWatchLogGroupName":"/aws/x"`, nil, "aws_logs.log_groups"},
 		{"another bucket, by a parameter", `"s3BucketName":"{{ place }}"`, map[string][]string{"place": {"backups"}}, "aws_logs.buckets"},
 		{"out of a prefix, by a parameter", `"s3BucketName":"plain","s3KeyPrefix":"a/{{ place }}"`, map[string][]string{"place": {"../b"}}, "it has a part . or .. in it"},
@@ -236,6 +236,13 @@ func TestAWSLogsNotConfigured(t *testing.T) {
 	_, err := s.API(key).Start(t.Context(), client.StartInput{Target: logsNode, Document: "Logged"})
 	if err == nil || !strings.Contains(err.Error(), "its configuration has no aws_logs") {
 		t.Errorf("got %v", err)
+	}
+	// A command takes over the preferences: they are what is named.
+	createDocument(t, s, key, "SSM-SessionManagerRunShell", `{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"s3BucketName":"logs"}}`)
+	_, err = s.API(key).Start(t.Context(), client.StartInput{
+		Target: logsNode, Document: "AWS-StartNonInteractiveCommand", Parameters: map[string][]string{"command": {"id"}}})
+	if err == nil || !strings.Contains(err.Error(), "Document SSM-SessionManagerRunShell has sessions written") {
+		t.Errorf("a command: got %v, want the preferences named", err)
 	}
 }
 

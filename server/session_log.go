@@ -50,34 +50,50 @@ func (c *Call) logSession(ctx context.Context, p *plan, req *session.StartReques
 	if o.None() || !req.Options.Record && !req.Options.Encrypted {
 		return nil
 	}
+	name, err := c.logDocument(ctx, p)
+	if err != nil {
+		return err
+	}
 	if !req.Options.Record {
-		return ssmError("InvalidDocument", `Document %s has its sessions written to S3 or CloudWatch Logs, and encrypted between client and node (kmsKeyId). This server cannot read those: its setting sessions.encrypted is not "record".`, p.document.Name)
+		return ssmError("InvalidDocument", `Document %s has sessions written to S3 or CloudWatch Logs, and encrypted between client and node (kmsKeyId). This server cannot read those: its setting sessions.encrypted is not "record".`, name)
 	}
 	if c.Server.config.Logs == nil {
-		return ssmError("InvalidDocument", "Document %s has its sessions written to S3 or CloudWatch Logs (s3BucketName, cloudWatchLogGroupName). This server writes them nowhere: its configuration has no aws_logs.", p.document.Name)
+		return ssmError("InvalidDocument", "Document %s has sessions written to S3 or CloudWatch Logs (s3BucketName, cloudWatchLogGroupName). This server writes them nowhere: its configuration has no aws_logs.", name)
 	}
 	if err := c.Server.config.Logs.Check(ctx, o); err != nil {
-		return c.logRefused(p, err)
+		return c.logRefused(name, err)
 	}
-	var err error
 	req.Options.Log, err = json.Marshal(o)
 	return err
 }
 
-// logRefused words why a session cannot be written where its document says.
-func (c *Call) logRefused(p *plan, err error) error {
+// logDocument is the document that has the session written: the session's own, or the
+// preferences, whose inputs it has taken over.
+func (c *Call) logDocument(ctx context.Context, p *plan) (string, error) {
+	d, err := c.findDocument(ctx, p.name(), "")
+	if err != nil {
+		return "", err
+	}
+	if in := d.parsed.Inputs; in.S3BucketName == "" && in.CloudWatchLogGroupName == "" {
+		return document.Preferences, nil
+	}
+	return d.stored.Name, nil
+}
+
+// logRefused words why a session cannot be written where a document says.
+func (c *Call) logRefused(name string, err error) error {
 	r := (*awslog.Refusal)(nil)
 	if !errors.As(err, &r) {
 		return err
 	}
 	if r.Cause != nil {
-		c.Server.config.Logger.Warn("asking AWS about the log of a session", "document", p.document.Name, "error", r.Cause)
+		c.Server.config.Logger.Warn("asking AWS about the log of a session", "document", name, "error", r.Cause)
 	}
 	code := "InvalidDocument"
 	if errors.Is(r, awslog.ErrUnknown) {
 		code = "InternalServerError"
 	}
-	return ssmError(code, "We couldn't start the session because %s. Document: %s.", r.Text, p.document.Name)
+	return ssmError(code, "We couldn't start the session because %s. Document: %s.", r.Text, name)
 }
 
 // sessionOutputURL is where people find what was written of a session.
