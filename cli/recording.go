@@ -272,8 +272,8 @@ func (p *program) verifyRecordings(ctx context.Context, api *client.API, session
 
 func (p *program) showVerified(v *client.VerifiedRecording) {
 	if v.Verified {
-		fmt.Fprintf(p.stdout, "%s: good: %d bytes in %d chunks, manifest %s by record %d of member %s\n",
-			client.CleanLine(v.Recording), v.Size, v.Chunks, client.CleanLine(v.ManifestSHA256), v.AuditSeq, client.CleanLine(v.AuditMember))
+		fmt.Fprintf(p.stdout, "%s: good: %d bytes in %s, manifest %s by record %d of member %s\n",
+			client.CleanLine(v.Recording), v.Size, count(v.Chunks, "chunk"), client.CleanLine(v.ManifestSHA256), v.AuditSeq, client.CleanLine(v.AuditMember))
 		return
 	}
 	for _, d := range v.Damage {

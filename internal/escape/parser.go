@@ -1,7 +1,5 @@
 package escape
 
-import "strconv"
-
 // Found is what a character that a Parser read was.
 type Found uint8
 
@@ -212,34 +210,3 @@ func (p *Parser) Joined(i int) bool { return i < p.Len() && p.joined>>i&1 != 0 }
 
 // Given reports whether a parameter has a value, be it 0.
 func (p *Parser) Given(i int) bool { return i < p.Len() && p.params[i] >= 0 }
-
-// Sequence returns the escape or control sequence that was found, written anew.
-func (p *Parser) Sequence(found Found) string {
-	b := []byte{esc}
-	if found == CSI {
-		b = p.appendParams(append(b, '['))
-	}
-	if p.Middle != 0 {
-		b = append(b, p.Middle)
-	}
-	return string(append(b, p.Final))
-}
-
-func (p *Parser) appendParams(b []byte) []byte {
-	if p.Prefix != 0 {
-		b = append(b, p.Prefix)
-	}
-	for i := range p.Len() {
-		switch {
-		case i == 0:
-		case p.Joined(i):
-			b = append(b, ':')
-		default:
-			b = append(b, ';')
-		}
-		if p.Given(i) {
-			b = strconv.AppendInt(b, int64(p.params[i]), 10)
-		}
-	}
-	return b
-}

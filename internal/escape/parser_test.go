@@ -2,6 +2,7 @@ package escape
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -17,7 +18,7 @@ func found(output string) string {
 		case Control:
 			fmt.Fprintf(&b, "<%02X>", r)
 		case Escape, CSI:
-			fmt.Fprintf(&b, "<%s>", p.Sequence(f)[1:])
+			fmt.Fprintf(&b, "<%s>", p.sequence(f)[1:])
 		case StringBegin:
 			fmt.Fprintf(&b, "<%c:", p.Final)
 		case StringText:
@@ -127,13 +128,13 @@ func FuzzParser(f *testing.F) {
 					t.Fatalf("%U is a control", r)
 				}
 			case Escape, CSI:
-				again := p.Sequence(f)
+				again := p.sequence(f)
 				var q Parser
 				last := Nothing
 				for _, r := range again {
 					last = q.Next(r)
 				}
-				if last != f || q.Sequence(f) != again || q.Final != p.Final || !p.InText() {
+				if last != f || q.sequence(f) != again || q.Final != p.Final || !p.InText() {
 					t.Fatalf("%q is read as another sequence", again)
 				}
 			}
@@ -143,4 +144,35 @@ func FuzzParser(f *testing.F) {
 			t.Fatal("CAN ends no sequence")
 		}
 	})
+}
+
+// sequence returns the escape or control sequence that was found, written anew.
+func (p *Parser) sequence(found Found) string {
+	b := []byte{esc}
+	if found == CSI {
+		b = p.appendParams(append(b, '['))
+	}
+	if p.Middle != 0 {
+		b = append(b, p.Middle)
+	}
+	return string(append(b, p.Final))
+}
+
+func (p *Parser) appendParams(b []byte) []byte {
+	if p.Prefix != 0 {
+		b = append(b, p.Prefix)
+	}
+	for i := range p.Len() {
+		switch {
+		case i == 0:
+		case p.Joined(i):
+			b = append(b, ':')
+		default:
+			b = append(b, ';')
+		}
+		if p.Given(i) {
+			b = strconv.AppendInt(b, int64(p.params[i]), 10)
+		}
+	}
+	return b
 }
