@@ -49,6 +49,16 @@ func openSpool(dir string) (*spool, error) {
 	return s, nil
 }
 
+// LockSpool keeps a member from starting with a spool until unlock, or fails if one runs with
+// it. The folder is made if need be.
+func LockSpool(dir string) (unlock func() error, err error) {
+	s, err := openSpool(dir)
+	if err != nil {
+		return nil, err
+	}
+	return s.close, nil
+}
+
 // take locks the folder against another process, and clears away what was thrown away.
 func (s *spool) take() (err error) {
 	if s.lock, err = s.root.OpenFile(lockName, os.O_CREATE|os.O_RDWR, 0o600); err != nil {

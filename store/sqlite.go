@@ -20,6 +20,7 @@ import (
 // connections that only read and, the journal being a write-ahead log, never wait
 // for the writer.
 type sqliteDB struct {
+	path    string
 	readers *sql.DB
 	reads   *prepared // on readers
 	writes  *sql.DB   // nil when read-only
@@ -40,7 +41,7 @@ func openSQLite(ctx context.Context, path string, opts Options) (database, error
 	if err := prepareFile(path, opts.Logger); err != nil {
 		return nil, err
 	}
-	s := &sqliteDB{writes: openSQLitePool(path, 1, nil)}
+	s := &sqliteDB{path: path, writes: openSQLitePool(path, 1, nil)}
 	if err := migrate(ctx, s.writes, goose.DialectSQLite3); err != nil {
 		return nil, errors.Join(err, s.writes.Close())
 	}

@@ -68,6 +68,8 @@ type database interface {
 	// write runs change in a transaction and returns once that is durable, or was
 	// rolled back because change or the commit failed. It may run change again.
 	write(ctx context.Context, change func(tx) error) error
+	// clearTranscripts empties the index, so that its text is in none of the database's files.
+	clearTranscripts(ctx context.Context) error
 	waiting() int // changes that wait to be made
 	close() error
 }

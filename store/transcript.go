@@ -119,6 +119,16 @@ func emptyTranscript(t tx, number int64) error {
 	return err
 }
 
+// ClearTranscripts deletes what is kept of all sessions to search them by, and gives its space
+// back. It returns of how many sessions something was kept. Nobody else should be writing.
+func (s *Store) ClearTranscripts(ctx context.Context) (sessions int64, err error) {
+	sessions, err = s.read(ctx).count("SELECT COUNT(*) FROM transcripts WHERE blocks > 0")
+	if err == nil {
+		err = s.db.clearTranscripts(ctx)
+	}
+	return sessions, wrap("emptying the index of transcripts", err)
+}
+
 func scanWork(r row) (w index.Work, err error) {
 	return w, r.Scan(&w.Number, &w.Session, &w.Recording)
 }

@@ -65,7 +65,7 @@ func newRoot() *cobra.Command {
 		Version:       build.Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newDev(), newServer(), newInit(), newRecording())
+	root.AddCommand(newDev(), newServer(), newInit(), newRecording(), newIndex())
 	return root
 }
 

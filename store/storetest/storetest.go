@@ -95,6 +95,7 @@ func Run(t *testing.T, fresh Fresh) {
 		{"RecordingFilters", testRecordingFilters},
 		{"Transcripts", testTranscripts},
 		{"TranscriptRace", testTranscriptRace},
+		{"TranscriptsCleared", testTranscriptsCleared},
 		{"AWSLogs", testAWSLogs},
 		{"AWSLogRace", testAWSLogRace},
 		{"Meta", testMeta},

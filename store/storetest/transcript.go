@@ -135,6 +135,27 @@ func testTranscriptStates(t *testing.T, s *store.Store) {
 
 // testTranscriptRace: members that begin transcripts at once get a number each, and one
 // of them makes what is to be made again.
+// Clearing leaves no text, and sessions that are to be made again when the index is.
+func testTranscriptsCleared(t *testing.T, fresh Fresh) {
+	s, ctx := open(t, fresh), t.Context()
+	wrote(t, s, "s1", 1, "systemctl restart nginx", "ok")
+	wrote(t, s, "s2", 2, "systemctl status")
+	wrote(t, s, "s3", 3)
+	systemctl := index.Clauses{{index.Fold("systemctl")}}
+	wantSame(t, "sessions", get[int64](t)(s.ClearTranscripts(ctx)), int64(2))
+	if got := get[[]session.Session](t)(s.FindSessions(ctx, systemctl, session.Filter{})); len(got) > 0 {
+		t.Errorf("got %d sessions, want none", len(got))
+	}
+	if got := get[[]index.Work](t)(s.MissingTranscripts(ctx, 9)); len(got) != 3 {
+		t.Errorf("got %d sessions without transcripts, want 3", len(got))
+	}
+	wantSame(t, "again", get[int64](t)(s.ClearTranscripts(ctx)), int64(0))
+	wrote(t, s, "s4", 4, "systemctl stop")
+	if got := get[[]session.Session](t)(s.FindSessions(ctx, systemctl, session.Filter{})); len(got) != 1 {
+		t.Errorf("got %d sessions of an index that begins anew, want 1", len(got))
+	}
+}
+
 func testTranscriptRace(t *testing.T, fresh Fresh) {
 	url := fresh(t)
 	members := []*store.Store{Open(t, url), Open(t, url)}
