@@ -420,6 +420,9 @@ func (m *Member) TLSURL() string { return m.url("tls") }
 // AdminURL is the URL of the listener for metrics and health, empty if there is none.
 func (m *Member) AdminURL() string { return m.url("admin") }
 
+// Recordings says where recordings are kept.
+func (m *Member) Recordings() Recordings { return *m.cfg.Recordings }
+
 // CAFile is the certificate of the member's own CA.
 func (m *Member) CAFile() string { return filepath.Join(m.cfg.DataDir, "ca.crt") }
 

@@ -31,6 +31,7 @@ type devOptions struct {
 	dir     string
 	listen  string
 	tls     string
+	admin   string
 	ssh     string
 	anySSH  bool // any port will do where that of ssh is taken
 	nodes   int
@@ -63,6 +64,7 @@ folder is kept and used again.`,
 	f.StringVar(&o.dir, "dir", "./sallyport-dev", "folder for state, keys and recordings; kept between runs")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8480", "loopback address for plain HTTP")
 	f.StringVar(&o.tls, "tls", "", "`HOST:PORT` of a second, TLS listener under the dev CA (DIR/ca.crt), on any address; none by default")
+	f.StringVar(&o.admin, "admin", "", "loopback `HOST:PORT` for /metrics, /healthz and /readyz; none by default")
 	f.StringVar(&o.ssh, "ssh", "127.0.0.1:2222", "address of the SSH front door; empty for none. Any free port is taken where 2222 is not")
 	f.IntVar(&o.nodes, "nodes", len(sampleNodes), "number of nodes to run, 0 to 100")
 	f.StringVar(&o.with, "with", "", "HCL `file` with blocks of sallyportd.hcl for the server: sign_in, on_call, slack, webhook, smtp, sessions, recordings, search, audit, aws_logs, tracing")
@@ -90,6 +92,7 @@ func (o devOptions) config(dir string) (member.Config, error) {
 		Member:      "dev",
 		Listen:      o.tls,
 		ListenPlain: o.listen,
+		ListenAdmin: o.admin,
 	}
 	if o.ssh != "" {
 		cfg.SSH = &member.SSH{Listen: o.ssh, Suffix: devSuffix}
@@ -103,7 +106,7 @@ func (o devOptions) config(dir string) (member.Config, error) {
 	if err == nil {
 		return cfg, nil
 	}
-	for key, flag := range map[string]string{"listen_plain": "--listen", "listen": "--tls", "data_dir": "--dir", "ssh.listen": "--ssh"} {
+	for key, flag := range map[string]string{"listen_plain": "--listen", "listen_admin": "--admin", "listen": "--tls", "data_dir": "--dir", "ssh.listen": "--ssh"} {
 		if text, ok := strings.CutPrefix(err.Error(), key+": "); ok {
 			return cfg, fmt.Errorf("%s: %s", flag, text)
 		}

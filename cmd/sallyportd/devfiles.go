@@ -150,14 +150,25 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// places says where things are; those that --with moved are not in the folder.
+func places(r member.Recordings, dir string) string {
+	if r.Store == filepath.Join(dir, "recordings") && r.Key == filepath.Join(dir, "recordings.key") {
+		return "State, keys and recordings are in " + dir
+	}
+	return fmt.Sprintf("State and keys are in %s\nRecordings are in %s, their keys wrapped by %s", dir, r.Store, r.Key)
+}
+
 func printTour(out io.Writer, o devOptions, dir string, m *member.Member) {
 	env := o.dir + "/env"
 	if !filepath.IsAbs(env) && !strings.HasPrefix(env, ".") {
 		env = "./" + env
 	}
 	fmt.Fprintf(out, `Sallyport dev server at %s, account %s, region %s
-State, keys and recordings are in %s
-`, m.PlainURL(), devAccount, devRegion, dir)
+%s
+`, m.PlainURL(), devAccount, devRegion, places(m.Recordings(), dir))
+	if url := m.AdminURL(); url != "" {
+		fmt.Fprintf(out, "Metrics at %s/metrics\n", url)
+	}
 	if url := m.TLSURL(); url != "" {
 		fmt.Fprintf(out, "TLS for other agents at %s, trusted through %s\n", url, filepath.Join(dir, "ca.crt"))
 	}

@@ -7,7 +7,24 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sallyport.dev/member"
 )
+
+// What dev says of where things are holds for what --with moved, too.
+func TestPlaces(t *testing.T) {
+	for _, test := range []struct {
+		store, key, want string
+	}{
+		{"/d/recordings", "/d/recordings.key", "State, keys and recordings are in /d"},
+		{"s3://b/p?region=r", "/d/recordings.key", "State and keys are in /d\nRecordings are in s3://b/p?region=r, their keys wrapped by /d/recordings.key"},
+		{"/d/recordings", "awskms:///k", "State and keys are in /d\nRecordings are in /d/recordings, their keys wrapped by awskms:///k"},
+	} {
+		if got := places(member.Recordings{Store: test.store, Key: test.key}, "/d"); got != test.want {
+			t.Errorf("got %q, want %q", got, test.want)
+		}
+	}
+}
 
 // TestEnvPath sources the files of two dev servers in turns: the last one's programs
 // are found first, and PATH does not grow.
