@@ -3,14 +3,15 @@ package sallyporttest_test
 import (
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"sallyport.dev/client"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/pgtest"
 	"sallyport.dev/member"
 	"sallyport.dev/sallyporttest"
+	"sallyport.dev/session"
 )
 
 // pair starts two members that share PostgreSQL, NATS, master key and CA.
@@ -51,9 +52,13 @@ func TestSessionAcrossMembers(t *testing.T) {
 	if !strings.Contains(out, "sum-is-42") {
 		t.Errorf("session through the other member showed %q", out)
 	}
-	recordings, err := filepath.Glob(filepath.Join(filepath.Dir(a.CAFile()), "recordings-a", "*", "*", "*", "admin-*.cast"))
-	if err != nil || len(recordings) != 1 {
-		t.Errorf("member a, which holds the node, has %d recordings (%v), want 1", len(recordings), err)
+	sessions, err := b.Store.Sessions(t.Context(), session.Filter{})
+	if err != nil || len(sessions) != 1 || sessions[0].Member != "a" || sessions[0].Recording == "" {
+		t.Fatalf("got sessions %+v, %v; want one with a recording, kept by a, which holds the node", sessions, err)
+	}
+	piece, err := b.API(key).GetRecording(t.Context(), client.GetRecordingInput{SessionID: sessions[0].ID})
+	if err != nil || !strings.Contains(string(piece.Data), "sum-is-42") {
+		t.Errorf("its recording, read at b: got %+v, %v", piece, err)
 	}
 }
 

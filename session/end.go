@@ -147,7 +147,7 @@ func (s *live) isCut() bool { return s.cut.Load() != nil }
 func (s *live) awaitClient(left *time.Duration) bool {
 	began := time.Now()
 	s.await(*left, func() bool {
-		return s.client != nil || len(s.out.frames) == 0 || s.left.Load() || s.isCut()
+		return s.client != nil || len(s.out.frames) == 0 || s.left.Load() || s.isCut() || s.g.closing.Load()
 	})
 	*left -= time.Since(began)
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -116,5 +117,22 @@ func TestAnotherKindOfSession(t *testing.T) {
 			}
 			w.wantState(id, StateFailed)
 		})
+	}
+}
+
+// A gateway that closes does not wait for the client of a session that its agent has
+// ended: nobody can come back to it.
+func TestCloseDoesNotAwaitClients(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.DisconnectGrace = time.Hour })
+	_, id, agent, client := w.pair()
+	client.cut()
+	w.wantState(id, StateDisconnected)
+	agent.say("unread")
+	agent.sendState(id, "Terminating")
+	eventually(t, "the node's word", func() bool { return w.g.session(id).cause.Load() != nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := w.g.Close(ctx); err != nil {
+		t.Errorf("closing: %v", err)
 	}
 }

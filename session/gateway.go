@@ -171,7 +171,8 @@ type Gateway struct {
 	ctx    context.Context // lives as long as the gateway
 	cancel context.CancelFunc
 
-	life     sync.Mutex // a leaf: guards stopping, and wg against a late Add
+	closing  atomic.Bool // sessions are being ended: no client comes back
+	life     sync.Mutex  // a leaf: guards stopping, and wg against a late Add
 	stopping bool
 	wg       sync.WaitGroup // everything the gateway has started
 
@@ -286,6 +287,7 @@ func (g *Gateway) start(f func()) bool {
 // Close ends every session with a word to its person, closes every channel and waits
 // for it all, at most until ctx ends; then it drops what is left.
 func (g *Gateway) Close(ctx context.Context) error {
+	g.closing.Store(true)
 	g.mu.Lock()
 	ending := slices.Collect(maps.Values(g.sessions))
 	g.mu.Unlock()
