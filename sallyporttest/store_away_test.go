@@ -129,6 +129,14 @@ func newKept(t *testing.T, program string, change func(*member.Config)) *kept {
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
 	k := &kept{t: t, dir: t.TempDir(), valve: newValve(t, awstest.NewS3(t, "recordings").URL)}
 	credentials := filepath.Join(k.dir, "credentials")
+	if program == flood {
+		// What lies there counts: so much less need be shown to fill the spool.
+		ballast := filepath.Join(k.dir, "spool-a", "ballast")
+		if err := os.MkdirAll(filepath.Dir(ballast), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		k.write(ballast, strings.Repeat("x", 14<<20), 0o600)
+	}
 	k.write(credentials, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", awstest.AccessKey, awstest.SecretKey), 0o600)
 	k.System = sallyporttest.Start(t, "a", sallyporttest.Options{Dir: k.dir, Configure: func(c *member.Config) {
 		c.ListenAdmin = "127.0.0.1:0"
