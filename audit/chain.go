@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -56,54 +54,6 @@ type Head struct {
 	Hash   string `json:"hash"`
 }
 
-// Verifier checks records of any number of members, each member's in order. The
-// zero value is ready.
-type Verifier struct {
-	last  map[string]Record
-	known map[string][]Head // heads that must be met
-}
-
-// Expect makes a head that was noted earlier one that the chain must contain.
-func (v *Verifier) Expect(h Head) {
-	if v.known == nil {
-		v.known = make(map[string][]Head)
-	}
-	v.known[h.Member] = append(v.known[h.Member], h)
-}
-
-// Check takes the next record. Its error, an ErrChain, names the record and what is
-// wrong there: changed, missing before it, out of order, or not continuing the last.
-func (v *Verifier) Check(r Record) error {
-	sum, err := Sum(r)
-	if err != nil {
-		return err
-	}
-	if sum != r.Hash {
-		return broken(r, "was changed: its hash is not that of its content")
-	}
-	if err := checkLink(v.last[r.Member], r); err != nil {
-		return err
-	}
-	for _, h := range v.known[r.Member] {
-		if h.Seq == r.Seq && h.Hash != r.Hash {
-			return broken(r, "is not the record that was noted earlier: the chain was rewritten")
-		}
-	}
-	if v.last == nil {
-		v.last = make(map[string]Record)
-	}
-	v.last[r.Member] = r
-	return nil
-}
-
-// checkLink compares a record with the one before it, whose Seq is 0 for none.
-func checkLink(last, r Record) error {
-	if problem := linkProblem(last, r); problem != "" {
-		return broken(r, problem)
-	}
-	return nil
-}
-
 // linkProblem says how a record does not continue the one before it; "" if it does.
 func linkProblem(last, r Record) string {
 	prev := last.Hash
@@ -134,43 +84,41 @@ func broken(r Record, what string) error {
 	return fmt.Errorf("record %d of member %q %s: %w", r.Seq, r.Member, what, ErrChain)
 }
 
-// Heads returns the ends of the chains seen, in order of members.
-func (v *Verifier) Heads() []Head {
-	var heads []Head
-	for _, m := range slices.Sorted(maps.Keys(v.last)) {
-		heads = append(heads, Head{Member: m, Seq: v.last[m].Seq, Hash: v.last[m].Hash})
-	}
-	return heads
-}
-
-// Finish reports a chain that ends before a head that it must contain.
-func (v *Verifier) Finish() error {
-	for _, m := range slices.Sorted(maps.Keys(v.known)) {
-		for _, h := range v.known[m] {
-			if end := v.last[m].Seq; end < h.Seq {
-				return fmt.Errorf("chain of member %q ends with record %d, but record %d was noted earlier: its end was cut off: %w",
-					m, end, h.Seq, ErrChain)
-			}
-		}
-	}
-	return nil
-}
-
 // Verify checks whole chains, from their first records, members interleaved in any
-// way. It returns the first thing that is wrong, or the error of the iterator. Heads
-// noted earlier must be in the chains.
+// way. It returns the first thing that is wrong, or the error of the iterator: an ErrChain
+// names the record and what is wrong there. Heads noted earlier must be in the chains.
 func Verify(records iter.Seq2[Record, error], noted ...Head) error {
-	v := Verifier{}
-	for _, h := range noted {
-		v.Expect(h)
-	}
+	chains := map[string]*Inspector{}
 	for r, err := range records {
 		if err != nil {
 			return err
 		}
-		if err := v.Check(r); err != nil {
-			return err
+		if chains[r.Member] == nil {
+			chains[r.Member] = &Inspector{}
+		}
+		if problem := chains[r.Member].Next(r); problem != "" {
+			return broken(r, problem)
+		}
+		for _, h := range noted {
+			if h.Member == r.Member && h.Seq == r.Seq && h.Hash != r.Hash {
+				return broken(r, "is not the record that was noted earlier: the chain was rewritten")
+			}
 		}
 	}
-	return v.Finish()
+	return reach(chains, noted)
+}
+
+// reach reports a chain that ends before a head that it must contain.
+func reach(chains map[string]*Inspector, noted []Head) error {
+	for _, h := range noted {
+		end := int64(0)
+		if c := chains[h.Member]; c != nil {
+			end = c.Last().Seq
+		}
+		if end < h.Seq {
+			return fmt.Errorf("chain of member %q ends with record %d, but record %d was noted earlier: its end was cut off: %w",
+				h.Member, end, h.Seq, ErrChain)
+		}
+	}
+	return nil
 }

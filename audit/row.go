@@ -100,12 +100,17 @@ func (i *Inspector) Inspect(w Row) (Record, string) {
 		i.last, i.unknown = Record{Member: w.Member, Seq: w.Seq, Time: i.last.Time}, true
 		return r, err.Error()
 	}
+	return r, i.Next(r)
+}
+
+// Next takes the next record, and returns what is wrong at it, "" for nothing.
+func (i *Inspector) Next(r Record) string {
 	problem := i.judge(r)
 	if r.Seq > i.last.Seq {
 		// As it says of itself, so that the next one is judged by that.
 		i.last, i.unknown = r, false
 	}
-	return r, problem
+	return problem
 }
 
 func (i *Inspector) judge(r Record) string {
