@@ -472,7 +472,7 @@ func text(t *testing.T, width int, shown ...string) string {
 	}
 	_, err = w.Close(end(0))
 	ok(err)
-	ok(Text(&cast, &out))
+	ok(writeText(&cast, &out))
 	return out.String()
 }
 
@@ -483,7 +483,7 @@ func TestTextAfterResize(t *testing.T) {
 [2,"o","67 \r8\r\n"]
 `
 	var out bytes.Buffer
-	must(t)(Text(strings.NewReader(cast), &out))
+	must(t)(writeText(strings.NewReader(cast), &out))
 	if want := "12345678\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
@@ -491,7 +491,7 @@ func TestTextAfterResize(t *testing.T) {
 
 func TestTextReportsFullDisk(t *testing.T) {
 	cast := `{"version":2,"width":5,"height":5}` + "\n" + `[0,"o","` + strings.Repeat(`x\r\n`, 10000) + `"]` + "\n"
-	if err := Text(strings.NewReader(cast), &failing{}); !errors.Is(err, errFull) {
+	if err := writeText(strings.NewReader(cast), &failing{}); !errors.Is(err, errFull) {
 		t.Errorf("got %v, want the write's error", err)
 	}
 }
@@ -501,7 +501,7 @@ func FuzzReader(f *testing.F) {
 	f.Add([]byte(`{"version":2}` + "\n" + `[1,"r","3x4"]` + "\n" + `[2,"e","{}"]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out bytes.Buffer
-		_ = Text(bytes.NewReader(b), &out)
+		_ = writeText(bytes.NewReader(b), &out)
 		for _, r := range out.String() {
 			if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
 				t.Fatalf("control character %U in the text", r)
@@ -588,6 +588,27 @@ func TestStringsOfAllBytes(t *testing.T) {
 			if got != string(in) {
 				t.Fatalf("got %q, want %q", got, in)
 			}
+		}
+	}
+}
+
+// writeText writes a whole recording as text.
+func writeText(r io.Reader, w io.Writer) error {
+	rec, err := NewReader(r)
+	if err != nil {
+		return err
+	}
+	t := NewTextWriter(w, rec.Header().Width)
+	for {
+		e, err := rec.Next()
+		if err == io.EOF {
+			return t.Close()
+		}
+		if err != nil {
+			return errors.Join(t.Close(), err)
+		}
+		if err := t.Take(e); err != nil {
+			return err
 		}
 	}
 }

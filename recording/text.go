@@ -2,7 +2,6 @@ package recording
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -17,32 +16,11 @@ const (
 	maxTextRow = 1 << 16 // characters of one line of text, wrapped rows included
 )
 
-// Text writes what a recording showed as plain text, line by line, with everything
-// that scrolled by. Carriage returns, backspaces and the editing of the current line
-// have their effect; colours and other controls are dropped, so the text is safe to
-// show on a terminal. What a full-screen program drew is left out, with a note.
-func Text(r io.Reader, w io.Writer) error {
-	rec, err := NewReader(r)
-	if err != nil {
-		return err
-	}
-	t := NewTextWriter(w, rec.Header().Width)
-	for {
-		e, err := rec.Next()
-		if err == io.EOF {
-			return t.Close()
-		}
-		if err != nil {
-			return errors.Join(t.Close(), err)
-		}
-		if err := t.Take(e); err != nil {
-			return err
-		}
-	}
-}
-
-// TextWriter is Text for events as they come. The same events give the same text, however
-// they come. It is not safe for concurrent use.
+// TextWriter writes what a recording showed as plain text, line by line, with everything
+// that scrolled by. Carriage returns, backspaces and the editing of the current line have
+// their effect; colours and other controls are dropped, so the text is safe to show on a
+// terminal. What a full-screen program drew is left out, with a note. The same events give
+// the same text, however they come. It is not safe for concurrent use.
 type TextWriter struct{ screen *textScreen }
 
 // NewTextWriter returns what writes text to w, of a terminal that is so many columns wide.
