@@ -150,6 +150,13 @@ func (s *smtpServer) sent() []sentMail {
 	return append([]sentMail(nil), s.mails...)
 }
 
+// signedIn is what the last client signed in with.
+func (s *smtpServer) signedIn() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.auth
+}
+
 // to is the first mail to an address.
 func (s *smtpServer) to(address string) (sentMail, bool) {
 	for _, m := range s.sent() {
@@ -203,8 +210,8 @@ func TestMail(t *testing.T) {
 	r := w.asked("frontend", reason)
 	var m sentMail
 	eventually(t, "bob's mail", func() (found bool) { m, found = smtp.to("bob@example.com"); return found })
-	if !m.secure || smtp.auth != "\x00sally\x00open sesame" {
-		t.Errorf("over TLS: %v, as %q", m.secure, smtp.auth)
+	if auth := smtp.signedIn(); !m.secure || auth != "\x00sally\x00open sesame" {
+		t.Errorf("over TLS: %v, as %q", m.secure, auth)
 	}
 	msg, err := mail.ReadMessage(strings.NewReader(m.data))
 	w.must(err)
@@ -271,8 +278,8 @@ func TestMailDemandsTLS(t *testing.T) {
 			w := newWorld(t, smtp.option(func(m *notify.Mail) { m.Username, m.Password = "sally", "open sesame" }))
 			r := w.asked("frontend", "x")
 			eventually(t, "the delivery to be given up", func() bool { return w.delivered(r.ID, "mail", notify.DeliveryFailed) > 0 })
-			if len(smtp.sent()) > 0 || smtp.auth != "" {
-				t.Errorf("got %v, auth %q", smtp.sent(), smtp.auth)
+			if auth := smtp.signedIn(); len(smtp.sent()) > 0 || auth != "" {
+				t.Errorf("got %v, auth %q", smtp.sent(), auth)
 			}
 		})
 	}

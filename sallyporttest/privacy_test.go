@@ -140,23 +140,16 @@ func (p *typingPerson) command(line string) {
 type private struct {
 	*sallyporttest.System
 	dir string
-	log *bytes.Buffer
+	log *lockedText
 }
 
 func newPrivate(t *testing.T, configure func(*member.Sessions)) (*private, sallyporttest.Key) {
 	t.Helper()
-	p := &private{dir: t.TempDir(), log: &bytes.Buffer{}}
-	var mu sync.Mutex
-	log := slog.New(slog.NewTextHandler(writer(func(b []byte) (int, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return p.log.Write(b)
-	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	p := &private{dir: t.TempDir(), log: &lockedText{}}
+	log := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	t.Cleanup(func() {
-		mu.Lock()
-		defer mu.Unlock()
 		if t.Failed() {
-			t.Logf("log:\n%s", p.log.Bytes())
+			t.Logf("log:\n%s", p.log)
 		}
 	})
 	p.System = sallyporttest.Start(t, "one", sallyporttest.Options{Dir: p.dir, Configure: func(c *member.Config) {
@@ -177,10 +170,6 @@ func newPrivate(t *testing.T, configure func(*member.Sessions)) (*private, sally
 	})
 	return p, key
 }
-
-type writer func([]byte) (int, error)
-
-func (w writer) Write(b []byte) (int, error) { return w(b) }
 
 // leave ends the shell and returns its recording, with the input of it.
 func (p *private) leave(t *testing.T, key sallyporttest.Key, at *typingPerson) (cast, input string) {
@@ -204,7 +193,7 @@ func (p *private) leave(t *testing.T, key sallyporttest.Key, at *typingPerson) (
 func (p *private) nowhere(t *testing.T, cast string, secrets ...string) {
 	t.Helper()
 	files := 0
-	places := map[string][]byte{"the recording": []byte(cast), "the log": p.log.Bytes()}
+	places := map[string][]byte{"the recording": []byte(cast), "the log": []byte(p.log.String())}
 	err := filepath.WalkDir(p.dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			files++
