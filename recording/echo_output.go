@@ -138,6 +138,11 @@ func (e *echoReader) character(g *EchoGuard, r rune, wanted bool) {
 		return
 	}
 	e.pos++
+	e.bound(g)
+}
+
+// bound gives up a line of which more is shown than may be typed.
+func (e *echoReader) bound(g *EchoGuard) {
 	if len(e.shown) > 2*maxTyped {
 		g.dropAll()
 	}
@@ -173,6 +178,7 @@ func (e *echoReader) control(g *EchoGuard, p *escape.Parser) {
 	case '@':
 		if e.pos <= len(e.shown) {
 			e.shown = slices.Insert(e.shown, e.pos, make([]rune, min(n, maxTyped))...)
+			e.bound(g)
 		}
 	default:
 		e.away(g)

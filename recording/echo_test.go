@@ -193,6 +193,21 @@ func TestTypedBounds(t *testing.T) {
 	}
 }
 
+// Attack: a program makes room in the line that is being typed, again and again. A few bytes
+// of each such sequence must not hold thousands.
+func TestShownBounds(t *testing.T) {
+	g := NewEchoGuard(&noted{})
+	ok := must(t)
+	ok(g.Output(at(0), []byte("$ ")))
+	ok(g.Input(at(0), []byte("a")))
+	for range 100 {
+		ok(g.Output(at(0), []byte("\x1b[9999@")))
+	}
+	if n := cap(g.echo.shown); n > 8*maxTyped {
+		t.Errorf("%d characters are held of what is shown", n)
+	}
+}
+
 // Programs without a terminal echo nothing.
 func TestNoInput(t *testing.T) {
 	next := &noted{}
