@@ -313,6 +313,30 @@ func TestHolding(t *testing.T) {
 	}
 }
 
+// Half a character is awaited by nothing: events do not queue behind it, and no Flush is
+// asked for.
+func TestHoldingHalfACharacter(t *testing.T) {
+	r, next, now := clocked(t, password)
+	ok := must(t)
+	ok(r.Output(*now, []byte("pass\xc5")))
+	for i := range 10 * maxQueued {
+		ok(r.Resize(*now, 80+i, 24))
+		if n := len(r.queue); n > maxQueued {
+			t.Fatalf("%d events wait", n)
+		}
+	}
+	if got := len(next.events); got != 1+10*maxQueued {
+		t.Errorf("got %d events, want the output and all resizes", got)
+	}
+	if r.Holds() {
+		t.Error("something is still held")
+	}
+	ok(r.Output(*now, []byte("\xbc")))
+	if got, want := next.output.String(), "passż"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // A mark of a shell on a slow link waits for its end, but only as long as it is evidently
 // one: a program that begins one and never ends it keeps nothing from being recorded.
 func TestHoldingMarks(t *testing.T) {

@@ -104,10 +104,12 @@ func (d *direction) noteAge() {
 	default:
 		return
 	}
-	d.mark, d.markAt = d.stream.base+int64(len(d.stream.held)), d.at
+	d.mark, d.markAt = d.stream.at, d.at
 }
 
-func (d *direction) holds() bool { return d.stream != nil && len(d.stream.held) > 0 }
+// holds reports whether something is held that can be let go: no half of a character, for
+// which nothing waits.
+func (d *direction) holds() bool { return d.stream != nil && d.stream.base < d.stream.at }
 
 // Resize implements Stage.
 func (r *Redactor) Resize(at time.Time, cols, rows int) error {
@@ -138,8 +140,7 @@ func (r *Redactor) orderLocked(tell func() error) error {
 			return err
 		}
 	}
-	s := r.output.stream
-	r.queue = append(r.queue, queued{s.base + int64(len(s.held)), tell})
+	r.queue = append(r.queue, queued{r.output.stream.at, tell})
 	return r.tellLocked()
 }
 
