@@ -132,6 +132,9 @@ func TestScreenResize(t *testing.T) {
 	if diff := cmp.Diff([]string{"3", "漢!"}, rows(s)); diff != "" {
 		t.Errorf("larger again (-want +got):\n%s", diff)
 	}
+	s.Write("漢")
+	s.Resize(1, 2)
+	s.Write("\x1b[9b") // it again, where it has no room
 	for _, size := range [][2]int{{0, 0}, {-5, 7}, {1 << 30, 1 << 30}, {1, 65535}, {65535, 1}} {
 		s.Resize(size[0], size[1])
 		s.Write("\x1b[99;99Hx漢\r\n\t")
@@ -147,6 +150,7 @@ func FuzzScreen(f *testing.F) {
 	f.Add("a\x1b[31m漢\x1b[2;3r\x1b[?1049h\x1b[10L\x1b[5@\x1b[?6h\x1b[9;9H\x1b[3g\t\x1b[?1049l", 10, 4)
 	f.Add("\x1b[4h漢字\x1b[D\x1b[PX\x1b[2X\x1b[1J\x1b[?5h", 3, 3)
 	f.Add("\x1b7\x1b[1;1H\x1bM\x1bM\x1b8\x1b[999b", 1, 1)
+	f.Add("漢漢\x1b[999b", 1, 1)
 	f.Fuzz(func(t *testing.T, output string, cols, rows int) {
 		s := NewScreen(8, 4)
 		v := NewView(6, 3)

@@ -167,7 +167,7 @@ func (s *Screen) more(p *escape.Parser, final byte) {
 // repeat writes the last character again, a line of it at most: a few bytes must not make
 // much work.
 func (s *Screen) repeat(n int) {
-	if w := runeWidth(s.last); s.last != 0 && w > 0 {
+	if w := runeWidth(s.last); s.last != 0 && w > 0 && w <= s.cols {
 		for range min(n, s.cols) {
 			s.put(s.last, w)
 		}
