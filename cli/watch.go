@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -96,7 +94,8 @@ func (w *watcher) leave(ctx context.Context) {
 	_, _ = w.api.WatchSession(ctx, client.WatchSessionInput{SessionID: w.id, Watch: w.watch, Leave: true})
 }
 
-// ask asks until something has happened, or refused is what the server said, or ctx ends.
+// ask asks until there is an answer, the server refuses or was away for too long, or ctx
+// ends.
 func (w *watcher) ask(ctx context.Context) (*client.WatchSessionOutput, error) {
 	var lost time.Time
 	for {
@@ -152,7 +151,6 @@ func (w *watcher) answers(ctx context.Context, first *client.WatchSessionOutput)
 	c, next := make(chan answer), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		defer close(c)
 		for a := (answer{out: first}); ; {
 			select {
 			case c <- a:
@@ -177,82 +175,27 @@ func (w *watcher) answers(ctx context.Context, first *client.WatchSessionOutput)
 }
 
 // watchAsText writes what is shown as plain text, a line when it is left.
-func (p *program) watchAsText(ctx context.Context, w *watcher, out *client.WatchSessionOutput) error {
-	lines := &textOf{to: p.stdout}
-	defer lines.close()
+func (p *program) watchAsText(ctx context.Context, w *watcher, out *client.WatchSessionOutput) (err error) {
+	var text *recording.TextWriter // nil until there is an event: then its width is known
+	w.live.Each = func(e recording.Event) error {
+		if text == nil {
+			cols, _ := w.live.Screen.Size()
+			text = recording.NewTextWriter(p.stdout, cols)
+		}
+		return errors.Join(text.Take(e), text.Flush())
+	}
+	defer func() {
+		if text != nil && err == nil {
+			err = text.Close() // writes the line that has not ended
+		}
+	}()
 	for {
-		if out.Skipped {
-			lines.skip()
-		}
-		if err := w.take(out); err != nil {
+		if err := w.take(out); err != nil || w.ended {
 			return err
 		}
-		if err := lines.write(out.Data); err != nil || w.ended {
-			return err
-		}
-		var err error
 		if out, err = w.ask(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
+			return ignoreCancel(ctx, err)
 		}
-	}
-}
-
-// textOf makes text of the lines of a recording.
-type textOf struct {
-	to   io.Writer
-	text *recording.TextWriter // nil before the header
-	rest []byte                // of a line that is not whole
-}
-
-// skip goes on at the beginning of a line after what was left out.
-func (t *textOf) skip() {
-	t.rest = nil
-	if t.text == nil {
-		t.text = recording.NewTextWriter(t.to, 0)
-	}
-}
-
-func (t *textOf) write(p []byte) error {
-	t.rest = append(t.rest, p...)
-	for {
-		line, rest, whole := bytes.Cut(t.rest, []byte("\n"))
-		if !whole {
-			break
-		}
-		t.rest = rest
-		if err := t.take(line); err != nil {
-			return err
-		}
-	}
-	if t.text == nil {
-		return nil
-	}
-	return t.text.Flush()
-}
-
-func (t *textOf) take(line []byte) error {
-	if t.text == nil {
-		h, err := recording.ParseHeader(line)
-		if err != nil {
-			return err
-		}
-		t.text = recording.NewTextWriter(t.to, h.Width)
-		return nil
-	}
-	e, err := recording.ParseEvent(line)
-	if err != nil {
-		return err
-	}
-	return t.text.Take(e)
-}
-
-// close writes the line that has not ended.
-func (t *textOf) close() {
-	if t.text != nil {
-		t.text.Close()
 	}
 }
 

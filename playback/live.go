@@ -15,6 +15,8 @@ type Live struct {
 	Screen *Screen
 	Header recording.Header
 	End    *recording.End // once it has come
+	// Each, if set, is told of every event.
+	Each func(recording.Event) error
 
 	rest   []byte // of a line that is not whole yet
 	headed bool
@@ -76,6 +78,9 @@ func (l *Live) line(line []byte) (err error) {
 	Apply(l.Screen, e)
 	if e.Kind == recording.KindEnd {
 		l.End = recording.ParseEnd(e)
+	}
+	if l.Each != nil {
+		return l.Each(e)
 	}
 	return nil
 }
