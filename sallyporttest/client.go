@@ -14,6 +14,16 @@ import (
 // API returns a client of this member that acts with the key.
 func (s *System) API(k Key) *client.API {
 	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.apis[k] == nil {
+		s.apis[k] = s.connect(k)
+	}
+	return s.apis[k]
+}
+
+func (s *System) connect(k Key) *client.API {
+	s.t.Helper()
 	t, ok := s.t.(*testing.T)
 	if !ok {
 		s.t.Fatal("API needs a test, not a benchmark: it sets the environment")

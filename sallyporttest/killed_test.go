@@ -131,7 +131,7 @@ func (d *doomed) must(err error) {
 // node runs the agent, whose shells print numbers.
 func (d *doomed) node() {
 	busy := filepath.Join(d.t.TempDir(), "busy")
-	script := "#!/bin/sh\nn=0\nwhile sleep 0.05; do n=$((n+1)); echo \"LINE-$n. kumquat\"; done\n"
+	script := "#!/bin/sh\nn=0\nwhile sleep 0.2; do n=$((n+1)); echo \"LINE-$n. kumquat\"; done\n"
 	d.must(os.WriteFile(busy, []byte(script), 0o700))
 	sallyporttest.StartAgent(d.t, killedNode, agent.Config{
 		Servers: []string{"http://" + d.Listen}, Region: sallyporttest.Region, StateDir: d.t.TempDir(), Activation: d.Code,

@@ -15,6 +15,7 @@ import (
 
 	"sallyport.dev/agent"
 	"sallyport.dev/agent/shell"
+	"sallyport.dev/client"
 	"sallyport.dev/identity"
 	"sallyport.dev/member"
 )
@@ -46,6 +47,9 @@ type System struct {
 	*member.Member
 	t    testing.TB
 	stop sync.Once
+
+	mu   sync.Mutex
+	apis map[Key]*client.API
 }
 
 // Start starts a member named name, which is closed when the test ends.
@@ -76,7 +80,7 @@ func Start(t testing.TB, name string, o Options) *System {
 	if err != nil {
 		t.Fatalf("starting member %s: %v", name, err)
 	}
-	s := &System{Member: m, t: t}
+	s := &System{Member: m, t: t, apis: map[Key]*client.API{}}
 	t.Cleanup(s.Stop)
 	return s
 }

@@ -210,26 +210,40 @@ func (k *kept) wantShown(term *sallyporttest.Terminal) (text string) {
 	return text
 }
 
+// terminals opens n, ten at a time.
+func (k *kept) terminals(n int) []*sallyporttest.Terminal {
+	k.t.Helper()
+	terms, errs := make([]*sallyporttest.Terminal, n), make([]error, n)
+	api, places := k.API(k.key), make(chan struct{}, 10)
+	var wg sync.WaitGroup
+	for i := range n {
+		places <- struct{}{}
+		wg.Go(func() {
+			terms[i], errs[i] = sallyporttest.OpenTerminal(k.t.Context(), k.t, api, keptNode)
+			<-places
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		k.t.Fatal(err)
+	}
+	return terms
+}
+
 // The store refuses connections for a while, and then takes them and says nothing, while a
 // hundred sessions go on, begin and end: nobody notices, and nothing is missing.
 func TestStoreAway(t *testing.T) {
-	k := newKept(t, "#!/bin/sh\nn=0\nwhile [ $n -lt 40 ]; do sleep 0.2; n=$((n+1)); echo \"LINE-$n.\"; done\n", func(*member.Config) {})
+	k := newKept(t, "#!/bin/sh\nn=0\nwhile [ $n -lt 40 ]; do n=$((n+1)); echo \"LINE-$n.\"; sleep 0.2; done\n", func(*member.Config) {})
 	var want strings.Builder
 	for n := range 40 {
 		fmt.Fprintf(&want, "LINE-%d.\r\n", n+1)
 	}
-	var terms []*sallyporttest.Terminal
-	open := func(n int) {
-		for range n {
-			terms = append(terms, k.Terminal(k.key, keptNode))
-		}
-	}
-	open(40)
+	terms := k.terminals(40)
 	k.valve.refuse()
-	open(30)
+	terms = append(terms, k.terminals(30)...)
 	time.Sleep(1500 * time.Millisecond) // a chunk of everyone's is due
 	k.valve.hang()
-	open(30)
+	terms = append(terms, k.terminals(30)...)
 	k.Eventually(func() bool { return k.valve.hung.Load() > 0 }, "the store is asked")
 	for _, term := range terms {
 		if said := term.End(); said != "" {
