@@ -17,7 +17,7 @@ import (
 
 const (
 	tickEvery = 500 * time.Millisecond
-	// dueMost is how many requests are seen to in one round.
+	// dueMost is how many due requests are read at a time.
 	dueMost = 100
 	// tellEvery is how often events are looked for that the audit log does not have.
 	tellEvery = 10 * time.Second
@@ -103,16 +103,29 @@ func (c *clock) round(ctx context.Context) error {
 	if err := c.endGone(ctx); err != nil {
 		c.e.config.Logger.Error("ending requests of who is gone", "error", err)
 	}
-	due, err := c.e.config.Store.Requests(ctx, Filter{Due: c.e.now(), Limit: dueMost})
-	if err != nil {
-		return err
-	}
-	for _, r := range due {
-		if err := c.e.due(ctx, r); err != nil && ctx.Err() == nil {
-			c.e.config.Logger.Error("clock of a request", "request", r.ID, "error", err)
+	return c.allDue(ctx)
+}
+
+// allDue sees to all that is due, page by page: what fails, or waits for flow code, stays due
+// and holds up nothing behind it.
+func (c *clock) allDue(ctx context.Context) error {
+	f := Filter{Due: c.e.now(), Limit: dueMost}
+	for {
+		due, err := c.e.config.Store.Requests(ctx, f)
+		if err != nil {
+			return err
 		}
+		for _, r := range due {
+			if err := c.e.due(ctx, r); err != nil && ctx.Err() == nil {
+				c.e.config.Logger.Error("clock of a request", "request", r.ID, "error", err)
+			}
+		}
+		if len(due) < dueMost {
+			return nil
+		}
+		last := due[len(due)-1]
+		f.After, f.AfterDue = last.ID, last.Due()
 	}
-	return nil
 }
 
 // endGone ends the requests of users who were disabled or deleted, whoever did that and

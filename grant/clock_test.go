@@ -2,6 +2,7 @@ package grant_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -105,12 +106,8 @@ func (s *slowSource) OnCall(ctx context.Context, _ *flow.Schedule, _ time.Time) 
 	}
 }
 
-// What a flow's code waits for, others' clocks do not; and it is asked once, however many
-// rounds there are meanwhile.
-func TestClocksDoNotWaitForCode(t *testing.T) {
-	duty := &slowSource{goOn: make(chan struct{})}
-	w := newWorld(t, func(config *grant.Config) { config.OnCall = duty })
-	w.put(`
+// slowFlow has requests whose expiry waits for an on-call source.
+const slowFlow = `
 schedule "ops" {
   source = "rota"
   rota {
@@ -119,10 +116,19 @@ schedule "ops" {
     users = ["eve"]
   }
 }
-`+codeFlow+flows, `
+` + codeFlow + flows
+
+const slowCode = `
 def on_expire(event):
     return deny("nobody but " + on_call("ops")[0])
-`)
+`
+
+// What a flow's code waits for, others' clocks do not; and it is asked once, however many
+// rounds there are meanwhile.
+func TestClocksDoNotWaitForCode(t *testing.T) {
+	duty := &slowSource{goOn: make(chan struct{})}
+	w := newWorld(t, func(config *grant.Config) { config.OnCall = duty })
+	w.put(slowFlow, slowCode)
 	slow, other := w.ask("coded"), w.approve(w.ask("role"), w.as("bob"))
 	w.advance(61 * time.Minute)
 	w.must(w.Start(t.Context()))
@@ -150,4 +156,27 @@ def on_expire(event):
 	if r := w.read(slow.ID); r.State != grant.Expired || r.Because != "nobody but alice" {
 		t.Errorf("got %s: %s", r.State, r.Because)
 	}
+}
+
+// However much waits for a flow's code, what is due behind it is done.
+func TestClocksReachAllThatIsDue(t *testing.T) {
+	duty := &slowSource{goOn: make(chan struct{})}
+	w := newWorld(t, func(config *grant.Config) { config.OnCall = duty })
+	w.put(slowFlow, slowCode)
+	for i := range 6 {
+		name := fmt.Sprint("asker", i)
+		w.user(name, "support")
+		for range 20 {
+			_, err := w.Ask(t.Context(), w.as(name), asked("coded"))
+			w.must(err)
+		}
+	}
+	w.advance(40 * time.Minute)
+	r := w.approve(w.ask("role"), w.as("bob"))
+	w.advance(31 * time.Minute)
+	w.must(w.Start(t.Context()))
+	if r := w.read(r.ID); r.State != grant.Ended {
+		t.Errorf("got %s behind what waits for code", r.State)
+	}
+	close(duty.goOn)
 }

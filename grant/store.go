@@ -13,8 +13,10 @@ type Filter struct {
 	Review bool      // only those with an open review
 	Clocks bool      // only those that a clock is set for, as Request.Due says
 	Due    time.Time // only those with a clock that is up by then, the longest first
-	After  string    // continue after the request with this id; not with Due
-	Limit  int       // 0 for all
+	After  string    // continue after the request with this id
+	// AfterDue is, with Due and After, what Due of that request was when it was listed.
+	AfterDue time.Time
+	Limit    int // 0 for all
 }
 
 // Store keeps requests, their events and the flow files. Every change of a request grows

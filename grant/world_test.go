@@ -163,17 +163,23 @@ func newWorldAt(t testing.TB, url string, changes ...func(*grant.Config)) *world
 
 func (w *world) people() {
 	w.t.Helper()
-	ctx := w.t.Context()
 	for user, groups := range map[string][]string{
 		"alice": {"frontend"}, "dave": {"frontend"}, "bob": {"backend"}, "carol": {"support"}, "eve": nil,
 	} {
-		u := identity.User{Name: user, ID: identity.NewUserID(), Path: "/", Created: w.now()}
-		w.must(w.store.CreateUser(ctx, u))
-		w.ids[user] = u.ID
-		for _, g := range groups {
-			_ = w.store.CreateGroup(ctx, identity.Group{Name: g, ID: identity.NewGroupID(), Path: "/", Created: w.now()})
-			w.must(w.store.AddMember(ctx, g, user))
-		}
+		w.user(user, groups...)
+	}
+}
+
+// user makes a user, and the groups that they are in.
+func (w *world) user(name string, groups ...string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	u := identity.User{Name: name, ID: identity.NewUserID(), Path: "/", Created: w.now()}
+	w.must(w.store.CreateUser(ctx, u))
+	w.ids[name] = u.ID
+	for _, g := range groups {
+		_ = w.store.CreateGroup(ctx, identity.Group{Name: g, ID: identity.NewGroupID(), Path: "/", Created: w.now()})
+		w.must(w.store.AddMember(ctx, g, name))
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *Store) Request(ctx context.Context, id string) (grant.Request, error) {
 func (s *Store) Requests(ctx context.Context, f grant.Filter) ([]grant.Request, error) {
 	t := s.read(ctx)
 	w := requestsWhere(f)
-	if f.After != "" {
+	if f.After != "" && f.Due.IsZero() {
 		last, err := requestByID(t, f.After)
 		if err != nil {
 			return nil, wrap("listing requests", err)
@@ -136,6 +136,9 @@ func requestsWhere(f grant.Filter) where {
 	}
 	if !f.Due.IsZero() {
 		w.add("due > 0 AND due <= ?", micros(f.Due))
+		if f.After != "" {
+			w.add("(due, id) > (?, ?)", micros(f.AfterDue), f.After)
+		}
 	}
 	return w
 }

@@ -24,6 +24,7 @@ func TestRequestsIndexes(t *testing.T) {
 		{"pending, a page", "requests_unsettled", grant.Filter{States: []grant.State{grant.Pending}, Limit: 50}},
 		{"to be reviewed", "requests_review", grant.Filter{Review: true}},
 		{"due", "requests_due", grant.Filter{Due: time.Unix(1, 0), Limit: 100}},
+		{"due, a page", "requests_due", grant.Filter{Due: time.Unix(1, 0), After: "oi-1", AfterDue: time.Unix(0, 1), Limit: 100}},
 		{"a person's with a clock", "requests_clocks", grant.Filter{Person: "p", Clocks: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -102,6 +102,8 @@ func testRequests(t *testing.T, fresh Fresh) {
 		{"due", grant.Filter{Due: at(5)}, "3p"},
 		{"due later", grant.Filter{Due: at(9)}, "3p 1p"},
 		{"due for longest", grant.Filter{Due: at(100), Limit: 2}, "3p 1p"},
+		{"due after one", grant.Filter{Due: at(100), After: "oi-000000000003", AfterDue: at(5), Limit: 1}, "1p"},
+		{"due as long as one", grant.Filter{Due: at(5), After: "oi-000000000002", AfterDue: at(5)}, "3p"},
 	} {
 		wantSame(t, c.name, names(get[[]grant.Request](t)(s.Requests(ctx, c.f)), id), c.want)
 	}
