@@ -3,6 +3,7 @@ package member
 import (
 	"fmt"
 
+	"sallyport.dev/archive"
 	"sallyport.dev/recording"
 	"sallyport.dev/session"
 )
@@ -41,29 +42,22 @@ func (s *Sessions) checkRedaction() (err error) {
 	return nil
 }
 
-// followed is a recording whose events others can follow.
-type followed interface {
-	recording.Stage
-	AttachAt(f recording.Follower) (offset int64)
-	Detach(f recording.Follower)
-}
-
 // staged is a recording behind the stages that leave out what it must not hold. Who
 // follows it follows what is left.
 type staged struct {
 	recording.Stage
-	recording followed
+	recording *archive.Recording
 }
 
-// AttachAt lets watchers in.
-func (s staged) AttachAt(f recording.Follower) (offset int64) { return s.recording.AttachAt(f) }
+// Attach lets watchers in.
+func (s staged) Attach(f recording.Follower) (offset int64) { return s.recording.Attach(f) }
 
 // Detach lets them go.
 func (s staged) Detach(f recording.Follower) { s.recording.Detach(f) }
 
 // stages puts in front of a session's recording what leaves out hidden input, if input is
 // recorded, and then what patterns name.
-func (m *Member) stages(r followed, o session.Options) session.Recorder {
+func (m *Member) stages(r *archive.Recording, o session.Options) session.Recorder {
 	s := staged{r, r}
 	if m.cfg.Sessions.redaction != nil {
 		s.Stage = m.cfg.Sessions.redaction.Wrap(s.Stage, recordingWidth, m.cfg.Now)

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// AttachAt has f follow the events from now on, as Attach does, and returns how many bytes
-// of the recording lie before the first that it is told of, once what is held is flushed.
-func (w *Writer) AttachAt(f Follower) (offset int64) {
+// Attach has f follow the events from now on. It returns how many bytes of the recording
+// lie before the first that f is told of, once what is held is flushed.
+func (w *Writer) Attach(f Follower) (offset int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.follow = append(w.follow, f)

@@ -65,13 +65,6 @@ type Follower interface {
 	Follow(at time.Duration, kind Kind, data []byte)
 }
 
-// Attach has f follow the events from now on.
-func (w *Writer) Attach(f Follower) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.follow = append(w.follow, f)
-}
-
 // NewWriter writes the header to w and returns a writer for the events. When w has
 // a method Sync() error, Close calls it; when it is a Sink, that one's methods.
 func NewWriter(w io.Writer, h Header) (*Writer, error) {

@@ -17,6 +17,7 @@ import (
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/seal"
 	"sallyport.dev/internal/websocket"
+	"sallyport.dev/recording"
 	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
@@ -521,6 +522,7 @@ func mustParse(t *testing.T, s string) *url.URL {
 }
 
 // recordNothing is a recording store for tests that look at other things.
-func recordNothing(context.Context, session.Session, session.Options) (session.Recorder, string, error) {
-	return blankRecorder{}, "2026/11/20/x.cast", nil
+func recordNothing(_ context.Context, s session.Session, _ session.Options) (session.Recorder, string, error) {
+	w, err := recording.NewWriter(io.Discard, recording.Header{Metadata: recording.Metadata{Started: s.Started}})
+	return w, "2026/11/20/x.cast", err
 }

@@ -7,21 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"sallyport.dev/recording"
 	"sallyport.dev/session"
 )
-
-// blankRecorder keeps nothing.
-type blankRecorder struct{}
-
-func (blankRecorder) Output(time.Time, []byte) error   { return nil }
-func (blankRecorder) Input(time.Time, []byte) error    { return nil }
-func (blankRecorder) Resize(time.Time, int, int) error { return nil }
-func (blankRecorder) Flush() error                     { return nil }
-func (blankRecorder) Err() error                       { return nil }
-func (blankRecorder) Close(recording.End) (recording.Summary, error) {
-	return recording.Summary{}, nil
-}
 
 func TestDescribeSessions(t *testing.T) {
 	h := newHarness(t)

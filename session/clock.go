@@ -275,8 +275,7 @@ func (s *live) flush(now time.Time) {
 		if err := s.rec.Flush(); err != nil && s.cause.Load() == nil {
 			s.end(recordingLost(err))
 		}
-		h, ok := s.rec.(interface{ Holds() bool })
-		s.holding.Store(ok && h.Holds()) // then it is to be asked again, though nothing follows
+		s.holding.Store(s.rec.Holds()) // then it is to be asked again, though nothing follows
 	})
 }
 

@@ -292,6 +292,10 @@ func (n *notes) Flush() error {
 	return n.fail
 }
 
+func (n *notes) Holds() bool                     { return false }
+func (n *notes) Attach(recording.Follower) int64 { return 0 }
+func (n *notes) Detach(recording.Follower)       {}
+
 func (n *notes) Close(end recording.End) (recording.Summary, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -70,7 +70,13 @@ type Recorder interface {
 	Input(at time.Time, p []byte) error
 	Resize(at time.Time, cols, rows int) error
 	Flush() error
+	// Holds reports whether something waits for a later Flush, though nothing follows.
+	Holds() bool
 	Close(end recording.End) (recording.Summary, error)
+	// Attach has f follow what is recorded, for watchers, from an offset of the recording
+	// on. What lies before can be read once it is flushed.
+	Attach(f recording.Follower) (offset int64)
+	Detach(f recording.Follower)
 }
 
 // Config says what a gateway works with. Durations and sizes have defaults.

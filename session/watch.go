@@ -136,12 +136,6 @@ type watch struct {
 	sawOver bool
 }
 
-// followed is what a Recorder has that can be watched.
-type followed interface {
-	AttachAt(f recording.Follower) (offset int64)
-	Detach(f recording.Follower)
-}
-
 func (s *live) watch(ctx context.Context, req WatchRequest) (WatchPiece, error) {
 	if req.Leave != "" {
 		s.unwatch(req.Watch, req.Watcher, req.Leave)
@@ -179,8 +173,7 @@ func (s *live) answerWatch(w *watch, p WatchPiece, offset int64) WatchPiece {
 
 // beginWatch lets somebody watch from here on. It is written down before anything is shown.
 func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, error) {
-	rec, ok := s.rec.(followed)
-	if s.rec == nil || !ok {
+	if s.rec == nil {
 		return WatchPiece{}, ErrNotRecorded
 	}
 	if s.isDone() || s.hasEnded() {
@@ -190,7 +183,7 @@ func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, er
 		s.g.watches.Add(-1)
 		return WatchPiece{}, fmt.Errorf("%w on this member: at most %d", ErrWatchers, maxWatches)
 	}
-	w, t, err := s.addWatch(rec, req)
+	w, t, err := s.addWatch(req)
 	if err != nil {
 		s.g.watches.Add(-1)
 		return WatchPiece{}, err
@@ -255,7 +248,7 @@ func (s *live) hasEnded() bool {
 	return !s.endedAt.IsZero()
 }
 
-func (s *live) addWatch(rec followed, req WatchRequest) (*watch, *tail, error) {
+func (s *live) addWatch(req WatchRequest) (*watch, *tail, error) {
 	now := s.g.now()
 	w := &watch{id: rand.Text(), by: req.Watcher, notice: req.Notice, began: now, asked: now}
 	w.own = w.by.person() == cmp.Or(s.row.RootID, s.row.OwnerID)
@@ -270,7 +263,7 @@ func (s *live) addWatch(rec followed, req WatchRequest) (*watch, *tail, error) {
 	}
 	if x.tail == nil {
 		x.tail = newTail()
-		x.tail.attached(rec.AttachAt(x.tail))
+		x.tail.attached(s.rec.Attach(x.tail))
 		x.watches, x.names = map[string]*watch{}, map[string]int{}
 	}
 	x.watches[w.id] = w
@@ -334,15 +327,12 @@ func (s *live) dropWatch(w *watch) bool {
 	delete(x.watches, w.id)
 	last := x.tail
 	if len(x.watches) == 0 {
+		s.rec.Detach(last)
 		x.tail = nil
 	}
 	gone := w.told && x.names[w.by.Name] == 1
 	if w.told {
 		x.names[w.by.Name]--
-	}
-	detach := x.tail == nil
-	if detach {
-		s.rec.(followed).Detach(last)
 	}
 	x.mu.Unlock()
 	last.wake()

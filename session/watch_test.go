@@ -418,13 +418,6 @@ func TestWatchRefused(t *testing.T) {
 			t.Errorf("got %v, want ErrNotRecorded", err)
 		}
 	})
-	t.Run("recorded where nobody can follow", func(t *testing.T) {
-		w := newWorld(t)
-		_, id, _, _ := w.pair()
-		if _, err := w.g.Watch(t.Context(), id, WatchRequest{Watcher: bob}); !errors.Is(err, ErrNotRecorded) {
-			t.Errorf("got %v, want ErrNotRecorded", err)
-		}
-	})
 	t.Run("not audited", func(t *testing.T) {
 		_, tune := watched(t)
 		w := newWorld(t, tune)
