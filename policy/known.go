@@ -88,14 +88,16 @@ GetCallerIdentity GetFederationToken GetServiceBearerToken GetSessionToken SetCo
 
 // Sallyport's own operations.
 const sallyportActions = `
-ActivateRequest AddFactor ApproveRequest CancelRequest ChangePassword CreateSSOToken DelegateRequest
-DeleteRecording DenyRequest DisableUser EnableFactor EnableUser EndSignIn EndSignIns ExplainAccess
-ExtendRequest ForwardAgent GetAccessRequest GetChatCode GetCommand GetFlows GetRecording GetRecordingInfo
-GetSession GetStatus HoldRecording LinkAccount LinkChat ListAccessRequests ListAccounts ListAssumableRoles
-ListChatLinks ListFactors ListFlows ListNodes ListRecordingHolds ListRecordings ListSessions ListSignIns
-PutFlows QueryAudit ReleaseRecordingHold ReleaseRequest RemoveFactor RemovePassword RequestAccess
-ResetPassword ReviewRequest RevokeRequest RewrapRecordings RunAs SearchSessions StepUp UnlinkAccount
-UnlinkChat VerifyRecording WatchSession`
+ActivateRequest AddFactor ApplyConfiguration ApproveRequest CancelRequest ChangePassword CreateSSOToken
+DelegateRequest DeleteRecording DeleteSSHAuthority DenyRequest DisableUser EnableFactor EnableUser
+EndSignIn EndSignIns ExplainAccess ExportRequest ExtendRequest ForwardAgent GetAccessRequest GetChatCode
+GetCommand GetFlows GetRecording GetRecordingInfo GetSSHAuthorities GetSession GetStatus HoldRecording
+IssueSSHCertificate LinkAccount LinkChat ListAccessRequests ListAccounts ListAssumableRoles ListChatLinks
+ListFactors ListFlows ListGroupSSHKeys ListNodes ListRecordingHolds ListRecordings ListSessions
+ListSignIns PlanConfiguration PutFlows QueryAudit ReleaseRecordingHold ReleaseRequest RemoveFactor
+RemovePassword ReportAuthorizedKeys RequestAccess ResetPassword ReviewAccess ReviewRequest RevokeRequest
+RewrapRecordings RotateSSHAuthority RunAs SearchSessions SimulateAccess StepUp UnlinkAccount UnlinkChat
+VerifyAudit VerifyRecording WatchSession`
 
 // KnownAction reports whether an action (ssm:StartSession, in any case) is one that
 // policies may name, and if not, which one was probably meant; meant is empty if none

@@ -13,6 +13,7 @@ import (
 
 	"sallyport.dev/audit"
 	"sallyport.dev/identity"
+	"sallyport.dev/policy"
 )
 
 func TestGetCallerIdentityNeedsNoPermission(t *testing.T) {
@@ -51,6 +52,9 @@ func TestEveryOperationIsAuthorised(t *testing.T) {
 			id := service + ":" + name
 			if o.Action == "" || !strings.Contains(o.Action, ":") {
 				t.Errorf("%s: action %q", id, o.Action)
+			}
+			if known, _ := policy.KnownAction(o.Action); !known {
+				t.Errorf("%s: policy lint and why do not know the action %s", id, o.Action)
 			}
 			if o.Caller == CallerAnonymous || exempt[id] {
 				continue
