@@ -130,7 +130,7 @@ func (c *Code) run(ctx context.Context, env Env, function string, arg starlark.V
 	if !ok {
 		return nil, ErrNoFunction
 	}
-	ctx, cancel := context.WithTimeout(ctx, maxRun)
+	ctx, cancel := context.WithTimeout(ctx, MaxRun)
 	defer cancel()
 	thread := newThread(function)
 	thread.SetLocal(runLocal, &run{ctx: ctx, env: env, code: c})

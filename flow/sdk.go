@@ -9,9 +9,11 @@ import (
 	"go.starlark.net/starlark"
 )
 
+// MaxRun bounds a run of a flow's code, with all that it fetches.
+const MaxRun = 10 * time.Second
+
 // Bounds on what one run may ask of the world.
 const (
-	maxRun     = 15 * time.Second
 	maxLookups = 200 // of people, groups and schedules
 	maxFetches = 10
 	maxMatched = 16 << 10 // bytes of a text that is matched

@@ -192,7 +192,7 @@ func (v *view) fill(ctx context.Context, f *flow.Flow, who flow.Person, given fl
 	if err := checkValues(values); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, flow.MaxRun) // of all fields together
 	defer cancel()
 	frozen.Values, frozen.Reason, frozen.Duration, err = f.Fill(ctx, v.codeEnv(v.e.now()), who, values)
 	if err != nil {

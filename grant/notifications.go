@@ -18,8 +18,6 @@ func (e *Engine) Notifications(ctx context.Context, r Request) ([]flow.Notificat
 		}
 		return nil, flow.ErrNoFunction
 	}
-	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
-	defer cancel()
 	return v.code.Notifications(ctx, v.env(e.now()), flow.Happening{Facts: v.facts(), Actor: r.Frozen.Person, Channel: r.Frozen.Channel})
 }
 

@@ -48,9 +48,7 @@ func (v *view) offer(ctx context.Context, f *flow.Flow, who flow.Person) Offer {
 		if field.Options == "" || f.Code == nil {
 			continue
 		}
-		runCtx, cancel := context.WithTimeout(ctx, codeTimeout)
-		options, err := f.Code.Options(runCtx, v.codeEnv(v.e.now()), field.Options, who)
-		cancel()
+		options, err := f.Code.Options(ctx, v.codeEnv(v.e.now()), field.Options, who)
 		if err != nil {
 			o.Problem = field.Options + ": " + clip(err.Error(), 500)
 			continue

@@ -217,7 +217,7 @@ func (e *Engine) after(r Request, events []Event) {
 		if name == "" {
 			continue
 		}
-		ran := e.work.run(codeTimeout, func(ctx context.Context) {
+		ran := e.work.run(flow.MaxRun, func(ctx context.Context) {
 			v := e.look(ctx, r)
 			if v.code == nil {
 				return

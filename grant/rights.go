@@ -16,9 +16,6 @@ import (
 // break-glass flow demands one.
 const factorAge = 15 * time.Minute
 
-// codeTimeout bounds a run of a flow's code, what it fetches included.
-const codeTimeout = 10 * time.Second
-
 // view is a request with what is needed to judge it: the flow files that it was made
 // under, and what went wrong on the way.
 type view struct {
@@ -84,8 +81,6 @@ func (v *view) hook(ctx context.Context, name string, actor flow.Person, channel
 	if v.code == nil {
 		return t, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
-	defer cancel()
 	t, err := v.code.On(ctx, v.codeEnv(v.e.now()), name, flow.Happening{Facts: v.facts(), Actor: actor, Channel: channel, Comment: comment})
 	if errors.Is(err, flow.ErrNoFunction) {
 		return flow.Transition{}, false
@@ -119,8 +114,6 @@ func (v *view) deciders(ctx context.Context, stage int, at time.Time) allotted {
 	if v.code == nil {
 		return a
 	}
-	ctx, cancel := context.WithTimeout(ctx, codeTimeout)
-	defer cancel()
 	p, err := v.code.Permissions(ctx, v.codeEnv(at), flow.Happening{Facts: v.facts(), Actor: v.r.Frozen.Person, Channel: v.r.Frozen.Channel})
 	switch {
 	case errors.Is(err, flow.ErrNoFunction):
