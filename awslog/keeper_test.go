@@ -86,8 +86,8 @@ func (tape) Close() error { return nil }
 func (t *tapes) open(_ context.Context, name string) (awslog.Recording, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b, ok := t.all[name]
-	if !ok {
+	b := t.all[name]
+	if b == nil {
 		return nil, fmt.Errorf("%s: %w", name, recording.ErrNotFound)
 	}
 	return tape{bytes.NewReader(b)}, nil
@@ -99,6 +99,14 @@ func (t *tapes) Write(p []byte) (int, error) {
 	defer t.mu.Unlock()
 	t.all["r/s"] = append(t.all["r/s"], p...)
 	return len(p), nil
+}
+
+// set replaces the recording of session s, nil for none, and returns what it was.
+func (t *tapes) set(b []byte) (old []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, t.all["r/s"] = t.all["r/s"], b
+	return old
 }
 
 type auditLog struct {
@@ -579,16 +587,32 @@ func TestNothingShown(t *testing.T) {
 	}
 }
 
-// TestRecordingGone gives up what cannot be written any more.
-func TestRecordingGone(t *testing.T) {
-	s := newSystem(t)
-	k, _ := s.member("a")
-	s.begin(k, toS3)
-	s.tapes.mu.Lock()
-	delete(s.tapes.all, "r/s")
-	s.tapes.mu.Unlock()
-	s.end(nil, session.StateTerminated)
-	s.waitState(awslog.S3, awslog.Failed)
+// TestRecordingAway: a recording of which nothing is there may be in the spool of a member
+// that is away. It is waited for, and given up where it does not come for an hour.
+func TestRecordingAway(t *testing.T) {
+	for want, after := range map[awslog.State]time.Duration{awslog.Done: 50 * time.Minute, awslog.Failed: 2 * time.Hour} {
+		t.Run(string(want), func(t *testing.T) {
+			s := newSystem(t)
+			k, _ := s.member("a")
+			w := s.begin(k, toS3)
+			s.show(w, 0, "kept\r\n")
+			if _, err := w.Close(recording.End{Reason: "server-restart", Ended: started.Add(30 * time.Second)}); err != nil {
+				t.Fatal(err)
+			}
+			away := s.tapes.set(nil)
+			due := s.job(awslog.S3).Due
+			s.end(nil, session.StateFailed)
+			s.waitFor("a look", func() bool { return !s.job(awslog.S3).Due.Equal(due) })
+			if j := s.job(awslog.S3); j.State != awslog.Waiting || j.Tries > 0 {
+				t.Errorf("while the member is away: got %s after %d tries, want it to wait", j.State, j.Tries)
+			}
+			if want == awslog.Done {
+				s.tapes.set(away)
+			}
+			s.now.advance(after)
+			s.waitState(awslog.S3, want)
+		})
+	}
 }
 
 func TestCheck(t *testing.T) {

@@ -119,16 +119,18 @@ func (k *Keeper) whole(j *Job) error {
 	return err
 }
 
-// readAll reads a recording to its end. One that has none is errUnfinished for a while.
+// readAll reads a recording to its end. One that has none is errUnfinished for a while, and
+// so is one that is not there: all of it may be in the spool of a member that is away.
 func (k *Keeper) readAll(j *Job, from *tail) error {
-	if _, err := from.read(k.ctx); err != nil {
+	_, err := from.read(k.ctx)
+	if from.ended || err != nil && !errors.Is(err, recording.ErrNotFound) {
 		return err
 	}
-	switch {
-	case from.ended:
-		return nil
-	case k.now().Sub(j.Ended) < endWait:
+	if k.now().Sub(j.Ended) < endWait {
 		return errUnfinished
+	}
+	if err != nil {
+		return err
 	}
 	return from.cutOff()
 }
