@@ -66,6 +66,22 @@ func FuzzStream(f *testing.F) {
 	})
 }
 
+// A recording that lacks its end for an hour is not read through a hundred times.
+func TestLookAgain(t *testing.T) {
+	ended := time.Now()
+	looks, now := 0, ended
+	for ; now.Sub(ended) < endWait; looks++ {
+		next := lookAgain(ended, now)
+		if wait, most := next.Sub(now), max(9*time.Second, now.Sub(ended)/4); wait > most {
+			t.Fatalf("%s after the end it is left for %s, want at most %s", now.Sub(ended), wait, most)
+		}
+		now = next
+	}
+	if looks > 30 {
+		t.Errorf("got %d looks within an hour, want at most 30", looks)
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	for _, test := range []struct {
 		tries    int

@@ -201,7 +201,7 @@ func (k *Keeper) finish(j *Job, err error) {
 	case err == nil, errors.Is(err, errNothing):
 		k.done(j, err == nil)
 	case errors.Is(err, errUnfinished):
-		j.Lease, j.Due = time.Time{}, k.now().Add(retryAfter(3))
+		j.Lease, j.Due = time.Time{}, lookAgain(j.Ended, k.now())
 	default:
 		k.failed(j, err)
 	}
@@ -261,7 +261,7 @@ func (k *Keeper) tell(j *Job, action string) {
 	}
 }
 
-// retryAfter is how long to wait after so many tries, give or take a quarter, so that all
+// retryAfter is how long to wait after so many tries, give or take an eighth, so that all
 // that an outage has held up does not come at once.
 func retryAfter(tries int) time.Duration {
 	d := lastRetry
@@ -269,6 +269,12 @@ func retryAfter(tries int) time.Duration {
 		d = min(lastRetry, firstRetry<<max(0, tries-1))
 	}
 	return d - d/8 + rand.N(d/4)
+}
+
+// lookAgain is when to look for the end of a recording again, whose session has ended: each
+// look reads all that there is, and sends what is large.
+func lookAgain(ended, now time.Time) time.Time {
+	return now.Add(max(retryAfter(3), min(now.Sub(ended)/4, lastRetry)))
 }
 
 func shorten(s string) string {
