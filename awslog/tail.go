@@ -40,7 +40,9 @@ func (t *tail) read(ctx context.Context) (more bool, err error) {
 	}
 	defer r.Close()
 	size := r.Size()
-	more = size > t.offset
+	if size <= t.offset {
+		return false, nil // as of most live sessions, every second
+	}
 	b := bufio.NewReaderSize(io.NewSectionReader(r, t.offset, size-t.offset), 64<<10)
 	for t.offset < size && !t.ended {
 		part, err := b.ReadSlice('\n')
@@ -48,21 +50,21 @@ func (t *tail) read(ctx context.Context) (more bool, err error) {
 		t.line = append(t.line, part...)
 		switch {
 		case len(t.line) > recording.MaxLine:
-			return more, fmt.Errorf("%w: a line has more than %d bytes", recording.ErrFormat, recording.MaxLine)
+			return true, fmt.Errorf("%w: a line has more than %d bytes", recording.ErrFormat, recording.MaxLine)
 		case errors.Is(err, bufio.ErrBufferFull), err == io.EOF && t.offset == size:
 			continue
 		case err != nil:
-			return more, fmt.Errorf("reading the recording: %w", err)
+			return true, fmt.Errorf("reading the recording: %w", err)
 		}
 		if err := t.take(t.line); err != nil {
-			return more, err
+			return true, err
 		}
 		t.line = t.line[:0]
 		if err := ctx.Err(); err != nil {
-			return more, err
+			return true, err
 		}
 	}
-	return more, nil
+	return true, nil
 }
 
 // take reads one line of the recording.
