@@ -213,7 +213,7 @@ func TestRepair(t *testing.T) {
 	p.session(nil, "spoilt")
 	p.over("spoilt", []byte("no recording"))
 
-	p.at(time.Hour)
+	p.at(2 * time.Hour)
 	k := p.keeper("other")
 	await(t, func() bool { return k.Stats().Repaired == 5 })
 	k.Close()
@@ -230,6 +230,40 @@ func TestRepair(t *testing.T) {
 	}
 	if left, _ := p.MissingTranscripts(t.Context(), 10); len(left) > 0 {
 		t.Errorf("%v would be made again", left)
+	}
+}
+
+// A recording may lack its end, or be missing, because the member that has it is away: what
+// there is can be found, and the rest once the member is back.
+func TestRepairOfWhatIsAway(t *testing.T) {
+	p := newPlace(t)
+	w, cast := p.session(nil, "cut")
+	w.Output(p.at(time.Second), []byte("$ echo hello\r\nhello\r\n"))
+	w.Flush()
+	sent := bytes.Clone(cast.Bytes())
+	w.Output(p.at(2*time.Second), []byte("hello again\r\n"))
+	w.Close(recording.End{Ended: p.clock()})
+	p.over("cut", sent)
+	p.session(nil, "missing")
+	p.over("missing", nil)
+	delete(p.casts, "rec/missing")
+
+	p.at(20 * time.Minute)
+	k := p.keeper("m")
+	await(t, func() bool { return k.Stats().Repaired == 1 && k.Stats().Failures == 1 })
+	k.Close()
+	if got := p.lines("cut", "hello"); got != "1s $ echo hello; 1s hello" {
+		t.Errorf("while its member is away: got %q", got)
+	}
+	p.casts["rec/cut"], p.casts["rec/missing"] = cast.Bytes(), cast.Bytes()
+	p.at(40 * time.Minute)
+	k = p.keeper("m")
+	await(t, func() bool { return k.Stats().Repaired == 2 })
+	k.Close()
+	for _, id := range []string{"cut", "missing"} {
+		if got := p.lines(id, "hello"); got != "1s $ echo hello; 1s hello; 2s hello again" {
+			t.Errorf("%s, when its member is back: got %q", id, got)
+		}
 	}
 }
 

@@ -100,12 +100,17 @@ func (k *Keeper) remake(ctx context.Context, w Work) {
 	k.stats.repaired.Add(1)
 }
 
+// lateAge is how long the recording of a session that has ended may lack its end, or all of
+// it: the member that wrote it adds that when it comes back.
+const lateAge = time.Hour
+
 func (k *Keeper) make(ctx context.Context, w Work) (State, error) {
 	if w.Recording == "" {
 		return Gone, nil
 	}
+	late := k.cfg.Now().Sub(w.Ended) >= lateAge
 	file, err := k.cfg.Open(ctx, w.Recording)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && late {
 		return Gone, nil
 	}
 	if err != nil {
@@ -116,12 +121,15 @@ func (k *Keeper) make(ctx context.Context, w Work) (State, error) {
 	err = m.read(file)
 	if errors.Is(err, recording.ErrFormat) {
 		k.failed("a recording can be read in part only", w.Session, err)
-		err = nil // it will not get better
+		err, late = nil, true // it will not get better
 	}
 	m.builder.end()
 	m.store()
 	if err := errors.Join(err, m.err); err != nil {
 		return Partial, err
+	}
+	if !m.ended && !late {
+		return Partial, nil
 	}
 	return Whole, nil
 }
@@ -135,6 +143,7 @@ type making struct {
 	ctx     context.Context
 	work    Work
 	builder builder
+	ended   bool // the recording's end was read
 	err     error
 	wrote   time.Duration // how long the last write took
 }
@@ -144,12 +153,14 @@ func (m *making) read(file io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return transcript.Read(r, transcript.Config{Line: func(l transcript.Line) {
+	err = transcript.Read(r, transcript.Config{Line: func(l transcript.Line) {
 		m.builder.add(l)
 		if len(m.builder.full) >= repairBlocks {
 			m.store()
 		}
 	}})
+	m.ended = r.End() != nil
+	return err
 }
 
 // store writes blocks that are full. It leaves the store as much time as it took, since

@@ -22,11 +22,12 @@ const (
 // ErrGone is returned where a transcript was deleted, or taken over by another member.
 var ErrGone = errors.New("the transcript is not this member's to write any more")
 
-// Work is a transcript that a member makes of a recording.
+// Work is a transcript that a member makes of the recording of a session that has ended.
 type Work struct {
 	Number    int64
 	Session   string
 	Recording string // name
+	Ended     time.Time
 }
 
 // Store keeps transcripts. Each has a number of its own, never used again.

@@ -130,14 +130,14 @@ func (s *Store) ClearTranscripts(ctx context.Context) (sessions int64, err error
 }
 
 func scanWork(r row) (w index.Work, err error) {
-	return w, r.Scan(&w.Number, &w.Session, &w.Recording)
+	return w, r.Scan(&w.Number, &w.Session, &w.Recording, stored{&w.Ended})
 }
 
 // ClaimTranscripts implements index.Store.
 func (s *Store) ClaimTranscripts(ctx context.Context, member string, before, now time.Time, limit int) (claimed []index.Work, err error) {
 	err = s.write(ctx, "claiming transcripts", func(t tx) error {
 		claimed = nil
-		due, err := list(t, scanWork, fmt.Sprintf(`SELECT t.number, t.session, s.recording FROM transcripts t JOIN sessions s ON s.id = t.session
+		due, err := list(t, scanWork, fmt.Sprintf(`SELECT t.number, t.session, s.recording, s.ended FROM transcripts t JOIN sessions s ON s.id = t.session
 			WHERE t.state IN ('live', 'partial') AND t.touched < $1 AND NOT (s.%s) AND s.ended < $1 ORDER BY t.touched LIMIT %d`, activeState, limit), micros(before))
 		if err != nil {
 			return err
@@ -163,7 +163,7 @@ func (s *Store) ClaimTranscripts(ctx context.Context, member string, before, now
 
 // MissingTranscripts implements index.Store.
 func (s *Store) MissingTranscripts(ctx context.Context, limit int) ([]index.Work, error) {
-	all, err := list(s.read(ctx), scanWork, fmt.Sprintf(`SELECT 0, id, recording FROM sessions WHERE recording <> '' AND NOT (%s)
+	all, err := list(s.read(ctx), scanWork, fmt.Sprintf(`SELECT 0, id, recording, ended FROM sessions WHERE recording <> '' AND NOT (%s)
 		AND NOT EXISTS (SELECT 1 FROM transcripts t WHERE t.session = sessions.id) ORDER BY started DESC, id DESC LIMIT %d`, activeState, limit))
 	return all, wrap("listing sessions without transcripts", err)
 }
@@ -228,7 +228,7 @@ func (s *Store) FindShort(ctx context.Context, sessions []string) (map[string][]
 	w.add("blocks <= ?", shortBlocks)
 	found := make(map[string][]index.Block, len(sessions))
 	err := s.search(ctx, func(t tx) error {
-		short, err := list(t, scanWork, "SELECT number, session, '' FROM transcripts"+w.String(), w.args...)
+		short, err := list(t, scanWork, "SELECT number, session, '', 0 FROM transcripts"+w.String(), w.args...)
 		if err != nil || len(short) == 0 {
 			return err
 		}

@@ -101,11 +101,11 @@ func testManyBlocks(t *testing.T, s *store.Store) {
 
 func testTranscriptStates(t *testing.T, s *store.Store) {
 	ctx := t.Context()
-	work := func(w index.Work) string { return fmt.Sprint(w.Number, w.Session, w.Recording) }
+	work := func(w index.Work) string { return fmt.Sprint(w.Number, w.Session, w.Recording, w.Ended.Equal(at(12))) }
 	wantSame(t, "a second transcript of a session", get[int64](t)(s.CreateTranscript(ctx, "s1", "m", index.Live, at(9))), int64(0))
 	number := get[int64](t)(s.CreateTranscript(ctx, "live", "m", index.Live, at(1)))
 	must(t, s.CreateSession(ctx, session.Session{ID: "live", State: session.StateConnected, Started: at(9), Recording: "rec/live"}))
-	must(t, s.CreateSession(ctx, session.Session{ID: "new", State: session.StateFailed, Started: at(10), Recording: "rec/new"}))
+	must(t, s.CreateSession(ctx, session.Session{ID: "new", State: session.StateFailed, Started: at(10), Ended: at(12), Recording: "rec/new"}))
 	must(t, s.CreateSession(ctx, session.Session{ID: "bare", State: session.StateFailed, Started: at(11)}))
 	must(t, s.EndTranscript(ctx, 1, "m", index.Whole, at(8)))
 	wantErr(t, "adding to one that is whole", addBlock(s, 1, "m", index.Block{Text: "x"}, at(9)), index.ErrGone)
@@ -114,9 +114,9 @@ func testTranscriptStates(t *testing.T, s *store.Store) {
 	wantErr(t, "adding to another member's", addBlock(s, number, "other", index.Block{Text: "x"}, at(9)), index.ErrGone)
 	wantErr(t, "ending another member's", s.EndTranscript(ctx, number, "other", index.Whole, at(9)), index.ErrGone)
 
-	wantSame(t, "missing", names(get[[]index.Work](t)(s.MissingTranscripts(ctx, 10)), work), "0newrec/new")
+	wantSame(t, "missing", names(get[[]index.Work](t)(s.MissingTranscripts(ctx, 10)), work), "0newrec/newtrue")
 	claimed := get[[]index.Work](t)(s.ClaimTranscripts(ctx, "other", at(4), at(20), 10))
-	wantSame(t, "claimed: neither whole, nor touched since, nor live", names(claimed, work), "2s2rec/s2 3s3rec/s3")
+	wantSame(t, "claimed: neither whole, nor touched since, nor live", names(claimed, work), "2s2rec/s2false 3s3rec/s3false")
 	wantSame(t, "claimed again", len(get[[]index.Work](t)(s.ClaimTranscripts(ctx, "third", at(4), at(20), 10))), 0)
 	wantSame(t, "they are empty", names(get[[]session.Session](t)(s.FindSessions(ctx, nil, session.Filter{})), sessionID), "live s1")
 	wantErr(t, "adding to one that was claimed", addBlock(s, 2, "m", index.Block{Text: "x"}, at(9)), index.ErrGone)
