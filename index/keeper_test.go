@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,16 +72,19 @@ func (p *place) AddBlocks(ctx context.Context, member string, all []index.Additi
 	return p.Store.AddBlocks(ctx, member, all, now)
 }
 
-func (p *place) keeper(member string) *index.Keeper {
-	return index.New(index.Config{Store: p, Member: member, Now: p.clock, Logger: slog.New(slog.DiscardHandler),
-		Open: func(_ context.Context, name string) (io.ReadCloser, error) {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if cast, ok := p.casts[name]; ok {
-				return io.NopCloser(bytes.NewReader(cast)), nil
-			}
-			return nil, fmt.Errorf("recording %s: %w", name, fs.ErrNotExist)
-		}})
+func (p *place) keeper(member string) *index.Keeper { return p.opening(member, p.open) }
+
+func (p *place) opening(member string, open func(context.Context, string) (io.ReadCloser, error)) *index.Keeper {
+	return index.New(index.Config{Store: p, Open: open, Member: member, Now: p.clock, Logger: slog.New(slog.DiscardHandler)})
+}
+
+func (p *place) open(_ context.Context, name string) (io.ReadCloser, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cast, ok := p.casts[name]; ok {
+		return io.NopCloser(bytes.NewReader(cast)), nil
+	}
+	return nil, fmt.Errorf("recording %s: %w", name, fs.ErrNotExist)
 }
 
 // session begins a session that k follows.
@@ -265,6 +269,36 @@ func TestRepairOfWhatIsAway(t *testing.T) {
 			t.Errorf("%s, when its member is back: got %q", id, got)
 		}
 	}
+}
+
+// While the store of recordings is away transcripts wait, however long each try takes.
+func TestRepairWhileRecordingsAreAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t)
+		const sessions = 10
+		for i := range sessions {
+			id := fmt.Sprint("s", i)
+			p.session(nil, id)
+			p.over(id, nil)
+			if _, err := p.CreateTranscript(t.Context(), id, "m", index.Partial, started); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.at(2 * time.Hour)
+		var tries atomic.Int64
+		k := p.opening("m", func(ctx context.Context, _ string) (io.ReadCloser, error) {
+			p.at(p.clock().Sub(started) + time.Minute)
+			if tries.Add(1) > 2*sessions {
+				<-ctx.Done()
+			}
+			return nil, errors.New("the store is away")
+		})
+		synctest.Wait()
+		if got := tries.Load(); got != sessions {
+			t.Errorf("got %d tries at once, want %d", got, sessions)
+		}
+		k.Close()
+	})
 }
 
 // Sessions that flood the index cost bounded memory, and none waits.

@@ -39,11 +39,12 @@ func (k *Keeper) repairLoop() {
 	}
 }
 
-// repair makes what is partial whole that nobody has written to for an age.
+// repair makes what is partial whole that nobody has written to for an age. What fails is
+// left for the next time.
 func (k *Keeper) repair(ctx context.Context, age time.Duration) {
+	before := k.cfg.Now().Add(-age)
 	for ctx.Err() == nil {
-		now := k.cfg.Now()
-		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.cfg.Member, now.Add(-age), now, repairBatch)
+		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.cfg.Member, before, k.cfg.Now(), repairBatch)
 		if err != nil {
 			k.unlessClosed(ctx, "looking for partial transcripts", "", err)
 			return
