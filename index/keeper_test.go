@@ -301,6 +301,48 @@ func TestRepairWhileRecordingsAreAway(t *testing.T) {
 	})
 }
 
+// A session may be over before its follower has read all of it. What the follower adds and
+// says then is not taken for what is to be made of the recording.
+func TestRepairOfWhatIsStillFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t)
+		var away atomic.Bool
+		k := p.opening("m", func(ctx context.Context, name string) (io.ReadCloser, error) {
+			if away.Load() {
+				return nil, errors.New("the store is away")
+			}
+			return p.open(ctx, name)
+		})
+		pass := func(d time.Duration) {
+			for range 4 { // told, its block ended and written
+				p.at(p.clock().Sub(started) + d)
+				time.Sleep(time.Second)
+			}
+		}
+		w, cast := p.session(k, "alice")
+		w.Output(p.at(time.Second), []byte("hello\r\n"))
+		pass(10 * time.Second)
+		p.over("alice", nil)
+		away.Store(true)
+		p.at(2 * time.Hour)
+		time.Sleep(2 * time.Minute)
+		if p.lines("alice", "hello") != "" {
+			t.Fatal("the transcript was not claimed")
+		}
+		w.Output(p.at(2*time.Hour+time.Minute), []byte("bye\r\n"))
+		w.Close(recording.End{Ended: p.clock()})
+		pass(10 * time.Second)
+		p.over("alice", cast.Bytes())
+		away.Store(false)
+		p.at(6 * time.Hour)
+		time.Sleep(2 * time.Minute)
+		k.Close()
+		if got := p.lines("alice", "e"); got != "1s hello; 2h1m0s bye" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
 // Sessions that flood the index cost bounded memory, and none waits.
 func TestFlood(t *testing.T) {
 	p := newPlace(t)

@@ -39,12 +39,16 @@ func (k *Keeper) repairLoop() {
 	}
 }
 
+// repairer is who writes what is made of recordings: not the member itself, whose followers
+// of sessions that are over may be late and would add to it.
+func (k *Keeper) repairer() string { return k.cfg.Member + " repairs" }
+
 // repair makes what is partial whole that nobody has written to for an age. What fails is
 // left for the next time.
 func (k *Keeper) repair(ctx context.Context, age time.Duration) {
 	before := k.cfg.Now().Add(-age)
 	for ctx.Err() == nil {
-		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.cfg.Member, before, k.cfg.Now(), repairBatch)
+		work, err := k.cfg.Store.ClaimTranscripts(ctx, k.repairer(), before, k.cfg.Now(), repairBatch)
 		if err != nil {
 			k.unlessClosed(ctx, "looking for partial transcripts", "", err)
 			return
@@ -67,7 +71,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 			return
 		}
 		for _, w := range work {
-			if w.Number, err = k.cfg.Store.CreateTranscript(ctx, w.Session, k.cfg.Member, Partial, k.cfg.Now()); err != nil {
+			if w.Number, err = k.cfg.Store.CreateTranscript(ctx, w.Session, k.repairer(), Partial, k.cfg.Now()); err != nil {
 				k.unlessClosed(ctx, "beginning a transcript", w.Session, err)
 				return
 			}
@@ -94,7 +98,7 @@ func (k *Keeper) remake(ctx context.Context, w Work) {
 		k.unlessClosed(ctx, "making a transcript of its recording", w.Session, err)
 		return
 	}
-	if err := k.cfg.Store.EndTranscript(ctx, w.Number, k.cfg.Member, state, k.cfg.Now()); err != nil {
+	if err := k.cfg.Store.EndTranscript(ctx, w.Number, k.repairer(), state, k.cfg.Now()); err != nil {
 		k.unlessClosed(ctx, "ending a transcript", w.Session, err)
 		return
 	}
@@ -179,7 +183,7 @@ func (m *making) store() {
 		all = append(all, Addition{m.work.Number, b})
 	}
 	began := time.Now()
-	gone, err := m.k.cfg.Store.AddBlocks(m.ctx, m.k.cfg.Member, all, m.k.cfg.Now())
+	gone, err := m.k.cfg.Store.AddBlocks(m.ctx, m.k.repairer(), all, m.k.cfg.Now())
 	m.wrote = time.Since(began)
 	if m.err = err; err == nil && len(gone) > 0 {
 		m.err = ErrGone
