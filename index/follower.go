@@ -39,6 +39,9 @@ type queued struct {
 	n     int
 }
 
+// size is what the piece takes in memory, in bytes.
+func (q queued) size() int64 { return int64(pieceSize + q.n) }
+
 func newFollower(k *Keeper, h recording.Header) *follower {
 	f := &follower{k: k, session: h.Session, started: h.Started, active: true}
 	f.reader = transcript.New(transcript.Config{Width: h.Width, Height: h.Height, Line: f.line})
@@ -58,15 +61,15 @@ func (f *follower) Follow(at time.Duration, kind recording.Kind, data []byte) {
 }
 
 func (f *follower) queueLocked(p transcript.Piece) {
-	n := len(p.Data)
-	if f.k.queued.Add(int64(n)) > maxQueued && p.Kind != recording.KindEnd {
-		f.k.queued.Add(-int64(n))
+	q := queued{p, len(p.Data)}
+	if f.k.queued.Add(q.size()) > maxQueued && p.Kind != recording.KindEnd {
+		f.k.queued.Add(-q.size())
 		f.lost = true
 		return
 	}
 	f.data = append(f.data, p.Data...)
-	p.Data = nil
-	f.pieces = append(f.pieces, queued{p, n})
+	q.piece.Data = nil
+	f.pieces = append(f.pieces, q)
 }
 
 // take returns what waits. A session that has been silent for a while has told the last
@@ -110,7 +113,7 @@ func (f *follower) step(now time.Time, last bool) bool {
 	for _, q := range pieces {
 		q.piece.Data = data[:q.n:q.n]
 		data = data[q.n:]
-		f.k.queued.Add(-int64(q.n))
+		f.k.queued.Add(-q.size())
 		f.reader.Take(q.piece)
 		f.unsettle = true
 		if q.piece.Kind == recording.KindEnd {

@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// maxQueued bounds what waits to be read, in bytes, of all sessions together.
+	// maxQueued bounds what waits to be read, in bytes, of all sessions together; pieceSize
+	// is what a piece takes beside its data.
 	maxQueued = 32 << 20
+	pieceSize = 64
 	// tick is how often what waits is read, lineAge how long lines wait for their block to
 	// fill, and stillAge when a session that shows nothing more is looked at a last time.
 	tick     = 500 * time.Millisecond
