@@ -50,6 +50,7 @@ type Meter struct {
 	bucket  bucket
 	leftOut int64
 	tail    []byte
+	size    []byte // the last resize that was left out, nil for none
 	screen  Screen
 	at      time.Duration
 }
@@ -76,8 +77,11 @@ func (m *Meter) Take(at time.Duration, kind recording.Kind, data []byte, pass fu
 
 func (m *Meter) leave(kind recording.Kind, data []byte) {
 	m.leftOut += int64(len(data))
+	if kind == recording.KindResize {
+		m.size = append(m.size[:0], data...)
+	}
 	if kind != recording.KindOutput {
-		return // sizes and typing in a flood are no loss
+		return // typing in a flood is no loss
 	}
 	m.watchScreen(data)
 	if len(data) >= tailSize {
@@ -109,11 +113,14 @@ func (m *Meter) Flush(pass func(Piece)) {
 	if m.leftOut == 0 {
 		return
 	}
+	if m.size != nil {
+		pass(Piece{At: m.at, Kind: recording.KindResize, Data: m.size})
+	}
 	p := Piece{At: m.at, Kind: recording.KindOutput, Data: m.tail, LeftOut: m.leftOut - int64(len(m.tail)), Screen: m.screen}
 	if i := bytes.IndexByte(p.Data, '\n'); i >= 0 && p.LeftOut > 0 {
 		p.LeftOut += int64(i + 1) // the rest of a line
 		p.Data = p.Data[i+1:]
 	}
-	m.leftOut, m.tail, m.screen = 0, nil, SameScreen
+	m.leftOut, m.tail, m.size, m.screen = 0, nil, nil, SameScreen
 	pass(p)
 }

@@ -169,8 +169,9 @@ func TestFlood(t *testing.T) {
 		for i := range 10000 { // 10 MB in 10 s
 			w.Output(start.Add(time.Duration(i)*time.Millisecond), bytes.Repeat([]byte("0123456789abcdef 0123456789abc\r\n"), 32))
 		}
+		w.Resize(start.Add(10*time.Second), 40, 24)
 		w.Output(start.Add(10*time.Second), []byte("^C\r\n$ \x1b[?2004h"))
-		w.Output(start.Add(20*time.Second), []byte("echo after\r\nafter\r\n"))
+		w.Output(start.Add(20*time.Second), []byte("echo after\r\nafter\r\n\x1b[999C|\r\n"))
 	})
 	var size int
 	var text strings.Builder
@@ -185,7 +186,7 @@ func TestFlood(t *testing.T) {
 	if size > 2<<20 || size < 100<<10 || notes == 0 || notes > 20 {
 		t.Errorf("got %d bytes and %d notes", size, notes)
 	}
-	for _, want := range []string{"$ base64 /dev/urandom\n", " KiB of output left out]\n", "^C\n$ echo after\nafter\n"} {
+	for _, want := range []string{"$ base64 /dev/urandom\n", " KiB of output left out]\n", "^C\n$ echo after\nafter\n" + strings.Repeat(" ", 39) + "|\n"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is missing", want)
 		}
