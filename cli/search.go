@@ -31,6 +31,8 @@ func (s searchFlags) check(given func(flag string) bool) error {
 		return usagef("--search: want the text to search for")
 	case given("regex") && s.regex == "":
 		return usagef("--regex: want the expression to search for")
+	case given("hits") && !s.given():
+		return usagef("--hits: it is for --search and --regex")
 	}
 	return nil
 }
