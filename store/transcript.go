@@ -208,7 +208,7 @@ func (s *Store) search(ctx context.Context, query func(tx) error) error {
 		return err
 	}
 	defer begun.Rollback() // there is nothing to commit
-	t := tx{ctx: ctx, on: begun}
+	t := tx{ctx: ctx, on: begun, failed: &s.failed}
 	if _, err := t.exec("SET LOCAL enable_seqscan = off"); err != nil {
 		return err
 	}
