@@ -87,3 +87,19 @@ func TestEncryptedDocumentsAreRefused(t *testing.T) {
 		t.Errorf("got %s %q", got.code(), got.message())
 	}
 }
+
+// Attack: a session whose document has it written to S3 is encrypted between its ends, so
+// that nothing would be written. It does not begin.
+func TestEncryptedDocumentsAreNotLeftOutOfLogs(t *testing.T) {
+	r := newRelayed(t, func(c *Config) { c.Encrypted = session.EncryptionUnrecorded })
+	r.node(channelNode, nil)
+	admin := r.user("admin", nil, allowAll)
+	content := `{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"kmsKeyId":"alias/x","s3BucketName":"logs"}}`
+	if got := r.json(admin, "AmazonSSM.CreateDocument", map[string]any{"Name": "Logged", "DocumentType": "Session", "Content": content}); got.status != 200 {
+		t.Fatalf("CreateDocument: %d %s", got.status, got.body)
+	}
+	got := r.json(admin, "AmazonSSM.StartSession", map[string]any{"Target": channelNode, "DocumentName": "Logged"})
+	if got.code() != "InvalidDocument" || !strings.Contains(got.message(), "This server cannot read those") {
+		t.Errorf("got %s %q", got.code(), got.message())
+	}
+}
