@@ -28,7 +28,7 @@ const (
 	// logs of ended sessions that are written at once. Each of the latter holds a part.
 	maxStreams = 10000
 	maxWriters = 4
-	// storeTimeout bounds a call of the database, openTimeout one of the archive.
+	// storeTimeout bounds a call of the database.
 	storeTimeout = 10 * time.Second
 )
 

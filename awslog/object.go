@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -164,5 +163,3 @@ func (e encryption) keyID() *string {
 	}
 	return &e.key
 }
-
-var _ io.Writer = (*object)(nil)

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -78,7 +77,7 @@ func (p *program) addRun(ctx context.Context, api *client.API, s *shownSession) 
 		return err
 	}
 	defer file.Close()
-	s.commands, err = transcripts.Commands(io.Reader(file))
+	s.commands, err = transcripts.Commands(file)
 	return err
 }
 

@@ -172,13 +172,11 @@ func TestFollow(t *testing.T) {
 // await waits for what another goroutine does soon.
 func await(t *testing.T, done func() bool) {
 	t.Helper()
-	for range 500 {
-		if done() {
-			return
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	t.Fatal("waited in vain")
 }
 
 // What a crash cut off, what a store would not take and what was never indexed is made

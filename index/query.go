@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// MaxText and MaxRegexp bound what is searched for, in bytes.
-	MaxText   = 256
-	MaxRegexp = 512
+	// maxText and maxRegexp bound what is searched for, in bytes.
+	maxText   = 256
+	maxRegexp = 512
 	// gram is how many characters a literal needs for the index to be of use.
 	gram = 3
 	// maxClauses bounds what the index is asked, and maxChoices the literals of a clause.
@@ -43,8 +43,8 @@ func Text(text string) (*Query, error) {
 	switch {
 	case text == "":
 		return nil, fmt.Errorf("%w: the text is empty", ErrQuery)
-	case len(text) > MaxText:
-		return nil, fmt.Errorf("%w: the text has %d bytes, at most %d are allowed", ErrQuery, len(text), MaxText)
+	case len(text) > maxText:
+		return nil, fmt.Errorf("%w: the text has %d bytes, at most %d are allowed", ErrQuery, len(text), maxText)
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
 		return nil, fmt.Errorf("%w: the text %q holds control characters, which no line does", ErrQuery, text)
 	}
@@ -55,8 +55,8 @@ func Text(text string) (*Query, error) {
 // Regexp searches for a regular expression in RE2's syntax, which takes time in
 // proportion to the text whatever it says.
 func Regexp(expr string) (*Query, error) {
-	if expr == "" || len(expr) > MaxRegexp {
-		return nil, fmt.Errorf("%w: the regular expression has %d bytes, allowed are 1 to %d", ErrQuery, len(expr), MaxRegexp)
+	if expr == "" || len(expr) > maxRegexp {
+		return nil, fmt.Errorf("%w: the regular expression has %d bytes, allowed are 1 to %d", ErrQuery, len(expr), maxRegexp)
 	}
 	parsed, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {

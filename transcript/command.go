@@ -12,10 +12,7 @@ import (
 	"sallyport.dev/recording"
 )
 
-const (
-	maxCommand  = 4096  // characters of a command's text
-	maxCommands = 10000 // of a session
-)
+const maxCommands = 10000 // of a session
 
 // Command is a command that was run in a session.
 type Command struct {

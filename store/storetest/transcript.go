@@ -133,8 +133,6 @@ func testTranscriptStates(t *testing.T, s *store.Store) {
 	wantSame(t, "its session has one all the same", get[int64](t)(s.CreateTranscript(ctx, "s2", "m", index.Live, at(24))), int64(0))
 }
 
-// testTranscriptRace: members that begin transcripts at once get a number each, and one
-// of them makes what is to be made again.
 // Clearing leaves no text, and sessions that are to be made again when the index is.
 func testTranscriptsCleared(t *testing.T, fresh Fresh) {
 	s, ctx := open(t, fresh), t.Context()
@@ -156,6 +154,8 @@ func testTranscriptsCleared(t *testing.T, fresh Fresh) {
 	}
 }
 
+// testTranscriptRace: members that begin transcripts at once get a number each, and one
+// of them makes what is to be made again.
 func testTranscriptRace(t *testing.T, fresh Fresh) {
 	url := fresh(t)
 	members := []*store.Store{Open(t, url), Open(t, url)}
