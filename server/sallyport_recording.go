@@ -184,14 +184,19 @@ func recordingOf(row archive.Row) listedRecording {
 	return listed
 }
 
-// sealedToken makes a token that continues after a key which the caller may not see.
-func (c *Call) sealedToken(key string) string {
-	return base64.RawURLEncoding.EncodeToString(c.Server.config.Sealer.Seal(purposePage, padded(key), []byte(c.Operation.Name)))
+// sealedToken makes a token that continues after a key which the caller may not see. It is
+// good for the operation alone, and for what the call is about.
+func (c *Call) sealedToken(key string, about ...string) string {
+	return base64.RawURLEncoding.EncodeToString(c.Server.config.Sealer.Seal(purposePage, padded(key), c.tokenContext(about)))
 }
 
 const purposePage = "page-token"
 
-func (c *Call) openSealedToken(token string) (string, error) {
+func (c *Call) tokenContext(about []string) []byte {
+	return []byte(strings.Join(append([]string{c.Operation.Name}, about...), "\n"))
+}
+
+func (c *Call) openSealedToken(token string, about ...string) (string, error) {
 	if token == "" {
 		return "", nil
 	}
@@ -199,7 +204,7 @@ func (c *Call) openSealedToken(token string) (string, error) {
 	if err != nil {
 		return "", c.badToken()
 	}
-	key, err := c.Server.config.Sealer.Open(purposePage, sealed, []byte(c.Operation.Name))
+	key, err := c.Server.config.Sealer.Open(purposePage, sealed, c.tokenContext(about))
 	if err != nil {
 		return "", c.badToken()
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"strconv"
@@ -361,27 +360,11 @@ func (c *Call) mayRead(ctx context.Context, v session.Session) (bool, error) {
 // token continues after a session. It is sealed, because where a search stops may be a
 // session that the caller knows nothing of, and good for this search and caller alone.
 func (s *search) token(after string) string {
-	sealed := s.c.Server.config.Sealer.Seal(searchToken, padded(after), s.tokenContext())
-	return base64.RawURLEncoding.EncodeToString(sealed)
+	return s.c.sealedToken(after, s.c.Principal.ARN, s.about)
 }
 
-const searchToken = "search-token"
-
-func (s *search) tokenContext() []byte { return []byte(s.c.Principal.ARN + "\n" + s.about) }
-
 func (s *search) openToken() (after string, err error) {
-	if s.in.NextToken == "" {
-		return "", nil
-	}
-	sealed, err := base64.RawURLEncoding.DecodeString(s.in.NextToken)
-	if err != nil {
-		return "", s.c.badToken()
-	}
-	plain, err := s.c.Server.config.Sealer.Open(searchToken, sealed, s.tokenContext())
-	if err != nil {
-		return "", s.c.badToken()
-	}
-	return unpadded(plain), nil
+	return s.c.openSealedToken(s.in.NextToken, s.c.Principal.ARN, s.about)
 }
 
 type listTransfersInput struct {
