@@ -13,7 +13,6 @@ import (
 	"sallyport.dev/access"
 	"sallyport.dev/audit"
 	"sallyport.dev/index"
-	"sallyport.dev/policy"
 	"sallyport.dev/session"
 	"sallyport.dev/wire"
 )
@@ -348,13 +347,7 @@ func (c *Call) mayRead(ctx context.Context, v session.Session) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	q := c.query("sallyport:GetRecording", []access.Resource{resource})
-	q.Session, q.Node, q.Document = v.ID, v.NodeID, v.Document
-	d, err := c.Server.checker.Decide(ctx, q)
-	if err != nil {
-		return false, err
-	}
-	return d.Allowed || mayRead(c.Principal, v) && d.Policy.Effect != policy.ExplicitlyDenied, nil
+	return c.allowsAction(ctx, "sallyport:GetRecording", mayRead(c.Principal, v), resource)
 }
 
 // token continues after a session. It is sealed, because where a search stops may be a
