@@ -85,20 +85,10 @@ func (r *row) appendTo(b *strings.Builder, from int) {
 
 // begins reports whether the row begins with a text, or is the beginning of it.
 func (r *row) begins(text string) bool {
-	i := 0
-	for _, c := range text {
-		for i < len(r.cells) && r.cells[i] == filler {
-			i++
-		}
-		if i == len(r.cells) {
-			return r.wrapped
-		}
-		if r.cells[i] != c && len(r.marks) == 0 {
-			return false
-		}
-		i++
-	}
-	return true
+	var b strings.Builder
+	r.appendTo(&b, 0)
+	line := b.String()
+	return strings.HasPrefix(line, text) || r.wrapped && strings.HasPrefix(text, line)
 }
 
 // grid is a screen: rows and a cursor. It is not playback.Screen, which takes seven times the

@@ -59,6 +59,7 @@ func TestLines(t *testing.T) {
 		{"what stood there is told", []string{"a 10%\r\nb 10%\r\n", "\x1b[2Aa 99%\r\n\r\n"}, []string{"a 10%", "b 10%", "a 99%"}},
 		{"the prompt becomes the command", []string{"$ ", "ls\r\nfile\r\n$ "}, []string{"$ ls", "file", "$"}},
 		{"a line that was seen and erased", []string{"the code is 1234", "\r\x1b[Kbye\r\n"}, []string{"the code is 1234", "bye"}},
+		{"and overwritten with combining characters", []string{"the code is 1234", "\r\x1b[Kn\u0303\u0331 is not what was\r\n"}, []string{"the code is 1234", "\u00f1\u0331 is not what was"}},
 		{"full-screen program, standing still", []string{"$ vim\r\n\x1b[?1049h\x1b[2Jtext\r\n~\r\n~", "\x1b[H\x1b[2Jmore", "\x1b[?1049l$ "}, []string{"$ vim", "text", "~", "more", "$"}},
 		{"the same screen again", []string{"\x1b[?1049hone\r\ntwo\r\n", "\x1b[H\x1b[2Jone\r\ntwo\r\n", "\x1b[?1049l"}, []string{"one", "two"}},
 		{"scrolling region", []string{"\x1b[1;3r1\r\n2\r\n3\r\n4\x1b[r\x1b[4;1Hstatus"}, []string{"1", "2", "3", "4", "status"}},
