@@ -1,6 +1,7 @@
 package member
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,8 +66,7 @@ func (m *Member) startAWSLogs(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	params := cloud.Params{"region": c.Region, "profile": c.Profile}
-	setParam(params, "region", m.cfg.Region)
+	params := cloud.Params{"region": cmp.Or(c.Region, m.cfg.Region), "profile": c.Profile}
 	config, err := cloud.AWS(ctx, params, c.CredentialsFile)
 	if err != nil {
 		return fmt.Errorf("aws_logs: %w", err)
@@ -79,12 +79,6 @@ func (m *Member) startAWSLogs(ctx context.Context) error {
 		return fmt.Errorf("aws_logs: %w", err)
 	}
 	return nil
-}
-
-func setParam(p cloud.Params, key, value string) {
-	if p[key] == "" {
-		p[key] = value
-	}
 }
 
 func (a *AWSLogs) s3(config aws.Config) *s3.Client {
