@@ -130,6 +130,7 @@ func TestCloseDoesNotAwaitClients(t *testing.T) {
 	agent.say("unread")
 	agent.sendState(id, "Terminating")
 	eventually(t, "the node's word", func() bool { return w.g.session(id).cause.Load() != nil })
+	agent.cut()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := w.g.Close(ctx); err != nil {

@@ -115,7 +115,7 @@ func (g *Gateway) Watch(ctx context.Context, id string, req WatchRequest) (Watch
 
 // watching is what a session has for its watchers; empty while there are none.
 type watching struct {
-	mu      sync.Mutex // taken before no other lock but the tail's
+	mu      sync.Mutex // the recording's and the tail's are taken under it, no others
 	tail    *tail      // nil while nobody watches
 	watches map[string]*watch
 	names   map[string]int // of whose watching the person was told, and how often
@@ -176,9 +176,6 @@ func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, er
 	if s.rec == nil {
 		return WatchPiece{}, ErrNotRecorded
 	}
-	if s.isDone() || s.hasEnded() {
-		return WatchPiece{}, ErrEnded
-	}
 	if s.g.watches.Add(1) > maxWatches {
 		s.g.watches.Add(-1)
 		return WatchPiece{}, fmt.Errorf("%w on this member: at most %d", ErrWatchers, maxWatches)
@@ -188,11 +185,7 @@ func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, er
 		s.g.watches.Add(-1)
 		return WatchPiece{}, err
 	}
-	if err := s.g.roomFor(w); err != nil {
-		s.dropWatch(w)
-		return WatchPiece{}, err
-	}
-	if err := s.auditWatch(ctx, w, "began", nil); err != nil {
+	if err := s.admitWatch(ctx, w); err != nil {
 		s.dropWatch(w)
 		return WatchPiece{}, err
 	}
@@ -205,6 +198,18 @@ func (s *live) beginWatch(ctx context.Context, req WatchRequest) (WatchPiece, er
 	}
 	piece, _ := t.piece(-1)
 	return s.answerWatch(w, piece, -1), nil
+}
+
+// admitWatch finds out whether a watch that was just added may be, and writes that down.
+// It is added before, so that who ends the session or counts watches has seen it.
+func (s *live) admitWatch(ctx context.Context, w *watch) error {
+	if s.isDone() || s.hasEnded() {
+		return ErrEnded
+	}
+	if err := s.g.roomFor(w); err != nil {
+		return err
+	}
+	return s.auditWatch(ctx, w, "began", nil)
 }
 
 // roomFor finds out whether a person, with a watch that was just added, has too many on
@@ -510,7 +515,7 @@ func (t *tail) Follow(at time.Duration, kind recording.Kind, data []byte) {
 	defer t.mu.Unlock()
 	t.buf = recording.AppendEvent(t.buf, at, kind, data)
 	if cut := len(t.buf) - watchTail; cut > watchTail {
-		t.buf = append(make([]byte, 0, 2*watchTail+(64<<10)), t.buf[cut:]...)
+		t.buf = append(t.buf[:0], t.buf[cut:]...)
 		t.begin += int64(cut)
 	}
 	t.over = t.over || kind == recording.KindEnd

@@ -129,11 +129,7 @@ func TestWatch(t *testing.T) {
 	}
 	began := s.at
 	agent.say("during ")
-	began1 := time.Now()
 	s.sees("during ")
-	if took := time.Since(began1); took > time.Second {
-		t.Errorf("took %v", took)
-	}
 	if s.last.Columns != 100 || s.last.Rows != 30 {
 		t.Errorf("size: got %dx%d, want 100x30", s.last.Columns, s.last.Rows)
 	}
@@ -156,6 +152,9 @@ func TestWatch(t *testing.T) {
 	})
 	if _, err := w.g.Watch(t.Context(), id, WatchRequest{Watcher: carol}); !errors.Is(err, ErrEnded) {
 		t.Errorf("a session that has ended: got %v, want ErrEnded", err)
+	}
+	if got := w.g.watches.Load(); got != 0 {
+		t.Errorf("%d watches are counted, want none: a refused one keeps no place", got)
 	}
 }
 
