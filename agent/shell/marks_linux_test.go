@@ -2,19 +2,17 @@ package shell
 
 import (
 	"io"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sallyport.dev/internal/needs"
 )
 
 // bash marks its commands and their status where that is asked for, and shows the same as
 // without.
 func TestShellIntegration(t *testing.T) {
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("bash is not installed")
-	}
+	bash := needs.Program(t, "bash")
 	shown := map[bool]string{}
 	for _, on := range []bool{false, true} {
 		p, err := Options{Program: bash, Integration: on}.Login(self(t), Size{Cols: 80, Rows: 24})
