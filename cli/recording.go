@@ -55,6 +55,9 @@ shows, use "sallyport play".`,
 }
 
 func (p *program) listRecordings(ctx context.Context, f recordingsFlags) error {
+	if f.limit < 0 {
+		return usagef("--limit %d: want 0 or more", f.limit)
+	}
 	api, err := p.api(ctx)
 	if err != nil {
 		return err
