@@ -117,8 +117,6 @@ func (k *keyReader) sequence(b byte) (kind keyKind, done bool) {
 		case ']', 'P', '_':
 			k.state = scanString
 		case '\x1b':
-		case '\r', '\n', 0x03:
-			return keyStrange, true
 		default:
 			return keyStrange, true
 		}

@@ -198,7 +198,7 @@ func (c *Call) watchAnswer(ctx context.Context, in *watchSessionInput, v session
 	out := &watchSessionOutput{
 		Watch: p.Watch, Offset: in.Offset, Data: p.Data, Columns: p.Columns, Rows: p.Rows, EndReason: p.Reason,
 	}
-	if in.Offset < p.Begin || p.End-in.Offset > watchReplay {
+	if in.Offset < p.Begin {
 		if err := c.watchPast(ctx, out, v, p); err != nil {
 			return nil, err
 		}
