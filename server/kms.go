@@ -59,6 +59,7 @@ func (s *Server) kmsARN(name string) string {
 // where there is no such key (kms.ErrNotFound).
 func (c *Call) findKey(ctx context.Context, given string) (k kms.Key, r access.Resource, err error) {
 	name := c.Server.kmsName(given)
+	delete(c.Context, "kms:RequestAlias") // of the key that ReEncrypt asked for before
 	if strings.HasPrefix(name, kms.AliasPrefix) {
 		c.SetContext("kms:RequestAlias", name)
 	}

@@ -253,6 +253,17 @@ func TestKMSPolicies(t *testing.T) {
 	// it was encrypted with.
 	blob := v.ok(v.admin, "Encrypt", map[string]any{"KeyId": k.KeyID, "Plaintext": []byte("x")}).CiphertextBlob
 	v.wantCode("half a move", v.ask(halfMove, "ReEncrypt", map[string]any{"CiphertextBlob": blob, "DestinationKeyId": other.KeyID}).answer, "AccessDeniedException")
+	// Nor is one for an alias, which the one key was named by and the other was not.
+	moveByAlias := v.user("move-by-alias", nil, statement("kms:ReEncrypt*", "*", `{"StringEquals":{"kms:RequestAlias":"alias/k"}}`))
+	for _, tt := range []struct{ from, to, code string }{
+		{"alias/k", "alias/k", ""},
+		{"alias/k", other.KeyID, "AccessDeniedException"},
+		{k.KeyID, "alias/k", "AccessDeniedException"},
+	} {
+		v.wantCode("from "+tt.from+" to "+tt.to, v.ask(moveByAlias, "ReEncrypt", map[string]any{
+			"CiphertextBlob": blob, "SourceKeyId": tt.from, "DestinationKeyId": tt.to,
+		}).answer, tt.code)
+	}
 	v.wantCode("decrypting", v.ask(byKey, "Decrypt", map[string]any{"CiphertextBlob": blob}).answer, "AccessDeniedException")
 }
 
