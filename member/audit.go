@@ -312,7 +312,7 @@ func (a *auditing) Status(ctx context.Context) (server.AuditStatus, error) {
 		Checkpoint: kept.Number, Made: wire.Time{Time: kept.Made}, Waiting: kept.Waiting, Problems: kept.Problems,
 	}
 	for _, f := range a.forwarder.Stats() {
-		behind, oldest, err := a.behind(ctx, f.Destination)
+		behind, oldest, err := forward.Behind(ctx, a.Store, f.Destination)
 		if err != nil {
 			return s, err
 		}
@@ -322,32 +322,4 @@ func (a *auditing) Status(ctx context.Context) (server.AuditStatus, error) {
 		})
 	}
 	return s, nil
-}
-
-// behind is how many records a destination was not sent yet, whichever member sends, and
-// of when the first of them is.
-func (a *auditing) behind(ctx context.Context, destination string) (n int64, oldest time.Time, err error) {
-	heads, err := a.AuditHeads(ctx)
-	if err != nil {
-		return 0, oldest, err
-	}
-	cursors, err := a.AuditCursors(ctx, destination)
-	if err != nil {
-		return 0, oldest, err
-	}
-	for _, h := range heads {
-		after := cursors[h.Member]
-		if h.Seq <= after {
-			continue
-		}
-		n += h.Seq - after
-		first, err := a.AuditRows(ctx, h.Member, after, 1)
-		if err != nil {
-			return 0, oldest, err
-		}
-		if len(first) > 0 && (oldest.IsZero() || first[0].Time.Before(oldest)) {
-			oldest = first[0].Time
-		}
-	}
-	return n, oldest, nil
 }

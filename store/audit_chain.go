@@ -121,20 +121,20 @@ func (s *Store) CheckpointStored(ctx context.Context, number int64) error {
 }
 
 // HoldDestination implements forward.Store.
-func (s *Store) HoldDestination(ctx context.Context, name, holder string, now, until time.Time) (held, fresh bool, err error) {
+func (s *Store) HoldDestination(ctx context.Context, name, holder string, now, until time.Time) (held bool, err error) {
 	err = s.write(ctx, "taking a destination of the audit log", func(t tx) error {
 		made, err := t.exec("INSERT INTO audit_destinations (name, holder, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
 			name, holder, micros(until))
 		if err != nil || made > 0 {
-			held, fresh = made > 0, made > 0
+			held = made > 0
 			return err
 		}
 		n, err := t.exec("UPDATE audit_destinations SET holder = $1, until = $2 WHERE name = $3 AND (holder = $4 OR until <= $5)",
 			holder, micros(until), name, holder, micros(now))
-		held, fresh = n > 0, false
+		held = n > 0
 		return err
 	})
-	return held && err == nil, fresh && err == nil, err
+	return held && err == nil, err
 }
 
 // DropDestination implements forward.Store.
@@ -158,15 +158,20 @@ func (s *Store) AuditCursors(ctx context.Context, destination string) (map[strin
 func scanCursor(r row) (h audit.Head, err error) { return h, r.Scan(&h.Member, &h.Seq) }
 
 // MoveAuditCursor implements forward.Store.
-func (s *Store) MoveAuditCursor(ctx context.Context, destination, holder, member string, seq int64) error {
+func (s *Store) MoveAuditCursor(ctx context.Context, destination, holder string, to ...audit.Head) error {
 	return s.write(ctx, "noting how far the audit log was forwarded", func(t tx) error {
 		// Locks the row, so that a member that lost the lease cannot move a cursor back.
 		err := t.must(forward.ErrLease, "UPDATE audit_destinations SET holder = holder WHERE name = $1 AND holder = $2", destination, holder)
 		if err != nil {
 			return err
 		}
-		_, err = t.exec(`INSERT INTO audit_cursors (destination, member, seq) VALUES ($1, $2, $3)
-			ON CONFLICT (destination, member) DO UPDATE SET seq = excluded.seq`, destination, member, seq)
-		return err
+		for _, h := range to {
+			_, err := t.exec(`INSERT INTO audit_cursors (destination, member, seq) VALUES ($1, $2, $3)
+				ON CONFLICT (destination, member) DO UPDATE SET seq = excluded.seq`, destination, h.Member, h.Seq)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }

@@ -43,7 +43,9 @@ type memory struct {
 	cursors map[string]map[string]int64
 	holders map[string]string
 	until   map[string]time.Time
-	fail    error
+	holds   int           // changes of leases
+	refuses int           // moves of cursors that fail next
+	later   time.Duration // of the clock
 }
 
 func newMemory() *memory {
@@ -79,7 +81,7 @@ func (m *memory) AuditHeads(context.Context) (heads []audit.Head, err error) {
 		heads = append(heads, audit.Head{Member: member, Seq: last.Seq, Hash: last.Hash})
 	}
 	slices.SortFunc(heads, func(a, b audit.Head) int { return strings.Compare(a.Member, b.Member) })
-	return heads, m.fail
+	return heads, nil
 }
 
 func (m *memory) AuditRows(_ context.Context, member string, after int64, n int) (rows []audit.Row, err error) {
@@ -90,7 +92,7 @@ func (m *memory) AuditRows(_ context.Context, member string, after int64, n int)
 			rows = append(rows, r)
 		}
 	}
-	return rows, m.fail
+	return rows, nil
 }
 
 func (m *memory) AuditCursors(_ context.Context, destination string) (map[string]int64, error) {
@@ -100,31 +102,50 @@ func (m *memory) AuditCursors(_ context.Context, destination string) (map[string
 	for member, seq := range m.cursors[destination] {
 		all[member] = seq
 	}
-	return all, m.fail
+	return all, nil
 }
 
-func (m *memory) MoveAuditCursor(_ context.Context, destination, holder, member string, seq int64) error {
+func (m *memory) MoveAuditCursor(_ context.Context, destination, holder string, to ...audit.Head) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.holders[destination] != holder {
 		return ErrLease
 	}
+	if m.refuses > 0 {
+		m.refuses--
+		return errors.New("disk full")
+	}
 	if m.cursors[destination] == nil {
 		m.cursors[destination] = map[string]int64{}
 	}
-	m.cursors[destination][member] = seq
-	return m.fail
+	for _, h := range to {
+		m.cursors[destination][h.Member] = h.Seq
+	}
+	return nil
 }
 
-func (m *memory) HoldDestination(_ context.Context, name, holder string, now, until time.Time) (held, fresh bool, err error) {
+func (m *memory) HoldDestination(_ context.Context, name, holder string, now, until time.Time) (held bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, known := m.until[name]
-	if known && m.holders[name] != holder && m.until[name].After(now) {
-		return false, false, m.fail
+	m.holds++
+	if m.holders[name] != holder && m.until[name].After(now) {
+		return false, nil
 	}
 	m.holders[name], m.until[name] = holder, until
-	return true, !known, m.fail
+	return true, nil
+}
+
+// now is the clock of all members; pass moves it.
+func (m *memory) now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Now().Add(m.later)
+}
+
+func (m *memory) pass(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.later += d
 }
 
 func (m *memory) DropDestination(_ context.Context, name, holder string) error {
@@ -142,6 +163,9 @@ func (m *memory) cursor(destination, member string) int64 {
 	return m.cursors[destination][member]
 }
 
+// lease is longer than any test takes: whoever is to lose it has the clock moved.
+const lease = time.Hour
+
 // start forwards as a member until the test's end.
 func (m *memory) start(t testing.TB, member string, ds ...Destination) *Forwarder {
 	t.Helper()
@@ -150,8 +174,8 @@ func (m *memory) start(t testing.TB, member string, ds ...Destination) *Forwarde
 			ds[i].Encode = audit.Encode
 		}
 	}
-	f := New(Config{Store: m, Destinations: ds, Member: member, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
-		Poll: 5 * time.Millisecond, Retry: 5 * time.Millisecond, Lease: 300 * time.Millisecond})
+	f := New(Config{Store: m, Destinations: ds, Member: member, Now: m.now, Logger: slog.New(slog.DiscardHandler),
+		Poll: 5 * time.Millisecond, Retry: 5 * time.Millisecond, Lease: lease})
 	f.Start(t.Context())
 	t.Cleanup(func() { f.Close(context.Background()) })
 	return f
@@ -160,7 +184,7 @@ func (m *memory) start(t testing.TB, member string, ds ...Destination) *Forwarde
 // until waits for what other goroutines bring about.
 func until(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited for: %s", what)
 		}
@@ -305,6 +329,7 @@ func TestAnotherMemberGoesOn(t *testing.T) {
 	f.cancel() // dies: gives nothing up
 	f.done.Wait()
 	m.grow(t, "m1", 3) // what it wrote last
+	m.pass(lease)
 	until(t, "the other", func() bool { return two.count("m1/8") == 1 })
 	if n := two.total(); n != 3 {
 		t.Errorf("the other sent %d records, want the 3 that were left: %v", n, two.times)
@@ -327,6 +352,56 @@ func TestFrom(t *testing.T) {
 	m.grow(t, "m1", 1) // once known, nothing is left out
 	m.start(t, "m1", Destination{Name: "x", Sender: d, FromNow: true})
 	until(t, "what came in between", func() bool { return d.count("m1/7") == 1 })
+}
+
+// What is to be left out stays out when noting that fails at first.
+func TestFromNowOfAFullDisk(t *testing.T) {
+	m := newMemory()
+	m.grow(t, "m1", 5)
+	m.grow(t, "m2", 5)
+	m.refuses = 2
+	d := &fake{}
+	m.start(t, "m1", Destination{Name: "x", Sender: d, FromNow: true})
+	until(t, "the cursors", func() bool { return m.cursor("x", "m1") == 5 && m.cursor("x", "m2") == 5 })
+	m.grow(t, "m2", 1)
+	until(t, "the new one", func() bool { return d.count("m2/6") == 1 })
+	if n := d.total(); n != 1 {
+		t.Errorf("got %d records, want 1", n)
+	}
+}
+
+// A lease is a change of the database, and not made anew at each look at the log; but it
+// is kept, and whoever lost it finds out before they move a cursor.
+func TestLease(t *testing.T) {
+	m := newMemory()
+	m.grow(t, "m1", 1)
+	d := &fake{}
+	f := m.start(t, "m1", Destination{Name: "x", Sender: d})
+	holds := func() int {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.holds
+	}
+	for n := int64(1); n <= 20; n++ {
+		until(t, "a record", func() bool { return m.cursor("x", "m1") == n })
+		m.grow(t, "m1", 1)
+	}
+	until(t, "the last record", func() bool { return d.has("m1", 21) && m.cursor("x", "m1") == 21 })
+	if n := holds(); n != 1 {
+		t.Errorf("the lease was taken %d times for 20 batches, want once", n)
+	}
+	m.pass(lease / 2)
+	until(t, "the lease prolonged", func() bool { return holds() == 2 })
+	m.pass(-lease) // a clock set back
+	until(t, "the lease prolonged", func() bool { return holds() == 3 })
+	m.mu.Lock()
+	m.holders["x"], m.until["x"] = "m2", m.until["x"].Add(24*time.Hour)
+	m.mu.Unlock()
+	m.grow(t, "m1", 1)
+	until(t, "the loss noticed", func() bool { s := f.Stats()[0]; return !s.Held && s.Problem == ErrLease.Error() })
+	if at := m.cursor("x", "m1"); at != 21 {
+		t.Errorf("the cursor that another holds: got %d, want 21", at)
+	}
 }
 
 // A row that somebody made no record of is told of, and holds nothing up.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,11 +20,11 @@ type Store interface {
 	AuditRows(ctx context.Context, member string, after int64, n int) ([]audit.Row, error)
 	// AuditCursors returns the last sequence number that was delivered, by member.
 	AuditCursors(ctx context.Context, destination string) (map[string]int64, error)
-	// MoveAuditCursor notes what was delivered; ErrLease if another holds the lease.
-	MoveAuditCursor(ctx context.Context, destination, holder, member string, seq int64) error
-	// HoldDestination takes or prolongs the lease of a destination, and reports whether
-	// the destination was not known before.
-	HoldDestination(ctx context.Context, name, holder string, now, until time.Time) (held, fresh bool, err error)
+	// MoveAuditCursor notes up to where chains were delivered, all or none; ErrLease if
+	// another holds the lease.
+	MoveAuditCursor(ctx context.Context, destination, holder string, to ...audit.Head) error
+	// HoldDestination takes or prolongs the lease of a destination.
+	HoldDestination(ctx context.Context, name, holder string, now, until time.Time) (held bool, err error)
 	DropDestination(ctx context.Context, name, holder string) error
 }
 
@@ -57,7 +56,7 @@ type Destination struct {
 	// Linger is how old a record gets before a batch that is not full is sent: where each
 	// batch is an object of its own, few large ones are wanted. 0 sends at once.
 	Linger time.Duration
-	// FromNow leaves out what was in the log when the destination was first seen.
+	// FromNow leaves out what was in the log before anything was sent.
 	FromNow bool
 }
 
@@ -164,7 +163,8 @@ type lane struct {
 	config Config
 	log    *slog.Logger
 	held   bool
-	ending bool // what there is is sent, however little
+	since  time.Time // when the lease was taken or prolonged last
+	ending bool      // what there is is sent, however little
 
 	mu   sync.Mutex
 	last Stats
@@ -230,39 +230,28 @@ func (l *lane) sleep(ctx context.Context, d time.Duration) bool {
 
 func (l *lane) failed(err error) {
 	l.note(func(s *Stats) { s.Failures++; s.Problem = err.Error() })
-	if !errors.Is(err, ErrLease) {
+	if errors.Is(err, ErrLease) {
+		l.held = false
+	} else {
 		l.log.Error("forwarding the audit log", "behind", l.stats().Behind, "error", err)
 	}
 }
 
-// hold takes or prolongs the lease and reports whether this member has it.
+// hold makes sure of the lease and reports whether this member has it. Prolonging it is a
+// change of the database, made once a quarter of it is over.
 func (l *lane) hold(ctx context.Context) (bool, error) {
 	now := l.config.Now()
-	held, fresh, err := l.config.Store.HoldDestination(ctx, l.Name, l.config.Member, now, now.Add(l.config.Lease))
-	l.held = held && err == nil
+	if age := now.Sub(l.since); l.held && age >= 0 && age < l.config.Lease/4 {
+		return true, nil
+	}
+	held, err := l.config.Store.HoldDestination(ctx, l.Name, l.config.Member, now, now.Add(l.config.Lease))
+	l.held, l.since = held && err == nil, now
 	l.note(func(s *Stats) {
 		if s.Held = l.held; !l.held {
 			s.Behind, s.Oldest = 0, time.Time{}
 		}
 	})
-	if l.held && fresh && l.FromNow {
-		return true, l.skip(ctx)
-	}
 	return l.held, err
-}
-
-// skip leaves out what is in the log already.
-func (l *lane) skip(ctx context.Context) error {
-	heads, err := l.config.Store.AuditHeads(ctx)
-	if err != nil {
-		return err
-	}
-	for _, h := range heads {
-		if err := l.config.Store.MoveAuditCursor(ctx, l.Name, l.config.Member, h.Member, h.Seq); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // finish sends what was written last, to a destination that took what was before.
@@ -288,24 +277,22 @@ func (l *lane) round(ctx context.Context) error {
 	if held, err := l.hold(ctx); err != nil || !held {
 		return err
 	}
-	cursors, err := l.config.Store.AuditCursors(ctx, l.Name)
+	heads, cursors, err := l.begin(ctx)
 	if err != nil {
 		return err
 	}
 	for {
-		heads, err := l.config.Store.AuditHeads(ctx)
+		behind, oldest, err := unsent(ctx, l.config.Store, heads, cursors)
 		if err != nil {
 			return err
 		}
-		l.distrust(heads, cursors)
-		behind := l.measure(heads, cursors)
-		if behind == 0 {
-			l.note(func(s *Stats) { s.Behind, s.Oldest, s.Problem = 0, time.Time{}, "" })
+		l.note(func(s *Stats) {
+			if s.Behind, s.Oldest = behind, oldest; behind == 0 {
+				s.Problem = ""
+			}
+		})
+		if behind == 0 || l.waits(behind, oldest) {
 			return nil
-		}
-		oldest, err := l.oldest(ctx, heads, cursors)
-		if err != nil || l.waits(behind, oldest) {
-			return err
 		}
 		if err := l.turn(ctx, heads, cursors); err != nil {
 			return err
@@ -313,47 +300,82 @@ func (l *lane) round(ctx context.Context) error {
 		if held, err := l.hold(ctx); err != nil || !held {
 			return err
 		}
+		if heads, err = l.config.Store.AuditHeads(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+// begin returns where all chains end, and how far they were delivered. It puts right in
+// the database what is wrong with that, so that it is told once.
+func (l *lane) begin(ctx context.Context) (heads []audit.Head, cursors map[string]int64, err error) {
+	heads, cursors, err = progress(ctx, l.config.Store, l.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if l.FromNow && len(cursors) == 0 {
+		for _, h := range heads {
+			cursors[h.Member] = h.Seq
+		}
+		return heads, cursors, l.config.Store.MoveAuditCursor(ctx, l.Name, l.config.Member, heads...)
+	}
+	if moved := distrust(heads, cursors); len(moved) > 0 {
+		l.log.Error("somebody moved cursors of a destination of the audit log; these chains are sent from their beginnings", "chains", moved)
+		return heads, cursors, l.config.Store.MoveAuditCursor(ctx, l.Name, l.config.Member, moved...)
+	}
+	return heads, cursors, nil
+}
+
+// progress reads where all chains end, and how far a destination was sent them: the latter
+// first, or it might be beyond the former.
+func progress(ctx context.Context, s Store, destination string) (heads []audit.Head, cursors map[string]int64, err error) {
+	if cursors, err = s.AuditCursors(ctx, destination); err == nil {
+		heads, err = s.AuditHeads(ctx)
+	}
+	return heads, cursors, err
 }
 
 // distrust begins chains anew whose cursor is none that this server has written: beyond the
-// end of the chain, or before its beginning. Whoever put it there would have records left out.
-func (l *lane) distrust(heads []audit.Head, cursors map[string]int64) {
+// end of the chain, or before its beginning. Whoever put it there would have records left
+// out, or has cut the chain, which checkpoints find.
+func distrust(heads []audit.Head, cursors map[string]int64) (moved []audit.Head) {
 	for _, h := range heads {
 		if at := cursors[h.Member]; at < 0 || at > h.Seq {
-			l.log.Error("somebody moved the cursor of a destination of the audit log; the chain is sent from its beginning",
-				"member", h.Member, "cursor", at, "records", h.Seq)
-			delete(cursors, h.Member)
+			cursors[h.Member] = 0
+			moved = append(moved, audit.Head{Member: h.Member})
 		}
 	}
+	return moved
 }
 
-// measure counts what was not delivered. A chain that is shorter than what was delivered
-// of it was cut: that is what checkpoints find.
-func (l *lane) measure(heads []audit.Head, cursors map[string]int64) (behind int64) {
-	for _, h := range heads {
-		behind += max(0, h.Seq-cursors[h.Member])
+// Behind says how many records a destination was not sent yet, whichever member sends, and
+// when the oldest of them was written; zero for none.
+func Behind(ctx context.Context, s Store, destination string) (n int64, oldest time.Time, err error) {
+	heads, cursors, err := progress(ctx, s, destination)
+	if err != nil {
+		return 0, oldest, err
 	}
-	l.note(func(s *Stats) { s.Behind = behind })
-	return behind
+	distrust(heads, cursors)
+	return unsent(ctx, s, heads, cursors)
 }
 
-// oldest notes when the first record that was not delivered was written.
-func (l *lane) oldest(ctx context.Context, heads []audit.Head, cursors map[string]int64) (oldest time.Time, err error) {
+// unsent counts the records after cursors, and finds when the oldest was written.
+func unsent(ctx context.Context, s Store, heads []audit.Head, cursors map[string]int64) (n int64, oldest time.Time, err error) {
 	for _, h := range heads {
-		if h.Seq <= cursors[h.Member] {
+		after := cursors[h.Member]
+		if h.Seq <= after {
 			continue
 		}
-		first, err := l.config.Store.AuditRows(ctx, h.Member, cursors[h.Member], 1)
+		n += h.Seq - after
+		first, err := s.AuditRows(ctx, h.Member, after, 1)
 		if err != nil {
-			return oldest, err
+			return 0, oldest, err
 		}
 		if len(first) > 0 && (oldest.IsZero() || first[0].Time.Before(oldest)) {
 			oldest = first[0].Time
 		}
 	}
-	l.note(func(s *Stats) { s.Oldest = oldest })
-	return oldest, nil
+	return n, oldest, nil
 }
 
 // waits reports whether there may be more for the batch soon.
@@ -434,7 +456,7 @@ func (l *lane) deliver(ctx context.Context, b Batch) error {
 	if err := l.send(ctx, b); err != nil {
 		return err
 	}
-	if err := l.config.Store.MoveAuditCursor(ctx, l.Name, l.config.Member, b.Member, b.Last); err != nil {
+	if err := l.config.Store.MoveAuditCursor(ctx, l.Name, l.config.Member, audit.Head{Member: b.Member, Seq: b.Last}); err != nil {
 		return err
 	}
 	l.note(func(s *Stats) {
@@ -464,14 +486,4 @@ func (l *lane) send(ctx context.Context, b Batch) error {
 			}
 		}
 	}
-}
-
-// Names lists the destinations.
-func (f *Forwarder) Names() []string {
-	var names []string
-	for _, l := range f.lanes {
-		names = append(names, l.Name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -12,27 +12,25 @@ import (
 func testAuditForwarding(t *testing.T, fresh Fresh) {
 	s, ctx := open(t, fresh), t.Context()
 	const name = "syslog/siem"
-	hold := func(what, holder string, from, until int, wantHeld, wantFresh bool) {
+	hold := func(what, holder string, from, until int, want bool) {
 		t.Helper()
-		held, fresh, err := s.HoldDestination(ctx, name, holder, at(from), at(until))
-		if err != nil || held != wantHeld || fresh != wantFresh {
-			t.Errorf("%s: got held %v, fresh %v, %v, want %v, %v", what, held, fresh, err, wantHeld, wantFresh)
+		if held, err := s.HoldDestination(ctx, name, holder, at(from), at(until)); err != nil || held != want {
+			t.Errorf("%s: got held %v, %v, want %v", what, held, err, want)
 		}
 	}
-	hold("the first", "m1", 0, 10, true, true)
-	hold("another meanwhile", "m2", 5, 15, false, false)
-	hold("the same, longer", "m1", 5, 20, true, false)
-	must(t, s.MoveAuditCursor(ctx, name, "m1", "m1", 7))
-	must(t, s.MoveAuditCursor(ctx, name, "m1", "m2", 3))
-	must(t, s.MoveAuditCursor(ctx, name, "m1", "m1", 9))
-	wantErr(t, "who does not hold it", s.MoveAuditCursor(ctx, name, "m2", "m1", 1), forward.ErrLease)
-	wantErr(t, "another destination", s.MoveAuditCursor(ctx, "s3/x", "m1", "m1", 1), forward.ErrLease)
-	hold("another, when time is up", "m2", 20, 30, true, false)
-	wantErr(t, "who held it", s.MoveAuditCursor(ctx, name, "m1", "m1", 99), forward.ErrLease)
+	hold("the first", "m1", 0, 10, true)
+	hold("another meanwhile", "m2", 5, 15, false)
+	hold("the same, longer", "m1", 5, 20, true)
+	must(t, s.MoveAuditCursor(ctx, name, "m1", audit.Head{Member: "m1", Seq: 7}, audit.Head{Member: "m2", Seq: 3}))
+	must(t, s.MoveAuditCursor(ctx, name, "m1", audit.Head{Member: "m1", Seq: 9}))
+	wantErr(t, "who does not hold it", s.MoveAuditCursor(ctx, name, "m2", audit.Head{Member: "m1", Seq: 1}), forward.ErrLease)
+	wantErr(t, "another destination", s.MoveAuditCursor(ctx, "s3/x", "m1", audit.Head{Member: "m1", Seq: 1}), forward.ErrLease)
+	hold("another, when time is up", "m2", 20, 30, true)
+	wantErr(t, "who held it", s.MoveAuditCursor(ctx, name, "m1", audit.Head{Member: "m1", Seq: 99}), forward.ErrLease)
 	must(t, s.DropDestination(ctx, name, "m1")) // not theirs any more
-	hold("who held it", "m1", 21, 31, false, false)
+	hold("who held it", "m1", 21, 31, false)
 	must(t, s.DropDestination(ctx, name, "m2"))
-	hold("once given up", "m1", 21, 31, true, false)
+	hold("once given up", "m1", 21, 31, true)
 	wantSame(t, "cursors", get[map[string]int64](t)(s.AuditCursors(ctx, name)), map[string]int64{"m1": 9, "m2": 3})
 	wantSame(t, "cursors of another", get[map[string]int64](t)(s.AuditCursors(ctx, "s3/x")), map[string]int64{})
 
