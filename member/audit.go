@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"regexp"
 	"strings"
 	"time"
@@ -214,9 +213,6 @@ func (f *Forward) syslog() (forward.Sender, error) {
 	return forward.NewSyslog(s)
 }
 
-// webhookTimeout bounds one call.
-const webhookTimeout = 30 * time.Second
-
 func (f *Forward) webhook(now func() time.Time) (forward.Sender, error) {
 	config, err := f.tls()
 	if err != nil {
@@ -226,10 +222,7 @@ func (f *Forward) webhook(now func() time.Time) (forward.Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secret_file: %w", err)
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = config
-	client := &http.Client{Transport: transport, Timeout: webhookTimeout}
-	return forward.NewWebhook(forward.Webhook{URL: f.URL, Secret: secret, Client: client, Now: now})
+	return forward.NewWebhook(forward.Webhook{URL: f.URL, Secret: secret, TLS: config, Now: now})
 }
 
 func (f *Forward) bucket(ctx context.Context) (forward.Sender, error) {

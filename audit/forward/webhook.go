@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,17 +17,18 @@ import (
 
 // Webhook posts batches of JSON lines.
 type Webhook struct {
-	URL    string // https://…; http:// on loopback addresses only
-	Secret string // signs; at least 16 bytes
-	// Client is optional; it is not to follow redirects.
-	Client *http.Client
+	URL    string      // https://…; http:// on loopback addresses only
+	Secret string      // signs; at least 16 bytes
+	TLS    *tls.Config // optional
 	Now    func() time.Time
+
+	client *http.Client
 }
 
 const (
-	minSecret  = 16       // bytes
-	maxAnswer  = 64 << 10 // bytes of an answer that are read, so that the connection is used again
-	httpTimout = 30 * time.Second
+	minSecret   = 16               // bytes
+	maxAnswer   = 64 << 10         // bytes of an answer that are read, so that the connection is used again
+	httpTimeout = 30 * time.Second // of one call
 )
 
 // NewWebhook returns a Sender.
@@ -38,10 +40,10 @@ func NewWebhook(w Webhook) (Sender, error) {
 	case len(w.Secret) < minSecret:
 		return nil, fmt.Errorf("the secret is shorter than %d bytes", minSecret)
 	}
-	if w.Client == nil {
-		w.Client = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: httpTimout}
-	}
-	w.Client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = w.TLS
+	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	w.client = &http.Client{Transport: transport, Timeout: httpTimeout, CheckRedirect: noRedirect}
 	return &w, nil
 }
 
@@ -58,7 +60,7 @@ func (w *Webhook) Send(ctx context.Context, b Batch) error {
 	r.Header.Set(hooksign.HeaderTimestamp, stamp)
 	r.Header.Set(hooksign.HeaderDelivery, b.ID)
 	r.Header.Set(hooksign.HeaderSignature, hooksign.Sign(w.Secret, stamp, body))
-	resp, err := w.Client.Do(r)
+	resp, err := w.client.Do(r)
 	if err != nil {
 		return hideURL(err)
 	}
@@ -73,7 +75,7 @@ func (w *Webhook) Send(ctx context.Context, b Batch) error {
 
 // Close implements Sender.
 func (w *Webhook) Close() error {
-	w.Client.CloseIdleConnections()
+	w.client.CloseIdleConnections()
 	return nil
 }
 
