@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math"
 	"math/big"
@@ -822,6 +823,36 @@ func TestWebhookConfiguration(t *testing.T) {
 	} {
 		if _, err := NewWebhook(w); err == nil {
 			t.Errorf("%+v: got no error", w.URL)
+		}
+	}
+}
+
+// A webhook over TLS is trusted by the CA given, and shown the certificate.
+func TestWebhookOverTLS(t *testing.T) {
+	pool, cert := certificates(t)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	for name, tt := range map[string]struct {
+		config *tls.Config
+		taken  bool
+	}{
+		"as configured":     {&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}}, true},
+		"no certificate":    {&tls.Config{RootCAs: pool}, false},
+		"an unknown server": {nil, false},
+	} {
+		sender, err := NewWebhook(Webhook{URL: server.URL, Secret: hookSecret, TLS: tt.config, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = sender.Send(t.Context(), Batch{ID: "x", Lines: [][]byte{[]byte("{}")}})
+		if (err == nil) != tt.taken {
+			t.Errorf("%s: got %v, want it taken: %v", name, err, tt.taken)
+		}
+		if err := sender.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
