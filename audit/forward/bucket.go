@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 )
@@ -20,7 +21,8 @@ type Bucket struct {
 
 // Send implements Sender.
 func (w *Bucket) Send(ctx context.Context, b Batch) error {
-	if err := w.Objects.Put(ctx, objectName(b), b.text()); err != nil {
+	text := b.text()
+	if err := w.Objects.Put(ctx, objectName(b, text), text); err != nil {
 		return fmt.Errorf("writing the object: %w", err)
 	}
 	return nil
@@ -34,10 +36,13 @@ func (w *Bucket) Close() error {
 	return w.Closer()
 }
 
-// objectName is the day of the first record, the member, and the numbers of the records:
-// what is sent twice gets the same name, unless batches were cut otherwise meanwhile.
-func objectName(b Batch) string {
-	return fmt.Sprintf("%s/%s/%012d-%012d.jsonl", b.Time.UTC().Format("2006/01/02"), safe(b.Member), b.First, b.Last)
+// objectName is the day of the first record, the member, the numbers of the records, and
+// half of the text's SHA-256: what is sent twice gets the same name, unless batches were
+// cut otherwise meanwhile. Whoever alters the database and has its records sent again
+// replaces nothing: what they made of them lies beside what was sent before.
+func objectName(b Batch, text []byte) string {
+	sum := sha256.Sum256(text)
+	return fmt.Sprintf("%s/%s/%012d-%012d-%x.jsonl", b.Time.UTC().Format("2006/01/02"), safe(b.Member), b.First, b.Last, sum[:sha256.Size/2])
 }
 
 // safe keeps names of members, which are letters, digits, dashes and underscores, from

@@ -16,11 +16,13 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"math"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +31,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"sallyport.dev/audit"
@@ -482,6 +485,41 @@ func TestLinger(t *testing.T) {
 	f.Close(t.Context())
 	if !d.has("m1", maxRecords+2) {
 		t.Error("at the end: the rest was not sent")
+	}
+}
+
+// folder holds the objects of a bucket.
+type folder map[string]string
+
+func (f folder) Put(_ context.Context, name string, data []byte) error {
+	f[name] = string(data)
+	return nil
+}
+
+// Whoever can write to the database replaces nothing that lies in the bucket: neither by
+// having altered records sent again, nor by a chain whose name looks like another's.
+func TestObjectsAreNotReplaced(t *testing.T) {
+	objects := folder{}
+	send := func(member, line string) {
+		t.Helper()
+		b := Batch{Member: member, First: 1, Last: 1, Time: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), Lines: [][]byte{[]byte(line)}}
+		if err := (&Bucket{Objects: objects}).Send(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("m_1", "told")
+	send("m_1", "told") // again is the same
+	send("m_1", "altered")
+	send("m/1", "another's")
+	got := slices.Sorted(maps.Values(objects))
+	if diff := cmp.Diff([]string{"altered\n", "another's\n", "told\n"}, got); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	name := regexp.MustCompile(`^2026/11/20/m_1/000000000001-000000000001-[0-9a-f]{32}\.jsonl$`)
+	for n := range objects {
+		if !name.MatchString(n) {
+			t.Errorf("an object named %s", n)
+		}
 	}
 }
 
