@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +82,7 @@ type Keeper struct {
 	done   sync.WaitGroup
 
 	making sync.Mutex // of a checkpoint
+	taken  []string   // what no checkpoint tells of yet of those that were taken over; under making
 	lifts  sync.Mutex // of an upload
 
 	mu    sync.Mutex
@@ -215,6 +217,7 @@ func (k *Keeper) make(ctx context.Context, why string) error {
 	for _, p := range c.Problems {
 		k.log.Error("the audit log does not hold up", "checkpoint", c.Number, "problem", p)
 	}
+	k.taken = nil
 	k.count(func(s *Stats) { s.Number, s.Made, s.Problems = c.Number, c.Time, s.Problems+len(c.Problems) })
 	k.poke()
 	return nil
@@ -246,16 +249,16 @@ func (k *Keeper) last(ctx context.Context) (lastOne, error) {
 		return lastOne{}, err
 	}
 	signed, adopted, err := k.adopt(ctx, signed, keys)
+	if adopted > 0 {
+		k.taken = append(k.taken, fmt.Sprintf("%d checkpoints up to %d were in the recording store only: the database was rolled back", adopted, signed.Number))
+	}
 	if err != nil {
 		return lastOne{}, err
 	}
 	if !found && adopted == 0 {
 		return lastOne{sum: audit.NoPrev}, nil
 	}
-	last := lastOne{sum: signed.Sum()}
-	if adopted > 0 {
-		last.problems = append(last.problems, fmt.Sprintf("%d checkpoints up to %d were in the recording store only: the database was rolled back", adopted, signed.Number))
-	}
+	last := lastOne{sum: signed.Sum(), problems: slices.Clone(k.taken)}
 	c, err := signed.Open(keys)
 	if err == nil && c.Number != signed.Number {
 		err = fmt.Errorf("is checkpoint %d", c.Number)

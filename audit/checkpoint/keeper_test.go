@@ -247,6 +247,34 @@ func TestStoreHasAnother(t *testing.T) {
 	}
 }
 
+// That checkpoints were taken over from the store is told by the first that can be signed.
+func TestRolledBack(t *testing.T) {
+	m, dir, signer := &memory{}, Dir(t.TempDir()), newSigner(t)
+	for range 3 {
+		m.grow(t)
+		if err := newKeeper(t, m, dir, signer).Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.points = m.points[:1]
+	k := newKeeper(t, m, dir, signer)
+	sign := k.config.Signer
+	k.config.Signer = func(context.Context) (ssh.Signer, error) { return nil, errAway }
+	if err := k.Make(t.Context(), WhyStart); !errors.Is(err, errAway) {
+		t.Fatalf("without a key: got %v, want %v", err, errAway)
+	}
+	k.config.Signer = sign
+	for _, want := range []string{"2 checkpoints up to 3 were in the recording store only", ""} {
+		if err := k.Make(t.Context(), WhyStop); err != nil {
+			t.Fatal(err)
+		}
+		c, err := m.points[len(m.points)-1].Open([]ssh.PublicKey{signer.PublicKey()})
+		if got := strings.Join(c.Problems, "; "); err != nil || !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("checkpoint %d: got %q, %v, want %q", c.Number, got, err, want)
+		}
+	}
+}
+
 // What is too large to be a checkpoint, in the place of the next one or of a signature, keeps
 // no other from the store, and none from being read.
 func TestStoreHasTooMuch(t *testing.T) {
