@@ -56,7 +56,7 @@ func scanCheckpoint(r row) (c checkpoint.Signed, err error) {
 	return c, r.Scan(&c.Number, &c.Text, &c.Signature, &c.PublicKey, &c.Stored)
 }
 
-// Checkpoints implements checkpoint.Store.
+// Checkpoints returns at most n checkpoints after a number, in order; 0 for all.
 func (s *Store) Checkpoints(ctx context.Context, after int64, n int) ([]checkpoint.Signed, error) {
 	all, err := list(s.read(ctx), scanCheckpoint, "SELECT "+checkpointColumns+
 		" FROM audit_checkpoints WHERE number > $1 ORDER BY number"+limit(n), after)

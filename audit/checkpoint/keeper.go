@@ -22,8 +22,6 @@ type Store interface {
 	AuditHeads(ctx context.Context) ([]audit.Head, error)
 	// AuditRows returns at most n rows of a chain after a sequence number, in order.
 	AuditRows(ctx context.Context, member string, after int64, n int) ([]audit.Row, error)
-	// Checkpoints returns at most n checkpoints after a number, in order.
-	Checkpoints(ctx context.Context, after int64, n int) ([]Signed, error)
 	// UnstoredCheckpoints returns at most n that are not in the recording store, in
 	// order, and how many there are in all.
 	UnstoredCheckpoints(ctx context.Context, n int) ([]Signed, int, error)
@@ -91,7 +89,7 @@ type Keeper struct {
 
 // Stats are figures of a Keeper.
 type Stats struct {
-	Number   int64     // of the last checkpoint that this member knows of
+	Number   int64     // of the last checkpoint that this member made
 	Made     time.Time // when that was signed
 	Waiting  int       // checkpoints that are not in the recording store yet
 	Problems int       // that were found in the log since the start
@@ -278,7 +276,7 @@ func (k *Keeper) last(ctx context.Context) (lastOne, error) {
 // away has none.
 func (k *Keeper) adopt(ctx context.Context, last Signed, keys []ssh.PublicKey) (Signed, int, error) {
 	for adopted := 0; ; adopted++ {
-		next, err := k.Stored(ctx, last.Number+1)
+		next, err := Read(ctx, k.config.Objects, Name(last.Number+1))
 		if err != nil {
 			return last, adopted, nil
 		}
@@ -296,11 +294,6 @@ func (k *Keeper) adopt(ctx context.Context, last Signed, keys []ssh.PublicKey) (
 		}
 		last = next
 	}
-}
-
-// Stored reads a checkpoint from the recording store.
-func (k *Keeper) Stored(ctx context.Context, number int64) (Signed, error) {
-	return Read(ctx, k.config.Objects, Name(number))
 }
 
 // Read reads a checkpoint whose text is in the object of a name. What is too large to be one
@@ -329,7 +322,7 @@ func (k *Keeper) next(ctx context.Context, last lastOne, why string) (Checkpoint
 		return Checkpoint{}, err
 	}
 	problems = append(last.problems, problems...)
-	if len(problems) == 0 && why == WhyTime && equalHeads(heads, last.Heads) {
+	if len(problems) == 0 && why == WhyTime && slices.Equal(heads, last.Heads) {
 		return Checkpoint{}, nil
 	}
 	if len(problems) > maxProblems {
@@ -343,18 +336,6 @@ func (k *Keeper) next(ctx context.Context, last lastOne, why string) (Checkpoint
 		Number: last.Number + 1, Time: now, Account: k.config.Account, Region: k.config.Region,
 		By: k.config.Member, Why: why, Heads: heads, Problems: problems, Prev: last.sum,
 	}, nil
-}
-
-func equalHeads(a, b []audit.Head) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // inspect looks through what was appended to all chains since a checkpoint, and returns

@@ -63,12 +63,6 @@ func (m *memory) AuditRows(_ context.Context, _ string, after int64, n int) ([]a
 	return slices.Clone(m.rows[after:min(int64(len(m.rows)), after+int64(n))]), nil
 }
 
-func (m *memory) Checkpoints(_ context.Context, after int64, _ int) ([]Signed, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Clone(m.points[after:]), nil
-}
-
 func (m *memory) UnstoredCheckpoints(_ context.Context, n int) (some []Signed, all int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,7 +165,7 @@ func newKeeper(t testing.TB, m *memory, o Objects, signer ssh.Signer) *Keeper {
 
 func until(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited for: %s", what)
 		}
@@ -339,6 +333,41 @@ func TestSSHKeygenVerifies(t *testing.T) {
 	}
 	if err := verify(`"sEq"`); err == nil {
 		t.Error("an altered text verifies")
+	}
+}
+
+// Records that no checkpoint has seen are counted among those that are looked at.
+func TestUncovered(t *testing.T) {
+	m, signer := &memory{}, newSigner(t)
+	for range 4 {
+		m.grow(t)
+	}
+	if err := newKeeper(t, m, Dir(t.TempDir()), signer).Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.grow(t)
+	m.grow(t)
+	for name, tt := range map[string]struct {
+		rows    []audit.Row
+		partial bool
+		want    int64
+	}{
+		"all":           {m.rows, false, 2},
+		"one removed":   {slices.Delete(slices.Clone(m.rows), 1, 2), false, 2},
+		"the end":       {m.rows[3:], true, 2},
+		"the beginning": {m.rows[:3], true, 0},
+		"the last":      {m.rows[5:], true, 1},
+	} {
+		v := NewVerifier([]ssh.PublicKey{signer.PublicKey()})
+		v.Partial = tt.partial
+		v.Source("the store")
+		v.Checkpoint(m.points[0])
+		for _, row := range tt.rows {
+			v.Record(row)
+		}
+		if got := v.Finish().Uncovered; got != tt.want {
+			t.Errorf("%s: got %d uncovered, want %d", name, got, tt.want)
+		}
 	}
 }
 

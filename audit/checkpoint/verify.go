@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,11 +29,12 @@ type Verifier struct {
 	seen    map[string][]sighting // heads that checkpoints saw, by member
 	noted   []Noted
 
-	chains  map[string]*chain
-	records int64
+	chains    map[string]*chain
+	records   int64
+	uncovered int64
 }
 
-// Noted is what was written down of an earlier verification: see Verifier.Note.
+// Noted is what was written down of an earlier verification: see Report.Note.
 type Noted struct {
 	Checkpoint int64        `json:"checkpoint"` // number of the last one, 0 for none
 	Sum        string       `json:"sum,omitempty"`
@@ -168,6 +170,9 @@ func (v *Verifier) Record(w audit.Row) {
 		c = v.begin(w)
 	}
 	v.records++
+	if all := v.seen[w.Member]; len(all) == 0 || w.Seq > all[len(all)-1].Seq {
+		v.uncovered++
+	}
 	r, problem := c.Inspect(w)
 	if problem != "" {
 		v.find("record %d of member %q %s", w.Seq, w.Member, problem)
@@ -193,7 +198,7 @@ func (v *Verifier) begin(w audit.Row) *chain {
 			}
 		}
 	}
-	slices.SortStableFunc(v.seen[member], func(a, b sighting) int { return int(min(1, max(-1, a.Seq-b.Seq))) })
+	slices.SortStableFunc(v.seen[member], func(a, b sighting) int { return cmp.Compare(a.Seq, b.Seq) })
 	c := &chain{}
 	if r, err := w.Record(); err == nil && v.Partial {
 		c.Resume(audit.Record{Member: member, Seq: r.Seq - 1, Hash: r.Prev})
@@ -212,7 +217,7 @@ type Report struct {
 	Checkpoints int64        // number of the last one
 	Sum         string       // of the last one
 	Heads       []audit.Head // to note down
-	// Uncovered is how many records no checkpoint has seen yet.
+	// Uncovered is how many of the records no checkpoint, and no note, has seen yet.
 	Uncovered int64
 }
 
@@ -230,7 +235,7 @@ func (v *Verifier) Finish() Report {
 	if len(v.sources) == 2 {
 		v.compare(v.sources[0], v.sources[1])
 	}
-	r := Report{Records: v.records, Uncovered: v.records}
+	r := Report{Records: v.records, Uncovered: v.uncovered}
 	for _, src := range v.sources {
 		if src.last.Number > r.Checkpoints {
 			r.Checkpoints, r.Sum = src.last.Number, src.sum
@@ -242,9 +247,6 @@ func (v *Verifier) Finish() Report {
 	for _, member := range slices.Sorted(maps.Keys(v.chains)) {
 		last := v.chains[member].Last()
 		r.Heads = append(r.Heads, audit.Head{Member: member, Seq: last.Seq, Hash: last.Hash})
-		if all := v.seen[member]; len(all) > 0 {
-			r.Uncovered -= min(all[len(all)-1].Seq, last.Seq)
-		}
 	}
 	if v.more > 0 {
 		v.findings = append(v.findings, fmt.Sprintf("… and %d more", v.more))
