@@ -32,6 +32,11 @@ func (p *program) exportRequest(ctx context.Context, flags exportFlags) error {
 }
 
 func (p *program) verifyEvidence(ctx context.Context, path string, flags verifyFlags) error {
+	if flags.recordings != "" {
+		if err := checkFolder(flags.recordings); err != nil {
+			return fmt.Errorf("--recordings: %w", err)
+		}
+	}
 	trusted, _, err := p.trustedKeys(ctx, flags.key, "evidence")
 	if err != nil {
 		return err
