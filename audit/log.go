@@ -51,7 +51,6 @@ type Log struct {
 	ended chan struct{} // closed when run has returned
 
 	appended, failed atomic.Int64
-	seq              atomic.Int64 // of the last record that is known to be stored
 
 	mu     sync.RWMutex // held for reading while sending to queue
 	closed bool
@@ -62,12 +61,11 @@ type Stats struct {
 	Waiting  int   // records in the queue; callers beyond it wait as well
 	Appended int64 // records stored since the start of the process
 	Failed   int64 // records that could not be stored
-	Seq      int64 // number of the last record of the chain
 }
 
 // Stats returns the log's figures.
 func (l *Log) Stats() Stats {
-	return Stats{Waiting: len(l.queue), Appended: l.appended.Load(), Failed: l.failed.Load(), Seq: l.seq.Load()}
+	return Stats{Waiting: len(l.queue), Appended: l.appended.Load(), Failed: l.failed.Load()}
 }
 
 // entry is a record that waits to be appended.
@@ -103,7 +101,6 @@ func New(ctx context.Context, store Store, member string, now func() time.Time, 
 		queue:  make(chan *entry, queueLength),
 		ended:  make(chan struct{}),
 	}
-	l.seq.Store(last.Seq)
 	go l.run(&last)
 	return l, nil
 }
@@ -225,7 +222,6 @@ func (l *Log) appendBatch(last *Record, batch []*entry) (*Record, error) {
 		return nil, err
 	}
 	l.appended.Add(int64(len(records)))
-	l.seq.Store(records[len(records)-1].Seq)
 	return &records[len(records)-1], nil
 }
 

@@ -397,7 +397,6 @@ func TestVerify(t *testing.T) {
 		r.Hash, _ = Sum(r)
 		return r
 	}
-	heads := []Head{{Member: "a", Seq: 6, Hash: a[5].Hash}, {Member: "a", Seq: 2, Hash: a[1].Hash}}
 	tests := []struct {
 		name    string
 		records []Record
@@ -405,7 +404,6 @@ func TestVerify(t *testing.T) {
 	}{
 		{"whole", a, ""},
 		{"two members, interleaved", append(edit(func(r []Record) []Record { return r }), chainOf(t, "b", 2)...), ""},
-		{"a member alone that is not the noted one", nil, `chain of member "a" ends with record 0, but record 6 was noted earlier: its end was cut off`},
 		{"a decision was changed", edit(func(r []Record) []Record { r[2].Decision = "Allowed"; return r }),
 			`record 3 of member "a" was changed: its hash is not that of its content`},
 		{"a time was changed", edit(func(r []Record) []Record { r[2].Time = r[2].Time.Add(time.Second); return r }),
@@ -414,14 +412,11 @@ func TestVerify(t *testing.T) {
 			`record 3 of member "a" was changed`},
 		{"changed and hashed again", edit(func(r []Record) []Record { r[2].Decision = "Allowed"; r[2] = forge(r[2]); return r }),
 			`record 4 of member "a" does not continue record 3: one of them was replaced`},
-		{"the last changed and hashed again", edit(func(r []Record) []Record { r[5].Decision = "Allowed"; r[5] = forge(r[5]); return r }),
-			`record 6 of member "a" is not the record that was noted earlier: the chain was rewritten`},
 		{"one is missing", edit(func(r []Record) []Record { return slices.Delete(r, 3, 4) }),
 			`record 5 of member "a" comes after record 3: record 4 is missing`},
 		{"several are missing", edit(func(r []Record) []Record { return slices.Delete(r, 1, 4) }),
 			`record 5 of member "a" comes after record 1: records 2 to 4 are missing`},
 		{"the beginning is missing", a[2:], `record 3 of member "a" comes after record 0: records 1 to 2 are missing`},
-		{"the end is missing", a[:5], `chain of member "a" ends with record 5, but record 6 was noted earlier: its end was cut off`},
 		{"two changed places", edit(func(r []Record) []Record { r[3], r[4] = r[4], r[3]; return r }),
 			`record 5 of member "a" comes after record 3: record 4 is missing`},
 		{"one was repeated", edit(func(r []Record) []Record { return slices.Insert(r, 3, r[2]) }),
@@ -445,7 +440,7 @@ func TestVerify(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := Verify(slice(tt.records...), heads...)
+			err := Verify(slice(tt.records...))
 			if tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, ErrChain) || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
 
@@ -367,6 +368,42 @@ func TestUncovered(t *testing.T) {
 		}
 		if got := v.Finish().Uncovered; got != tt.want {
 			t.Errorf("%s: got %d uncovered, want %d", name, got, tt.want)
+		}
+	}
+}
+
+// What was noted of an earlier verification is in the chains, or missing.
+func TestNoted(t *testing.T) {
+	m := &memory{}
+	for range 4 {
+		m.grow(t)
+	}
+	forged, err := m.rows[3].Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged.Reason = "innocent"
+	forged.Hash, _ = audit.Sum(forged)
+	text, err := audit.Encode(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := Noted{Heads: []audit.Head{{Member: "m1", Seq: 4, Hash: m.rows[3].Hash}}}
+	for name, tt := range map[string]struct {
+		rows []audit.Row
+		want []string
+	}{
+		"whole":            {m.rows, nil},
+		"the last forged":  {append(slices.Clone(m.rows[:3]), audit.RowOf(forged, string(text))), []string{`record 4 of member "m1" is not the one that note 1 saw: the chain was rewritten at it or before`}},
+		"the end cut off":  {m.rows[:3], []string{`the chain of member "m1" ends with record 3, but note 1 saw record 4: its end was cut off`}},
+		"nothing is there": {nil, []string{`the chain of member "m1" is missing altogether: note 1 saw its record 4`}},
+	} {
+		v := NewVerifier(nil, note)
+		for _, row := range tt.rows {
+			v.Record(row)
+		}
+		if diff := cmp.Diff(tt.want, v.Finish().Findings); diff != "" {
+			t.Errorf("%s: findings (-want +got):\n%s", name, diff)
 		}
 	}
 }
