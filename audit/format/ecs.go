@@ -1,6 +1,7 @@
 package format
 
 import (
+	"maps"
 	"path"
 	"slices"
 
@@ -186,16 +187,9 @@ type detail struct {
 	Value string `json:"value"`
 }
 
-func details(all map[string]string) []detail {
-	var list []detail
-	for name, value := range all {
-		list = append(list, detail{name, value})
+func details(all map[string]string) (list []detail) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, detail{name, all[name]})
 	}
-	slices.SortFunc(list, func(a, b detail) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
 	return list
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 
 	"sallyport.dev/audit"
@@ -39,31 +40,11 @@ func Of(name string) (Encoder, error) {
 // object is a JSON object.
 type object map[string]any
 
-// put adds a member unless it is empty.
+// put adds a member, a text, list or object, unless it is empty.
 func (o object) put(name string, value any) {
-	switch v := value.(type) {
-	case string:
-		if v == "" {
-			return
-		}
-	case []string:
-		if len(v) == 0 {
-			return
-		}
-	case object:
-		if len(v) == 0 {
-			return
-		}
-	case map[string]string:
-		if len(v) == 0 {
-			return
-		}
-	case []detail:
-		if len(v) == 0 {
-			return
-		}
+	if reflect.ValueOf(value).Len() > 0 {
+		o[name] = value
 	}
-	o[name] = value
 }
 
 func encode(o object) ([]byte, error) {

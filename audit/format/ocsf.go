@@ -159,27 +159,29 @@ func (o object) class(class int, r audit.Record, left object) {
 		o.file(r, left)
 	case classLifecycle:
 		o["app"] = object{"name": "Sallyport", "vendor_name": "Sallyport"}
-		left.put("action", r.Action)
-		left.rest(r)
-		left.put("principal", r.Principal)
-		left.put("source_ip", r.SourceIP)
+		fallthrough
 	default:
-		left.put("action", r.Action)
+		left.decided(r)
 		left.rest(r)
-		left.put("principal", r.Principal)
-		left.put("source_ip", r.SourceIP)
 	}
 }
 
-// rest adds what only some classes have a place for.
-func (o object) rest(r audit.Record) {
+// decided adds what only API activity has a place for.
+func (o object) decided(r audit.Record) {
+	o.put("action", r.Action)
 	o.put("resources", r.Resources)
 	o.put("decision", r.Decision)
+	o.put("document", r.Document)
+}
+
+// rest adds what the classes above have a place for.
+func (o object) rest(r audit.Record) {
+	o.put("principal", r.Principal)
+	o.put("source_ip", r.SourceIP)
 	o.put("user_agent", r.UserAgent)
 	o.put("request_id", r.RequestID)
 	o.put("session", r.Session)
 	o.put("node", r.Node)
-	o.put("document", r.Document)
 }
 
 func (o object) api(r audit.Record, left object) {
@@ -267,10 +269,7 @@ func (o object) authentication(r audit.Record, left object) {
 		o["dst_endpoint"] = object{"uid": r.Node}
 	}
 	o.request(r)
-	left.put("action", r.Action)
-	left.put("resources", r.Resources)
-	left.put("decision", r.Decision)
-	left.put("document", r.Document)
+	left.decided(r)
 }
 
 func (o object) file(r audit.Record, left object) {
@@ -290,8 +289,5 @@ func (o object) file(r audit.Record, left object) {
 		o["dst_endpoint"] = object{"uid": r.Node}
 	}
 	o.request(r)
-	left.put("action", r.Action)
-	left.put("resources", r.Resources)
-	left.put("decision", r.Decision)
-	left.put("document", r.Document)
+	left.decided(r)
 }
