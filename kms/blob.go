@@ -22,8 +22,6 @@ const (
 	// MaxBlob bounds a blob, and MaxPlaintext what is encrypted into one, in bytes.
 	MaxBlob      = 6144
 	MaxPlaintext = 4096
-	// MaxDataKey bounds a data key in bytes.
-	MaxDataKey = 1024
 	// maxContext bounds all keys and values of an encryption context together, in bytes.
 	maxContext = 8192
 )

@@ -29,17 +29,13 @@ const (
 	PendingDeletion State = "PendingDeletion" // unusable, until Deletion, when it is gone
 )
 
-// Limits of keys.
+// Limits of keys, and what is meant where nothing is said.
 const (
 	MaxKeys       = 1000 // of a deployment
 	MaxAliases    = 50   // of a key
 	MaxOnDemand   = 25   // rotations of a key on demand
-	MinWindow     = 7    // days until a deletion
-	MaxWindow     = 30
-	DefaultWindow = 30
-	MinRotation   = 90 // days between rotations
-	MaxRotation   = 2560
-	DefaultPeriod = 365
+	DefaultWindow = 30   // days until a deletion
+	DefaultPeriod = 365  // days between rotations
 )
 
 // Key is a key without its material.

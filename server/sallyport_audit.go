@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -111,7 +112,7 @@ func readAuditChain(ctx context.Context, c *Call, in *readAuditChainInput) (*rea
 	if err != nil {
 		return nil, err
 	}
-	rows, err := chain.AuditRows(ctx, in.Member, in.After, orMax(in.MaxResults, maxAuditRows))
+	rows, err := chain.AuditRows(ctx, in.Member, in.After, cmp.Or(in.MaxResults, maxAuditRows))
 	if err != nil {
 		return nil, err
 	}
@@ -122,13 +123,6 @@ func readAuditChain(ctx context.Context, c *Call, in *readAuditChainInput) (*rea
 		size += len(row.Text)
 	}
 	return out, nil
-}
-
-func orMax(n, limit int) int {
-	if n == 0 {
-		return limit
-	}
-	return n
 }
 
 type readAuditCheckpointsInput struct {
@@ -145,7 +139,7 @@ func readAuditCheckpoints(ctx context.Context, c *Call, in *readAuditCheckpoints
 	if err != nil {
 		return nil, err
 	}
-	all, err := chain.Checkpoints(ctx, in.After, orMax(in.MaxResults, maxAuditCheckpoints))
+	all, err := chain.Checkpoints(ctx, in.After, cmp.Or(in.MaxResults, maxAuditCheckpoints))
 	if err != nil {
 		return nil, err
 	}
