@@ -21,21 +21,17 @@ var (
 // AuditHeads returns the ends of all chains as the columns have them, in order of
 // members. It jumps from member to member, so that the log's length costs nothing.
 func (s *Store) AuditHeads(ctx context.Context) ([]audit.Head, error) {
-	t := s.read(ctx)
-	var heads []audit.Head
-	for member := ""; ; {
-		next, err := list(t, scanText, "SELECT member FROM audit WHERE member > $1 ORDER BY member LIMIT 1", member)
-		if err != nil || len(next) == 0 {
-			return heads, wrap("reading the ends of the audit log", err)
-		}
-		member = next[0]
-		seq, hash, err := lastLink(t, member)
-		if err != nil {
-			return nil, wrap("reading the ends of the audit log", err)
-		}
-		heads = append(heads, audit.Head{Member: member, Seq: seq, Hash: hash})
-	}
+	heads, err := list(s.read(ctx), scanHead, `WITH RECURSIVE members (member) AS (
+			SELECT MIN(member) FROM audit
+			UNION ALL
+			SELECT (SELECT MIN(member) FROM audit WHERE member > members.member) FROM members WHERE members.member IS NOT NULL)
+		SELECT a.member, a.seq, a.hash FROM members
+		JOIN audit a ON a.member = members.member AND a.seq = (SELECT MAX(seq) FROM audit WHERE member = members.member)
+		ORDER BY a.member`)
+	return heads, wrap("reading the ends of the audit log", err)
 }
+
+func scanHead(r row) (h audit.Head, err error) { return h, r.Scan(&h.Member, &h.Seq, &h.Hash) }
 
 // AuditRows returns at most n rows of a member's chain after a sequence number, in
 // order, as they lie in the database: nothing in them has been checked.
