@@ -242,9 +242,9 @@ func (k *Keeper) Aliases(ctx context.Context, key, after string, limit int) ([]A
 	return k.cfg.Store.KMSAliases(ctx, key, after, limit)
 }
 
-// DeleteAlias takes a name away.
-func (k *Keeper) DeleteAlias(ctx context.Context, name string) error {
-	return k.cfg.Store.DeleteKMSAlias(ctx, name)
+// DeleteAlias takes a name away from a key.
+func (k *Keeper) DeleteAlias(ctx context.Context, name, id string) error {
+	return k.cfg.Store.DeleteKMSAlias(ctx, name, id)
 }
 
 // material opens a version of a key's material.

@@ -128,5 +128,6 @@ type Store interface {
 	// KMSAliases lists aliases by name, after one, at most limit; those of one key unless
 	// key is empty.
 	KMSAliases(ctx context.Context, key, after string, limit int) ([]Alias, error)
-	DeleteKMSAlias(ctx context.Context, name string) error
+	// DeleteKMSAlias removes an alias of this key.
+	DeleteKMSAlias(ctx context.Context, name, key string) error
 }

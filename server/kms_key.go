@@ -330,8 +330,8 @@ func deleteAlias(ctx context.Context, c *Call, in *deleteAliasInput) (*struct{},
 	if err != nil {
 		return nil, c.kmsError(arn, err)
 	}
-	return &struct{}{}, c.changeKey(ctx, alias.KeyID, func(keys *kms.Keeper, _ kms.Key) error {
-		return keys.DeleteAlias(ctx, in.AliasName)
+	return &struct{}{}, c.changeKey(ctx, alias.KeyID, func(keys *kms.Keeper, k kms.Key) error {
+		return keys.DeleteAlias(ctx, in.AliasName, k.ID)
 	})
 }
 

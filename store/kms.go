@@ -140,8 +140,8 @@ func (s *Store) KMSAliases(ctx context.Context, key, after string, most int) ([]
 }
 
 // DeleteKMSAlias implements kms.Store.
-func (s *Store) DeleteKMSAlias(ctx context.Context, name string) error {
+func (s *Store) DeleteKMSAlias(ctx context.Context, name, key string) error {
 	return s.write(ctx, "deleting alias", func(t tx) error {
-		return t.must(about("alias", name, kms.ErrNotFound), "DELETE FROM kms_aliases WHERE name = $1", name)
+		return t.must(about("alias", name, kms.ErrNotFound), "DELETE FROM kms_aliases WHERE name = $1 AND key_id = $2", name, key)
 	})
 }

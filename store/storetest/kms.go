@@ -93,8 +93,9 @@ func testKMSAliases(t *testing.T, fresh Fresh) {
 	wantSame(t, "all", names(get[[]kms.Alias](t)(s.KMSAliases(ctx, "", "", 0)), name), "alias/Shell alias/b alias/shell")
 	wantSame(t, "of one key", names(get[[]kms.Alias](t)(s.KMSAliases(ctx, kmsID+"1", "", 0)), name), "alias/Shell alias/shell")
 	wantSame(t, "page", names(get[[]kms.Alias](t)(s.KMSAliases(ctx, "", "alias/Shell", 1)), name), "alias/b")
-	must(t, s.DeleteKMSAlias(ctx, a.Name))
-	wantErr(t, "deleted twice", s.DeleteKMSAlias(ctx, a.Name), kms.ErrNotFound)
+	wantErr(t, "deleting another key's", s.DeleteKMSAlias(ctx, a.Name, kmsID+"2"), kms.ErrNotFound)
+	must(t, s.DeleteKMSAlias(ctx, a.Name, a.KeyID))
+	wantErr(t, "deleted twice", s.DeleteKMSAlias(ctx, a.Name, a.KeyID), kms.ErrNotFound)
 }
 
 // testKMSRace: of rotations at once each makes its own version.
