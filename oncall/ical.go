@@ -26,10 +26,11 @@ import (
 const (
 	maxCalendar  = 4 << 20 // bytes
 	maxEvents    = 20000
-	maxDepth     = 8       // of components
-	maxInstances = 100000  // of one event, up to now
-	maxDates     = 5000    // of exceptions of one event
-	maxWork      = 1 << 32 // bytes that are copied for parameters: some seconds
+	maxDepth     = 8      // of components
+	maxInstances = 100000 // of one event, up to now
+	maxDates     = 5000   // of exceptions of one event
+	// maxWork is how many bytes are copied for parameters: some seconds.
+	maxWork int64 = 1 << 32
 )
 
 func (s *Sources) checkCalendar(sched *flow.Schedule) error {
@@ -217,7 +218,7 @@ func checkText(text []byte) error {
 	if !bytes.Contains(text, []byte("BEGIN:VCALENDAR")) {
 		return errors.New("this is no calendar: it has no BEGIN:VCALENDAR")
 	}
-	depth, work := 0, 0
+	depth, work := 0, int64(0)
 	lines := ics.NewCalendarStream(bytes.NewReader(text))
 	for {
 		line, err := lines.ReadLine()
@@ -262,11 +263,11 @@ func deeper(name string) int {
 }
 
 // parameterWork is how many bytes the parser may copy for the parameters of a property.
-func parameterWork(rest string) int {
+func parameterWork(rest string) int64 {
 	if !strings.HasPrefix(rest, ";") {
 		return 0
 	}
-	return (strings.Count(rest, ";") + strings.Count(rest, ",")) * len(rest)
+	return int64(strings.Count(rest, ";")+strings.Count(rest, ",")) * int64(len(rest))
 }
 
 // reader decides which events are under way.
