@@ -25,15 +25,6 @@ const (
 	FormatMattermost = "mattermost" // text with an attachment, as Mattermost and others take
 )
 
-// Headers of webhooks. The signature is "v1=" and the hexadecimal HMAC-SHA256, with the
-// webhook's secret, over the timestamp (seconds since 1970), a dot, and the body. The
-// delivery is the same in each try: who has seen it drops the message.
-const (
-	HeaderSignature = hooksign.HeaderSignature
-	HeaderTimestamp = hooksign.HeaderTimestamp
-	HeaderDelivery  = hooksign.HeaderDelivery
-)
-
 const minSecret = 16 // bytes of a webhook's secret
 
 // Webhook is an address that is told of requests by HTTP.
@@ -97,9 +88,9 @@ func (w *webhook) send(ctx context.Context, d Delivery) error {
 	stamp := strconv.FormatInt(w.Service.config.Now().Unix(), 10)
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("User-Agent", "sallyport")
-	r.Header.Set(HeaderTimestamp, stamp)
-	r.Header.Set(HeaderDelivery, d.ID)
-	r.Header.Set(HeaderSignature, hooksign.Sign(w.config.Secret, stamp, body))
+	r.Header.Set(hooksign.HeaderTimestamp, stamp)
+	r.Header.Set(hooksign.HeaderDelivery, d.ID)
+	r.Header.Set(hooksign.HeaderSignature, hooksign.Sign(w.config.Secret, stamp, body))
 	resp, err := w.client.Do(r)
 	if err != nil {
 		return hideURL(err)
