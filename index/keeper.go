@@ -63,6 +63,7 @@ type Keeper struct {
 	cfg    Config
 	ctx    context.Context
 	cancel context.CancelFunc
+	stores context.Context // of writes to the store, which go on while Close waits for them
 	wg     sync.WaitGroup
 	queued atomic.Int64 // bytes
 	stats  stats
@@ -97,17 +98,21 @@ func (k *Keeper) Stats() Stats {
 
 // New starts a keeper.
 func New(cfg Config) *Keeper {
-	k := &Keeper{cfg: cfg, active: map[*follower]bool{}}
+	k := &Keeper{cfg: cfg, active: map[*follower]bool{}, stores: context.Background()}
 	k.ctx, k.cancel = context.WithCancel(context.Background()) // ends with Close
 	k.wg.Go(k.run)
 	k.wg.Go(k.repairLoop)
 	return k
 }
 
-// Close keeps what waits and stops. The sessions' recordings are closed before.
+// Close keeps what waits, as far as the store takes it within storeTimeout, and stops. The
+// sessions' recordings are closed before; the rest is made of them by the next start.
 func (k *Keeper) Close() error {
 	k.cancel()
 	k.wg.Wait()
+	ctx, cancel := context.WithTimeout(k.stores, storeTimeout)
+	defer cancel()
+	k.stores = ctx
 	k.step(k.cfg.Now(), true)
 	return nil
 }
@@ -211,9 +216,9 @@ func (k *Keeper) due() []*follower {
 	return all
 }
 
-// storing gives a write to the store its time, which Close does not cut short.
+// storing gives a write to the store its time.
 func (k *Keeper) storing() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(k.ctx), storeTimeout)
+	return context.WithTimeout(k.stores, storeTimeout)
 }
 
 // failed counts and logs what a transcript lost.

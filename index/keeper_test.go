@@ -374,6 +374,30 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// hanging is a store that does not answer.
+type hanging struct{ index.Store }
+
+func (hanging) CreateTranscript(ctx context.Context, _, _ string, _ index.State, _ time.Time) (int64, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// Closing is not held up by a store that does not answer, however many sessions there are.
+func TestCloseWhileTheStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t)
+		k := index.New(index.Config{Store: hanging{p}, Open: p.open, Member: "m", Now: p.clock, Logger: slog.New(slog.DiscardHandler)})
+		for i := range 20 {
+			p.session(k, fmt.Sprint("s", i))
+		}
+		began := time.Now()
+		k.Close()
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("it took %s, want about one write's time", took)
+		}
+	})
+}
+
 // A session that is idle is visited no more, and the next event wakes it.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
