@@ -73,9 +73,11 @@ var answers = map[string]string{
 	"Sallyport.ListSessions": `{"Sessions":[{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"Terminated","Started":1795168800,"Ended":1795168860.5,"EndReason":"exit","ExitStatus":3}]}`,
 	"Sallyport.SearchSessions": `{"Sessions":[{"Session":{"SessionId":"alice-0a","NodeId":"i-060ee0879f3ec4eb7","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"Terminated","Started":1795168800},
 		"Hits":[{"OffsetMillis":83999,"Kind":"shown","Line":"$ cat a\u001b]0;x\u0007 \u202egpj.exe\u009b2J","From":0,"To":5},{"OffsetMillis":3725000,"Kind":"typed","Line":"sudo id","From":0,"To":4,"Cut":true}],"MoreHits":true}]}`,
-	"Sallyport.ListTransfers":  `{"Transfers":[{"Time":1795168803,"Operation":"upload","Details":{"path":"/tmp/\u202ex","bytes":"5"}},{"Time":1795168804,"Operation":"rename","Details":{"path":"/tmp/x","target":"/tmp/y","error":"no"}}]}`,
-	"Sallyport.GetRecording":   `{"Data":"eyJ2ZXJzaW9uIjoyLCJ3aWR0aCI6ODAsImhlaWdodCI6MjR9ClswLjUsIm8iLCJoaVxyXG4iXQo=","NextOffset":57,"Done":true}`,
-	"Sallyport.ListRecordings": `{"Recordings":[]}`,
+	"Sallyport.SearchSessions i-05b7516a19f826be9":                  `{"Sessions":[{"Session":{"SessionId":"bob-1","NodeName":"backend-1"},"Hits":[{"OffsetMillis":1000,"Kind":"shown","Line":"cat a"}]}],"NextToken":"more"}`,
+	"Sallyport.SearchSessions i-05b7516a19f826be9 more":             `!ThrottlingException The search takes too long: narrow it by a node, a person or a time, or try again later.`,
+	"Sallyport.ListTransfers":                                       `{"Transfers":[{"Time":1795168803,"Operation":"upload","Details":{"path":"/tmp/\u202ex","bytes":"5"}},{"Time":1795168804,"Operation":"rename","Details":{"path":"/tmp/x","target":"/tmp/y","error":"no"}}]}`,
+	"Sallyport.GetRecording":                                        `{"Data":"eyJ2ZXJzaW9uIjoyLCJ3aWR0aCI6ODAsImhlaWdodCI6MjR9ClswLjUsIm8iLCJoaVxyXG4iXQo=","NextOffset":57,"Done":true}`,
+	"Sallyport.ListRecordings":                                      `{"Recordings":[]}`,
 	"Sallyport.ListRecordings arn:aws:iam::111111111111:user/alice": `{"Recordings":[{"SessionId":"alice-0a","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"stored"}]}`,
 	"Sallyport.ListRecordings i-060ee0879f3ec4eb7":                  `{"Recordings":[{"SessionId":"alice-0a","NodeName":"frontend-1","Owner":"arn:aws:iam::111111111111:user/alice","State":"stored"}]}`,
 	"Sallyport.HoldRecording alice":                                 `{"HoldId":"hold-alice","Recordings":1}`,
@@ -154,9 +156,10 @@ func canned(w http.ResponseWriter, r *http.Request) {
 // about is what a request selects by: one string that tells requests apart for which
 // there are several answers.
 func about(body []byte) string {
-	var in struct{ SessionID, Owner, NodeID, Principal, UserName, ActivationID string }
+	var in struct{ SessionID, Owner, NodeID, Principal, UserName, ActivationID, NextToken string }
 	json.Unmarshal(body, &in)
-	return strings.Trim(strings.Join([]string{in.SessionID, in.Owner, in.NodeID, in.Principal, in.UserName, in.ActivationID}, " "), " ")
+	all := strings.Join([]string{in.SessionID, in.Owner, in.NodeID, in.Principal, in.UserName, in.ActivationID, in.NextToken}, " ")
+	return strings.Join(strings.Fields(all), " ")
 }
 
 func refuse(w http.ResponseWriter, code, message string) {

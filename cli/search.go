@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,24 +54,25 @@ func (p *program) search(ctx context.Context, flags sessionFlags) error {
 		State: in.State, NodeID: in.NodeID, Owner: in.Owner, Since: in.Since, Until: in.Until,
 		MaxResults: min(flags.limit, 20),
 	}, flags.limit)
-	if err != nil {
+	if err != nil && len(found) == 0 {
 		return err
 	}
 	if p.flags.json {
-		return p.writeJSON(foundJSON(found))
+		return errors.Join(p.writeJSON(foundJSON(found)), err)
 	}
 	if len(found) == 0 {
 		p.say("no session that you may read shows this")
 	}
-	return p.printFound(found)
+	return errors.Join(p.printFound(found), err)
 }
 
+// searchSessions asks for page after page. With an error come the pages before.
 func searchSessions(ctx context.Context, api *client.API, in client.SearchSessionsInput, limit int) ([]client.FoundSession, error) {
 	var found []client.FoundSession
 	for len(found) < limit {
 		out, err := api.SearchSessions(ctx, in)
 		if err != nil {
-			return nil, err
+			return found, err
 		}
 		found = append(found, out.Sessions...)
 		if in.NextToken = out.NextToken; in.NextToken == "" {
