@@ -61,7 +61,7 @@ func liveRequests(url string) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
 		r, err := e.Ask(ctx, carol, grant.Ask{Flow: "role", Values: flow.Values{"reason": {"x"}}})
 		if err != nil {
 			return err
@@ -154,7 +154,7 @@ func killAfter(t *testing.T, url string, requests int) (ids []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = append(os.Environ(), childURL+"="+url)

@@ -81,7 +81,7 @@ func TestStoreThatIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close(t.Context())
-	for deadline := time.After(20 * time.Second); ; {
+	for deadline := time.After(time.Minute); ; {
 		select {
 		case line := <-log.wrote:
 			if strings.Contains(line, "level=ERROR") && strings.Contains(line, "recordings.store") && strings.Contains(line, "s3://gone/p") {

