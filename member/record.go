@@ -28,11 +28,11 @@ func (m *Member) record(ctx context.Context, s session.Session, o session.Option
 	if err != nil {
 		return nil, "", err
 	}
-	if err := m.noteRecording(ctx, s, r.Name); err != nil {
-		_, closed := r.Close(recording.End{Reason: err.Error(), Ended: s.Started})
-		return nil, "", errors.Join(err, closed)
+	err = m.noteRecording(ctx, s, r.Name)
+	if err == nil {
+		err = m.logToAWS(ctx, s, r.Name, o.Log)
 	}
-	if err := m.logToAWS(ctx, s, r.Name, o.Log); err != nil {
+	if err != nil {
 		_, closed := r.Close(recording.End{Reason: err.Error(), Ended: s.Started})
 		return nil, "", errors.Join(err, closed)
 	}
