@@ -59,32 +59,53 @@ func (s *Store) AddBlocks(ctx context.Context, member string, all []index.Additi
 		grams[i] = s.encodeGrams(set.of(index.Fold(a.Text)))
 	}
 	err = s.write(ctx, "adding to transcripts", func(t tx) error {
+		ids := make([]int64, len(all)) // 0 for what is not kept
 		gone = nil
 		for i, a := range all {
-			err := addBlock(t, member, a, grams[i], now)
+			id, err := takeBlockID(t, member, a.Number, now)
 			if errors.Is(err, index.ErrGone) {
 				gone = append(gone, a.Number)
 			} else if err != nil {
 				return err
 			}
+			ids[i] = id
 		}
-		return nil
+		return addBlocks(t, ids, all, grams)
 	})
 	return gone, err
 }
 
-func addBlock(t tx, member string, a index.Addition, grams string, now time.Time) error {
+// takeBlockID counts a block of a transcript that member writes and returns its id.
+func takeBlockID(t tx, member string, number int64, now time.Time) (int64, error) {
 	blocks, err := one(t, index.ErrGone, scanInt, `UPDATE transcripts SET blocks = blocks + 1, touched = $3
-		WHERE number = $1 AND member = $2 AND state IN ('live', 'partial') AND blocks < $4 RETURNING blocks`, a.Number, member, micros(now), transcriptRoom)
+		WHERE number = $1 AND member = $2 AND state IN ('live', 'partial') AND blocks < $4 RETURNING blocks`, number, member, micros(now), transcriptRoom)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	id := a.Number*transcriptRoom + blocks - 1
-	if _, err := t.exec("INSERT INTO transcript_blocks (id, times, text) VALUES ($1, $2, $3)", id, hex.EncodeToString(a.Times), a.Text); err != nil {
-		return err
+	return number*transcriptRoom + blocks - 1, nil
+}
+
+// addBlocks adds the blocks that have an id. Trigrams come one behind the other: FTS5 gathers
+// those of a transaction, but writes down what it has before each statement that SQLite may
+// have to undo by itself, as the one above, and merging what was written is what costs.
+func addBlocks(t tx, ids []int64, all []index.Addition, grams []string) error {
+	for i, a := range all {
+		if ids[i] == 0 {
+			continue
+		}
+		if _, err := t.exec("INSERT INTO transcript_blocks (id, times, text) VALUES ($1, $2, $3)", ids[i], hex.EncodeToString(a.Times), a.Text); err != nil {
+			return err
+		}
 	}
-	_, err = t.exec("INSERT INTO transcript_trigrams (rowid, grams) VALUES ($1, $2)", id, grams)
-	return err
+	for i, id := range ids {
+		if id == 0 {
+			continue
+		}
+		if _, err := t.exec("INSERT INTO transcript_trigrams (rowid, grams) VALUES ($1, $2)", id, grams[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // EndTranscript implements index.Store.
