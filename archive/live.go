@@ -113,7 +113,7 @@ func (l *live) create() error {
 // Write implements recording.Sink: it takes p, and has it sealed by others if it can.
 func (l *live) Write(p []byte) (int, error) {
 	l.mu.Lock()
-	if l.pending == nil && len(p) > frameSize/8 {
+	if l.pending == nil {
 		l.pending = *l.a.buffers.Get().(*[]byte)
 	}
 	l.pending = append(l.pending, p...)

@@ -133,7 +133,7 @@ func (w *Writer) Marker(at time.Time, label string) error {
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	err := w.flushLocked()
-	w.buf = nil
+	w.releaseLocked()
 	w.mu.Unlock()
 	if err != nil || w.sink == nil {
 		return err
@@ -184,7 +184,7 @@ func (w *Writer) Close(end End) (_ Summary, err error) {
 // be written until then is finished all the same.
 func (w *Writer) finishLocked() (err error) {
 	w.flushLocked()
-	w.buf = nil
+	w.releaseLocked()
 	w.summary, err = w.sink.Finish(w.summary)
 	return w.failLocked(err)
 }
@@ -255,6 +255,9 @@ func (w *Writer) eventLocked(at time.Time, kind Kind, data []byte) error {
 	for _, f := range w.follow {
 		f.Follow(w.last, kind, data)
 	}
+	if w.buf == nil {
+		w.buf = *buffers.Get().(*[]byte)
+	}
 	w.buf = AppendEvent(w.buf, w.last, kind, data)
 	if len(w.buf) >= flushBuffer {
 		return w.flushLocked()
@@ -279,6 +282,17 @@ func (w *Writer) flushLocked() error {
 	w.size += int64(n)
 	w.buf = w.buf[:0]
 	return nil
+}
+
+// buffers are for events, which are held for a moment.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBuffer+2*maxEvent); return &b }}
+
+// releaseLocked lets go of a buffer that is empty.
+func (w *Writer) releaseLocked() {
+	if b := w.buf[:0]; cap(b) >= flushBuffer && cap(b) <= 4*flushBuffer {
+		buffers.Put(&b)
+	}
+	w.buf = nil
 }
 
 // failLocked keeps the first error and lets go of what can no longer be written.
