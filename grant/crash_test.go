@@ -77,6 +77,7 @@ func TestCrash(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for at := 1; at <= writes; at++ {
 			t.Run(fmt.Sprintf("write %d, after %v", at, after), func(t *testing.T) {
+				t.Parallel()
 				w, aws := newWorld(t), &outside{}
 				liveThrough(t, w, &cutting{at: at, after: after}, aws)
 				w.set.Giver = aws

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"sallyport.dev/grant"
-	"sallyport.dev/identity"
 	"sallyport.dev/internal/pgtest"
 	"sallyport.dev/store"
 )
@@ -18,35 +17,21 @@ import (
 // Two hundred approvals and denials of one request, at once and through two members:
 // there is one outcome, which everybody sees, and which the decisions add up to.
 func TestRace(t *testing.T) {
-	t.Run("SQLite", func(t *testing.T) {
-		for range 5 {
-			testRace(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db"))
-		}
-	})
-	t.Run("PostgreSQL", func(t *testing.T) {
-		server := pgtest.Start(t)
-		for range 5 {
-			testRace(t, server.Database(t))
-		}
-	})
+	t.Run("SQLite", func(t *testing.T) { testRace(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db")) })
+	t.Run("PostgreSQL", func(t *testing.T) { testRace(t, pgtest.Start(t).Database(t)) })
 }
 
-const racers = 200
+const racers, races = 200, 5
 
 func testRace(t *testing.T, url string) {
-	t.Helper()
 	w := newWorldAt(t, url)
 	people := make([]grant.Actor, racers)
 	for i := range people {
 		name := fmt.Sprintf("racer%d", i)
-		u := identity.User{Name: name, ID: identity.NewUserID(), Path: "/", Created: w.now()}
-		w.must(w.store.CreateUser(t.Context(), u))
-		w.must(w.store.AddMember(t.Context(), "frontend", name))
-		w.ids[name] = u.ID
+		w.user(name, "frontend")
 		people[i] = w.as(name)
 	}
 	w.put(strings.ReplaceAll(flows, "approvals = 2", "approvals = 3"))
-	r := w.ask("two")
 	second, err := store.Open(t.Context(), url, store.Options{Logger: slog.New(slog.DiscardHandler)})
 	w.must(err)
 	defer second.Close()
@@ -57,13 +42,21 @@ func testRace(t *testing.T, url string) {
 	for _, m := range members {
 		w.must(m.Start(t.Context()))
 	}
+	for range races {
+		w.race(members, people, w.ask("two"))
+	}
+}
+
+// race has everybody decide on a request at once.
+func (w *world) race(members []*grant.Engine, people []grant.Actor, r grant.Request) {
+	w.t.Helper()
 	begin := make(chan struct{})
-	errs := make([]error, racers)
+	errs := make([]error, len(people))
 	var done sync.WaitGroup
 	for i, who := range people {
 		done.Go(func() {
 			<-begin
-			_, errs[i] = members[i%2].Decide(t.Context(), who, r.ID, r.Hash, i%10 != 0, "as I like it")
+			_, errs[i] = members[i%2].Decide(w.t.Context(), who, r.ID, r.Hash, i%10 != 0, "as I like it")
 		})
 	}
 	close(begin)
