@@ -6,7 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
+	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"sallyport.dev/access"
 	"sallyport.dev/audit"
@@ -208,22 +211,43 @@ func readAuditObjects(ctx context.Context, c *Call, in *readAuditObjectsInput) (
 	if err != nil {
 		return nil, err
 	}
-	out := &readAuditObjectsOutput{Objects: []checkpoint.Signed{}}
-	for size := 0; len(out.Objects) < len(in.Names) && size < maxAuditBytes; {
-		name := in.Names[len(out.Objects)]
+	for _, name := range in.Names {
 		// Of the store that recordings lie in, this reads checkpoints and nothing else.
 		if !strings.HasPrefix(name, checkpoint.Folder) || checkpoint.NumberOf(name) == 0 {
 			return nil, exception("ValidationException", "%q is not the name of a checkpoint.", name)
 		}
-		signed, err := chain.StoredNamed(ctx, name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	}
+	all := []checkpoint.Signed{}
+	for names := range slices.Chunk(in.Names, auditObjectsAtOnce) {
+		read, err := readStored(ctx, chain, names)
+		if err != nil {
 			return nil, storeAway(err)
 		}
-		signed.Number = checkpoint.NumberOf(name)
-		out.Objects = append(out.Objects, signed)
-		size += len(signed.Text)
+		if all = append(all, read...); len(someOf(all)) < len(all) {
+			break
+		}
 	}
-	return out, nil
+	return &readAuditObjectsOutput{someOf(all)}, nil
+}
+
+// auditObjectsAtOnce is how many checkpoints are read from the recording store at a time:
+// a year has a hundred thousand, and each of them is far away.
+const auditObjectsAtOnce = 8
+
+// readStored reads checkpoints from the recording store; one that is not there has no text.
+func readStored(ctx context.Context, chain AuditChain, names []string) ([]checkpoint.Signed, error) {
+	all := make([]checkpoint.Signed, len(names))
+	var g errgroup.Group
+	for i, name := range names {
+		g.Go(func() (err error) {
+			if all[i], err = chain.StoredNamed(ctx, name); errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+			all[i].Number = checkpoint.NumberOf(name)
+			return err
+		})
+	}
+	return all, g.Wait()
 }
 
 func getAuditStatus(ctx context.Context, c *Call, _ *struct{}) (*AuditStatus, error) {

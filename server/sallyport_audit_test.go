@@ -107,6 +107,38 @@ func TestAuditObjectsAreCheckpoints(t *testing.T) {
 	}
 }
 
+// Checkpoints come in the order of their names, those that are missing among them, up to
+// what goes into one answer.
+func TestReadAuditObjects(t *testing.T) {
+	h, s := newShelf(t)
+	admin := h.user("admin", nil, allowAll)
+	var names []string
+	for n := int64(1); n <= 30; n++ {
+		names = append(names, checkpoint.Name(n))
+		if n == 3 {
+			continue
+		}
+		text := fmt.Sprint(n, " ", strings.Repeat("x", 300<<10))
+		if err := s.dir.Put(t.Context(), checkpoint.Name(n), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := 0
+	for calls := 0; read < len(names); calls++ {
+		in := readAuditObjectsInput{Names: names[read:]}
+		got := decodeInto[readAuditObjectsOutput](t, h.json(admin, "Sallyport.ReadAuditObjects", in)).Objects
+		if want := maxAuditBytes/(300<<10) + 2; len(got) == 0 || len(got) > want || calls > 3 {
+			t.Fatalf("call %d: got %d checkpoints, want 1 to %d", calls, len(got), want)
+		}
+		for _, c := range got {
+			read++
+			if text, _, _ := strings.Cut(c.Text, " "); c.Number != int64(read) || text != fmt.Sprint(read) && !(read == 3 && text == "") {
+				t.Errorf("checkpoint %d: got number %d, text %.10s…", read, c.Number, c.Text)
+			}
+		}
+	}
+}
+
 // The rows are those of the database, page by page, each answer bounded.
 func TestReadAuditChain(t *testing.T) {
 	h, _ := newShelf(t)
