@@ -13,6 +13,11 @@ import (
 // read reads whole characters.
 func (t *Transcript) read(data []byte) {
 	for len(data) > 0 {
+		if n := t.plain(data); n > 0 {
+			t.printPlain(data[:n])
+			data = data[n:]
+			continue
+		}
 		r, n := utf8.DecodeRune(data)
 		data = data[n:]
 		switch t.parser.Next(r) {

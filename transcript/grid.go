@@ -1,8 +1,10 @@
 package transcript
 
 import (
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -34,6 +36,9 @@ type row struct {
 func (r *row) clear() { *r = row{} }
 
 func (r *row) pad(n int) {
+	if n > cap(r.cells) {
+		r.cells = slices.Grow(r.cells, n-len(r.cells))
+	}
 	for len(r.cells) < n {
 		r.cells = append(r.cells, ' ')
 	}
@@ -71,14 +76,20 @@ func (r *row) cut(col int) {
 }
 
 func (r *row) appendTo(b *strings.Builder, from int) {
+	b.Grow(len(r.cells) - from)
 	for i := from; i < len(r.cells); i++ {
-		c := r.cells[i]
-		if c == filler {
+		switch c := r.cells[i]; {
+		case c == filler:
 			continue
+		case c < utf8.RuneSelf:
+			b.WriteByte(byte(c))
+		default:
+			b.WriteRune(c)
 		}
-		b.WriteRune(c)
-		for _, m := range r.marks[i] {
-			b.WriteRune(m)
+		if len(r.marks) > 0 {
+			for _, m := range r.marks[i] {
+				b.WriteRune(m)
+			}
 		}
 	}
 }
@@ -132,17 +143,38 @@ func (g *grid) moveTo(x, y int) {
 
 // put writes a character at the cursor, in a cell or two.
 func (g *grid) put(c rune, cells int, at time.Duration) {
-	r := g.row()
-	r.at, r.changed = at, true
-	r.split(g.x)
-	r.split(g.x + cells)
-	r.pad(g.x + cells)
+	r := g.room(cells, at)
 	r.cells[g.x] = c
-	delete(r.marks, g.x)
 	if cells == 2 {
 		r.cells[g.x+1] = filler
-		delete(r.marks, g.x+1)
 	}
+	g.advance(cells)
+}
+
+// putPlain writes characters of a cell each; the row has room for them.
+func (g *grid) putPlain(text []byte, at time.Duration) {
+	r := g.room(len(text), at)
+	for i, c := range text {
+		r.cells[g.x+i] = rune(c)
+	}
+	g.advance(len(text))
+}
+
+// room makes room for some cells at the cursor, in which anything may stand.
+func (g *grid) room(cells int, at time.Duration) *row {
+	r := g.row()
+	r.at, r.changed = at, true
+	end := g.x + cells
+	r.split(g.x)
+	r.split(end)
+	r.pad(end)
+	for i := g.x; i < end && len(r.marks) > 0; i++ {
+		delete(r.marks, i)
+	}
+	return r
+}
+
+func (g *grid) advance(cells int) {
 	g.x += cells
 	if g.x >= g.width {
 		g.x, g.wrapNext = g.width-1, true

@@ -275,6 +275,33 @@ func (t *Transcript) print(r rune) {
 	t.last = r
 }
 
+// plain returns how many bytes at the beginning of data are characters of ASCII that do
+// nothing but stand where the cursor is: most of what is shown.
+func (t *Transcript) plain(data []byte) int {
+	if !t.parser.InText() || t.drawing[t.shifted] || t.insert {
+		return 0
+	}
+	n := 0
+	for n < len(data) && data[n] >= ' ' && data[n] < 0x7f {
+		n++
+	}
+	return n
+}
+
+// printPlain is print for each of such characters.
+func (t *Transcript) printPlain(text []byte) {
+	g := t.grid()
+	t.last = rune(text[len(text)-1])
+	for len(text) > 0 {
+		if g.wrapNext {
+			t.wrap(g, 1)
+		}
+		n := min(len(text), g.width-g.x)
+		g.putPlain(text[:n], t.now)
+		text = text[n:]
+	}
+}
+
 // wrap goes on in the next row.
 func (t *Transcript) wrap(g *grid, cells int) {
 	if t.noWrap {

@@ -3,6 +3,7 @@ package transcript
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -264,6 +265,31 @@ func TestCommands(t *testing.T) {
 	many := cast(strings.Repeat("\x1b]633;E;x\x07\x1b]633;C\x07\x1b]633;D;0\x07", 20000))
 	if all, err := Commands(bytes.NewReader(many)); err != nil || len(all) > maxCommands {
 		t.Errorf("got %d commands, %v", len(all), err)
+	}
+}
+
+// TestCut: it does not matter where output is cut, so that text which is read at once ends as
+// that which is read character by character.
+func TestCut(t *testing.T) {
+	fragments := []string{"plain text ", "abc", "日本", "e\u0301", "\r", "\n", "\r\n", "\b\b", "\t", "\x1b[3G", "\x1b[2;5H", "\x1b[4h", "\x1b[4l",
+		"\x1b[?7l", "\x1b[?7h", "\x1b[1K", "\x1b[K", "\x1b[2@", "\x1b[3b", "\x1b(0lqk", "\x1b(B", "\x1b[?1049h", "\x1b[?1049l", "\x1b]0;title\x07"}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		var text strings.Builder
+		for range 40 {
+			text.WriteString(fragments[random.IntN(len(fragments))])
+		}
+		read := func(pieces ...string) (lines []Line) {
+			tr := New(Config{Width: 9, Height: 4, Line: func(l Line) { lines = append(lines, l) }})
+			for _, p := range pieces {
+				tr.Take(Piece{Kind: recording.KindOutput, Data: []byte(p)})
+			}
+			tr.End()
+			return lines
+		}
+		if diff := cmp.Diff(read(strings.Split(text.String(), "")...), read(text.String())); diff != "" {
+			t.Fatalf("%q at once, against character by character:\n%s", text.String(), diff)
+		}
 	}
 }
 
