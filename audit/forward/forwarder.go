@@ -314,6 +314,7 @@ func (l *lane) begin(ctx context.Context) (heads []audit.Head, cursors map[strin
 		return nil, nil, err
 	}
 	if l.FromNow && len(cursors) == 0 {
+		l.log.Info("nothing was sent to this destination of the audit log yet; what is in the log is left out", "heads", heads)
 		for _, h := range heads {
 			cursors[h.Member] = h.Seq
 		}
