@@ -190,7 +190,7 @@ func (l *live) replay(ctx context.Context) (last []byte, err error) {
 		return nil, err
 	}
 	for {
-		b, err := l.chunkBytes(ctx, whole)
+		b, stored, err := l.chunkBytes(ctx, whole)
 		if errors.Is(err, fs.ErrNotExist) {
 			return last, nil
 		}
@@ -201,7 +201,7 @@ func (l *live) replay(ctx context.Context) (last []byte, err error) {
 			return nil, err
 		}
 		more, err := l.hasLater()
-		if err != nil || !more {
+		if err != nil || !more && !stored {
 			return last, err
 		}
 		if l.chunk.Size == 0 {
@@ -295,39 +295,32 @@ func (l *live) replayEntry(e entry) error {
 	return nil
 }
 
-// cut shortens a file of the spool.
+// cut shortens a file of the spool, if it is there: not a chunk that the store has alone.
 func (l *live) cut(object string, size int64) error {
-	f, err := l.a.spool.append(l.name, object)
-	if err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err == nil {
-		err = f.Truncate(size)
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := l.a.spool.cut(l.name, object, size); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cutting %s: %w", object, err)
 	}
-	l.a.spool.bytes.Add(size - info.Size())
 	return nil
 }
 
 // chunkBytes reads the chunk behind those that the journal knows. Where the machine lost
-// the journal's end, the store may have that chunk already.
-func (l *live) chunkBytes(ctx context.Context, journalWhole bool) ([]byte, error) {
-	b, err := l.a.spool.read(l.name, l.chunk.Name, 0, maxChunk)
+// the journal's end, the store may have that chunk already, and alone: what follows it
+// belongs into another.
+func (l *live) chunkBytes(ctx context.Context, journalWhole bool) (b []byte, stored bool, err error) {
+	b, err = l.a.spool.read(l.name, l.chunk.Name, 0, maxChunk)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return b, err
+		return b, false, err
 	}
 	later, laterErr := l.hasLater()
 	if laterErr != nil {
-		return nil, laterErr
+		return nil, false, laterErr
 	}
 	if journalWhole && !later {
-		return nil, err
+		return nil, false, err
 	}
 	s := l.a.shelf(l.name, Row{})
-	return s.readStore(ctx, l.chunk.Name, 0, maxChunk)
+	b, err = s.readStore(ctx, l.chunk.Name, 0, maxChunk)
+	return b, true, err
 }
 
 // hasLater reports whether the spool has chunks behind the one being replayed.

@@ -160,6 +160,23 @@ func (s *spool) read(name, object string, offset, n int64) ([]byte, error) {
 	return b[:read], nil
 }
 
+// cut shortens an object.
+func (s *spool) cut(name, object string, size int64) error {
+	f, err := s.root.OpenFile(path.Join(name, object), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = f.Truncate(size)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	s.bytes.Add(size - info.Size())
+	return nil
+}
+
 // objects lists the files of a recording.
 func (s *spool) objects(name string) ([]string, error) {
 	entries, err := fs.ReadDir(s.root.FS(), name)
