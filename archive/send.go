@@ -189,6 +189,9 @@ func (a *Archive) sendObject(p *parcel, object string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return a.sent(p) // by an earlier run, which was killed before it could say so
 	}
+	if err == nil && object != keyObject {
+		err = a.spool.sync(p.name, object, journalObject) // a power cut leaves the store no more than the spool
+	}
 	if err == nil {
 		err = a.upload(p.name, object, b)
 	}

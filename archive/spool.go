@@ -160,6 +160,23 @@ func (s *spool) read(name, object string, offset, n int64) ([]byte, error) {
 	return b[:read], nil
 }
 
+// sync makes objects outlive the machine's power, those that are there.
+func (s *spool) sync(name string, objects ...string) error {
+	for _, o := range objects {
+		f, err := s.root.Open(path.Join(name, o))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", o, err)
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("writing %s: %w", o, err)
+		}
+	}
+	return nil
+}
+
 // cut shortens an object.
 func (s *spool) cut(name, object string, size int64) error {
 	f, err := s.root.OpenFile(path.Join(name, object), os.O_WRONLY, 0)
