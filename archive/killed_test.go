@@ -338,3 +338,29 @@ func TestRecoveryWaitsForTheKeeper(t *testing.T) {
 		t.Errorf("got %q", text)
 	}
 }
+
+// What an earlier run left is read while it cannot be finished: nothing of it is damaged.
+func TestReadUnfinished(t *testing.T) {
+	store := newS3(t)
+	s := store.with(t, func(c *Config) { c.ChunkSize = 1000 })
+	a := s.open()
+	store.set(away)
+	r := create(t, a, "alice-1")
+	show(t, r, 0, 43)
+	kill(a)
+	store.set(works)
+	journal := filepath.Join(s.cfg.Spool, r.Name, journalObject)
+	must(t, os.Rename(journal, journal+".aside"))
+	must(t, os.Mkdir(journal, 0o700)) // as good as a disk that cannot be read there
+	a = s.open()
+	if text, end := shown(t, mustRead(t, a, r.Name)); text != lines(0, 43) || end != nil {
+		t.Errorf("got %d bytes and the end %v, want %d and none", len(text), end, len(lines(0, 43)))
+	}
+	if n := a.Stats().Damaged; n != 0 {
+		t.Errorf("got %d damages, want none", n)
+	}
+	must(t, os.Remove(journal))
+	must(t, os.Rename(journal+".aside", journal))
+	waitStored(t, a)
+	checkWhole(t, a, r.Name, lines(0, 43))
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"sort"
 	"sync"
 
@@ -155,9 +156,7 @@ func (r *reader) survey() error {
 		return err
 	}
 	if local, err := r.shelf.a.spool.objects(r.shelf.name); err == nil {
-		for _, o := range local {
-			objects[o] = maxChunk
-		}
+		maps.Copy(objects, local)
 	}
 	if len(objects) == 0 {
 		return fmt.Errorf("recording %s: %w", r.shelf.name, recording.ErrNotFound)
@@ -182,10 +181,8 @@ func (r *reader) survey() error {
 // measure fills in how many plain bytes the chunks of a survey have; n is the number of the
 // first that is not there.
 func (r *reader) measure(objects map[string]int64, n int) error {
-	for o := range objects {
-		if chunkNumber(o) > n {
-			return r.damage(chunkName(n), 0, "it is missing")
-		}
+	if hasChunkAfter(objects, n) {
+		return r.damage(chunkName(n), 0, "it is missing")
 	}
 	for i := range r.chunks {
 		c := &r.chunks[i]

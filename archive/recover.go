@@ -143,7 +143,7 @@ func (a *Archive) settledBefore(ctx context.Context, name string) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	if slices.ContainsFunc(objects, func(o string) bool { return chunkNumber(o) > 0 }) {
+	if hasChunkAfter(objects, 0) {
 		a.log.Error("the spool has an older copy of a recording that was stored or deleted; it was put aside", "recording", name, "state", string(row.State))
 		return true, a.spool.putAside(name)
 	}
@@ -220,7 +220,7 @@ func (l *live) discardLater() error {
 	if err != nil {
 		return err
 	}
-	for _, o := range objects {
+	for o := range objects {
 		if chunkNumber(o) <= chunkNumber(l.chunk.Name) {
 			continue
 		}
@@ -326,7 +326,7 @@ func (l *live) chunkBytes(ctx context.Context, journalWhole bool) (b []byte, sto
 // hasLater reports whether the spool has chunks behind the one being replayed.
 func (l *live) hasLater() (bool, error) {
 	objects, err := l.a.spool.objects(l.name)
-	return slices.ContainsFunc(objects, func(o string) bool { return chunkNumber(o) > chunkNumber(l.chunk.Name) }), err
+	return hasChunkAfter(objects, chunkNumber(l.chunk.Name)), err
 }
 
 // replayChunk takes in the frames of a chunk as far as they are good, and cuts off the

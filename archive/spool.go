@@ -194,17 +194,30 @@ func (s *spool) cut(name, object string, size int64) error {
 	return nil
 }
 
-// objects lists the files of a recording.
-func (s *spool) objects(name string) ([]string, error) {
+// objects lists the files of a recording, with their sizes.
+func (s *spool) objects(name string) (map[string]int64, error) {
 	entries, err := fs.ReadDir(s.root.FS(), name)
 	if err != nil {
 		return nil, err
 	}
-	var objects []string
+	objects := map[string]int64{}
 	for _, e := range entries {
-		objects = append(objects, e.Name())
+		if info, err := e.Info(); err == nil { // or it has gone to the store
+			objects[e.Name()] = info.Size()
+		}
 	}
 	return objects, nil
+}
+
+// hasChunkAfter reports whether one of a recording's objects is a chunk behind that of the
+// number.
+func hasChunkAfter(objects map[string]int64, n int) bool {
+	for o := range objects {
+		if chunkNumber(o) > n {
+			return true
+		}
+	}
+	return false
 }
 
 // remove removes an object that the store has.
@@ -243,11 +256,9 @@ func (s *spool) putAside(name string) error {
 // takeOut moves a recording to another folder of the spool, and tells where it is there.
 func (s *spool) takeOut(name, folder string) (to string, err error) {
 	size := int64(0)
-	entries, _ := fs.ReadDir(s.root.FS(), name)
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			size += info.Size()
-		}
+	objects, _ := s.objects(name)
+	for _, n := range objects {
+		size += n
 	}
 	if err := s.root.MkdirAll(folder, 0o700); err != nil {
 		return "", fmt.Errorf("removing from the spool: %w", err)
