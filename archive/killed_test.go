@@ -364,3 +364,32 @@ func TestReadUnfinished(t *testing.T) {
 	waitStored(t, a)
 	checkWhole(t, a, r.Name, lines(0, 43))
 }
+
+// A chunk of an earlier run that cannot be read for a while is sent when it can be: nothing is
+// taken for sent that is not.
+func TestUnreadableChunkWaits(t *testing.T) {
+	for name, ended := range map[string]bool{"of a finished recording": true, "of one that was live": false} {
+		t.Run(name, func(t *testing.T) {
+			store := newS3(t)
+			s := store.with(t, func(c *Config) { c.ChunkSize = 1000 })
+			a := s.open()
+			store.set(away)
+			r := create(t, a, "alice-1")
+			show(t, r, 0, 43)
+			if ended {
+				end(t, r)
+			}
+			kill(a)
+			chunk := filepath.Join(s.cfg.Spool, r.Name, chunkName(2))
+			must(t, os.Rename(chunk, chunk+".aside"))
+			must(t, os.Mkdir(chunk, 0o700)) // as good as a disk that cannot be read there
+			a = s.open()
+			store.set(works)
+			eventually(t, "what can be read to be sent", func() bool { return a.Stats().Stored >= 2 })
+			must(t, os.Remove(chunk))
+			must(t, os.Rename(chunk+".aside", chunk))
+			waitStored(t, a)
+			checkWhole(t, a, r.Name, lines(0, 43))
+		})
+	}
+}

@@ -172,10 +172,8 @@ func (a *Archive) sendAgain(name string, key []byte, m Manifest) error {
 	l := a.newLive(name, nil, k)
 	l.meta = m.Summary().Metadata
 	a.post(l, keyObject)
-	for _, c := range m.Chunks {
-		if _, err := a.spool.read(name, c.Name, 0, 1); err == nil {
-			a.post(l, c.Name)
-		}
+	for _, c := range m.Chunks { // the sender knows what the store has: what is not here
+		a.post(l, c.Name)
 	}
 	a.postEnd(name, m, false)
 	return nil
@@ -280,8 +278,8 @@ func (l *live) replayEntry(e entry) error {
 		return nil
 	}
 	// The journal may have outlived bytes of the chunk, where the machine lost its power.
-	b, spoolErr := l.a.spool.read(l.name, e.Chunk.Name, 0, maxChunk+1)
-	if spoolErr == nil && sum(b) != e.Chunk.SHA256 {
+	b, err := l.a.spool.read(l.name, e.Chunk.Name, 0, maxChunk+1)
+	if err == nil && sum(b) != e.Chunk.SHA256 {
 		return fmt.Errorf("%s: %w", e.Chunk.Name, errCut)
 	}
 	if err := l.plain.(encoding.BinaryUnmarshaler).UnmarshalBinary(e.Digest); err != nil {
@@ -289,9 +287,7 @@ func (l *live) replayEntry(e entry) error {
 	}
 	l.chunks, l.frames, l.sealed, l.ended = append(l.chunks, *e.Chunk), e.Frames, e.Ended != nil, e.Ended
 	l.chunk = Chunk{Name: chunkName(len(l.chunks) + 1), PlainOffset: e.Chunk.end()}
-	if spoolErr == nil {
-		l.send(e.Chunk.Name)
-	}
+	l.send(e.Chunk.Name) // if it is here: the sender tells that from what cannot be read now
 	return nil
 }
 
