@@ -426,7 +426,7 @@ func (a *Archive) Stats() Stats {
 	now := a.now()
 	for _, p := range a.parcels {
 		if len(p.todo) > 0 {
-			s.Lag = max(s.Lag, now.Sub(p.since))
+			s.Lag = max(s.Lag, now.Sub(p.todo[0].since))
 		}
 	}
 	return s

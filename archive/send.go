@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 
@@ -34,14 +33,19 @@ type parcel struct {
 	name  string
 	row   Row
 	put   bool      // the row is there
-	todo  []string  // objects, in order
-	since time.Time // when the first of them came
+	todo  []waiting // in order
 	end   *Manifest // of a recording that has ended: it goes last
 	late  bool      // Finished is to be told
 	whole bool      // the store has all of it, and the row says so
 	busy  bool
 	tries int
 	due   time.Time
+}
+
+// waiting is an object that the store does not have.
+type waiting struct {
+	object string
+	since  time.Time
 }
 
 // post has an object of a live recording sent.
@@ -52,10 +56,7 @@ func (a *Archive) post(l *live, object string) {
 		p = &parcel{name: l.name, row: rowOf(l.name, l.meta, l.key.KeyID, a.cfg.Member)}
 		a.parcels[l.name] = p
 	}
-	if len(p.todo) == 0 {
-		p.since = a.now()
-	}
-	p.todo = append(p.todo, object)
+	p.todo = append(p.todo, waiting{object, a.now()})
 	a.mu.Unlock()
 	a.rouse()
 }
@@ -99,7 +100,7 @@ func (a *Archive) sender() {
 		case <-t.C:
 		case <-a.wake:
 		}
-		for _, p := range a.waiting() {
+		for _, p := range a.due() {
 			select {
 			case <-a.ctx.Done():
 				return
@@ -113,8 +114,8 @@ func (a *Archive) sender() {
 	}
 }
 
-// waiting marks what may be sent now as busy, and returns it.
-func (a *Archive) waiting() []*parcel {
+// due marks what may be sent now as busy, and returns it.
+func (a *Archive) due() []*parcel {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()
@@ -177,7 +178,7 @@ func (a *Archive) next(p *parcel) (object string, end *Manifest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(p.todo) > 0 {
-		return p.todo[0], nil
+		return p.todo[0].object, nil
 	}
 	return "", p.end
 }
@@ -208,8 +209,7 @@ func (a *Archive) sendObject(p *parcel, object string) error {
 func (a *Archive) sent(p *parcel) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p.todo = slices.Delete(p.todo, 0, 1)
-	p.since = a.now()
+	p.todo = p.todo[1:]
 	return nil
 }
 

@@ -408,3 +408,35 @@ func TestFolderIsTidy(t *testing.T) {
 		t.Errorf("got %v, want key, chunk and manifest", left)
 	}
 }
+
+// Lag is how long the oldest object has waited, also where the store takes one after the other,
+// slowly.
+func TestLag(t *testing.T) {
+	var later atomic.Int64
+	store := newS3(t)
+	store.set(away)
+	a := store.with(t, func(c *Config) {
+		c.ChunkSize = 1000
+		c.Now = func() time.Time { return start.Add(time.Duration(later.Load())) }
+	}).open()
+	r := create(t, a, "alice-1")
+	show(t, r, 0, 40)
+	later.Store(int64(time.Hour))
+	show(t, r, 40, 40)
+	want := func(want time.Duration) {
+		t.Helper()
+		if got := a.Stats().Lag; got != want {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	a.mu.Lock()
+	p := a.parcels[r.Name]
+	a.mu.Unlock()
+	want(time.Hour)
+	must(t, a.sent(p)) // the key
+	want(time.Hour)
+	a.mu.Lock()
+	p.todo = nil
+	a.mu.Unlock()
+	want(0)
+}
