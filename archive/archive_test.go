@@ -18,8 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"gocloud.dev/blob"
-	"gocloud.dev/blob/fileblob"
 
+	"sallyport.dev/archive/bucket"
 	"sallyport.dev/recording"
 )
 
@@ -97,13 +97,9 @@ func newSystem(t testing.TB, change ...func(*Config)) *system {
 
 func folder(t testing.TB, dir string) *blob.Bucket {
 	t.Helper()
-	b, err := openFolder(dir)
+	b, err := bucket.Open(t.Context(), bucket.Config{URL: dir})
 	must(t, err)
-	return b
-}
-
-func openFolder(dir string) (*blob.Bucket, error) {
-	return fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o700})
+	return b.Bucket
 }
 
 // awayKeeper is a key service that cannot be reached at times.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport.dev/archive/bucket"
 	"sallyport.dev/recording"
 )
 
@@ -51,9 +52,11 @@ func recordForEver(dir string) int {
 	if err != nil {
 		return fail(err)
 	}
-	if cfg.Bucket, err = openFolder(filepath.Join(dir, "store")); err != nil {
+	b, err := bucket.Open(context.Background(), bucket.Config{URL: filepath.Join(dir, "store")})
+	if err != nil {
 		return fail(err)
 	}
+	cfg.Bucket = b.Bucket
 	a, err := Open(context.Background(), cfg)
 	if err != nil {
 		return fail(err)
@@ -92,12 +95,10 @@ func TestKilled(t *testing.T) {
 		t.Run(fmt.Sprint(events), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			must(t, os.Mkdir(filepath.Join(dir, "store"), 0o700))
 			told := runAndKill(t, dir, events)
 			cfg, err := childConfig(dir)
 			must(t, err)
-			cfg.Bucket, err = openFolder(filepath.Join(dir, "store"))
-			must(t, err)
+			cfg.Bucket = folder(t, filepath.Join(dir, "store"))
 			a, err := Open(t.Context(), cfg)
 			must(t, err)
 			defer closeNow(t, a)

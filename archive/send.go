@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path"
-	"regexp"
 	"sync"
 	"time"
 
@@ -243,28 +241,8 @@ func (a *Archive) sendEnd(p *parcel, m Manifest) error {
 	return a.settle(p)
 }
 
-// cutUpload is what a killed upload leaves in a store that is a folder.
-var cutUpload = regexp.MustCompile(`\.(json|chunk)\.[0-9a-f]+\.tmp$`)
-
-// tidy removes what uploads of an earlier run, which was killed, have left.
-func (a *Archive) tidy(name string) {
-	s := a.shelf(name, Row{})
-	objects, err := s.list(a.ctx)
-	for o := range objects {
-		if cutUpload.MatchString(o) {
-			err = errors.Join(err, a.cfg.Bucket.Delete(a.ctx, path.Join(name, o)))
-		}
-	}
-	if err != nil {
-		a.log.Warn("tidying the store", "recording", name, "error", err)
-	}
-}
-
 // settle notes that the store has a recording whole.
 func (a *Archive) settle(p *parcel) error {
-	if a.isFolder() {
-		a.tidy(p.name)
-	}
 	err := a.changeRow(p.name, func(r *Row) error {
 		if r.State == Spooled {
 			r.State = Stored
@@ -307,10 +285,7 @@ func (a *Archive) upload(name, object string, b []byte) error {
 	ctx, cancel := context.WithTimeout(a.ctx, limit)
 	defer cancel()
 	key := path.Join(name, object)
-	err := a.cfg.Bucket.WriteAll(ctx, key, b, &blob.WriterOptions{ContentType: contentType(object), BeforeWrite: ownFile})
-	if err == nil {
-		err = a.durable(ctx, key)
-	}
+	err := a.cfg.Bucket.WriteAll(ctx, key, b, &blob.WriterOptions{ContentType: contentType(object)})
 	a.storeAnswered(err)
 	if err != nil {
 		return fmt.Errorf("writing %s to the store: %w", key, err)
@@ -325,42 +300,6 @@ func contentType(object string) string {
 		return "application/json"
 	}
 	return "application/octet-stream"
-}
-
-// ownFile keeps others from the file of an object in a store that is a folder.
-func ownFile(as func(any) bool) error {
-	var f *os.File
-	if as(&f) {
-		return f.Chmod(0o600)
-	}
-	return nil
-}
-
-// durable makes an object outlive the machine where the store is a folder: what follows is
-// that its only other copy is removed.
-func (a *Archive) durable(ctx context.Context, key string) error {
-	var synced error
-	opts := blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
-		var f *os.File
-		if as(&f) {
-			synced = f.Sync()
-		}
-		return nil
-	}}
-	if !a.isFolder() {
-		return nil
-	}
-	r, err := a.cfg.Bucket.NewRangeReader(ctx, key, 0, 0, &opts)
-	if err != nil {
-		return err
-	}
-	return errors.Join(synced, r.Close())
-}
-
-// isFolder reports whether the store is a folder of this machine.
-func (a *Archive) isFolder() bool {
-	var info os.FileInfo
-	return a.cfg.Bucket.As(&info)
 }
 
 // hastenLocked shortens the waits of what failed while the store did: it works again.

@@ -391,24 +391,6 @@ func TestSentTwice(t *testing.T) {
 	checkWhole(t, a, r.Name, lines(0, 30))
 }
 
-// Uploads that were cut leave nothing in a store that is a folder.
-func TestFolderIsTidy(t *testing.T) {
-	s := newSystem(t)
-	a := s.open()
-	r := create(t, a, "alice-1")
-	show(t, r, 0, 3)
-	eventually(t, "the key", func() bool { return a.Stats().Stored > 0 })
-	must(t, os.WriteFile(filepath.Join(s.store, r.Name, "000001.chunk.18e9d8b11a9127f4.tmp"), []byte("cut"), 0o600))
-	end(t, r)
-	waitStored(t, a)
-	checkWhole(t, a, r.Name, lines(0, 3))
-	left, err := os.ReadDir(filepath.Join(s.store, r.Name))
-	must(t, err)
-	if len(left) != 3 {
-		t.Errorf("got %v, want key, chunk and manifest", left)
-	}
-}
-
 // Lag is how long the oldest object has waited, also where the store takes one after the other,
 // slowly.
 func TestLag(t *testing.T) {

@@ -80,7 +80,7 @@ func (r *reader) verifyList(report *Report) error {
 	}
 	for _, o := range slices.Sorted(maps.Keys(objects)) {
 		n := chunkNumber(o)
-		if o == keyObject || o == manifestObject || n > 0 && n <= len(r.chunks) || cutUpload.MatchString(o) {
+		if o == keyObject || o == manifestObject || n > 0 && n <= len(r.chunks) {
 			continue
 		}
 		report.Damage = append(report.Damage, r.shelf.a.damage(r.shelf.name, clip(o), 0, "it does not belong to the recording"))
