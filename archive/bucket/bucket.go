@@ -123,7 +123,7 @@ func prefixed(b *blob.Bucket, prefix string) *blob.Bucket {
 }
 
 // Purge deletes an object with all of its versions, where the store keeps versions that
-// it can delete. What is not there is no error; what the store will not delete is
+// it can delete, and with what was not written to its end beside it. What is not there is no error; what the store will not delete is
 // ErrLocked, with its words.
 func (b *Bucket) Purge(ctx context.Context, key string) error {
 	err := b.purge(ctx, key)

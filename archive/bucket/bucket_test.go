@@ -267,6 +267,29 @@ func TestFolderUnfinished(t *testing.T) {
 	}
 }
 
+// A writer that was killed has left a copy of a key: what is purged is gone with it.
+func TestFolderPurgesUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, Config{URL: dir})
+	for _, key := range []string{"a/key.json", "b/key.json"} {
+		if err := b.WriteAll(t.Context(), key, []byte("x"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Dir(key), unfinished+"x"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Purge(t.Context(), "a/key.json"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want nothing left", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "b")); err != nil || len(left) != 2 {
+		t.Errorf("got %v, %v beside the other key, want it untouched", left, err)
+	}
+}
+
 func TestFolderPages(t *testing.T) {
 	b := open(t, Config{URL: t.TempDir()})
 	var want []string

@@ -58,8 +58,32 @@ func openFolder(_ context.Context, u *url.URL, credentials string) (*Bucket, err
 	if err != nil {
 		return nil, err
 	}
-	b := blob.NewBucket(&folder{root})
-	return &Bucket{Bucket: b, purge: b.Delete}, nil
+	f := &folder{root}
+	b := blob.NewBucket(f)
+	purge := func(ctx context.Context, key string) error {
+		if err := f.tidy(key); err != nil {
+			return err
+		}
+		return b.Delete(ctx, key)
+	}
+	return &Bucket{Bucket: b, purge: purge}, nil
+}
+
+// tidy removes what writers that were killed have left beside an object: copies of it, and
+// of a key that is to be gone.
+func (f *folder) tidy(key string) error {
+	if err := check(key); err != nil {
+		return err
+	}
+	dir := path.Dir(key)
+	files, err := fs.ReadDir(f.root.FS(), dir)
+	err = ignoreGone(err)
+	for _, d := range files {
+		if hidden(d.Name()) {
+			err = errors.Join(err, ignoreGone(f.root.Remove(path.Join(dir, d.Name()))))
+		}
+	}
+	return err
 }
 
 var errName = errors.New("no name of an object")
