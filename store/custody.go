@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sallyport.dev/archive"
@@ -61,8 +62,19 @@ func (s *Store) PutRecordingFacts(ctx context.Context, name string, f custody.Fa
 	})
 }
 
-// PutRecordingSubjects implements custody.Store.
+func scanSubject(r row) (v custody.Subject, err error) { return v, r.Scan(&v.Kind, &v.Value) }
+
+// PutRecordingSubjects implements custody.Store. It is called whenever a recording is looked
+// at, and writes nothing where nothing is new: subjects are never taken away.
 func (s *Store) PutRecordingSubjects(ctx context.Context, name string, subjects []custody.Subject) error {
+	known, err := list(s.read(ctx), scanSubject, "SELECT kind, value FROM recording_subjects WHERE name = $1", name)
+	if err != nil {
+		return wrap("reading subjects of recording", err)
+	}
+	isKnown := func(v custody.Subject) bool { return slices.Contains(known, v) }
+	if subjects = slices.DeleteFunc(slices.Clone(subjects), isKnown); len(subjects) == 0 {
+		return nil
+	}
 	return s.write(ctx, "noting subjects of recording", func(t tx) error {
 		for _, v := range subjects {
 			_, err := t.exec("INSERT INTO recording_subjects (name, kind, value) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",

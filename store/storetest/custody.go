@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -82,6 +83,21 @@ func testHolds(t *testing.T, fresh Fresh) {
 	wantErr(t, "holding what is deleted", err, custody.ErrDeleted)
 	if got := get[int64](t)(s.CreateRecordingHold(ctx, hold(9, custody.OfNode, "mi-1", ""), 10)); got != 1 {
 		t.Errorf("the hold is on %d recordings, want the 1 that is left", got)
+	}
+}
+
+// testKnownSubjects looks at a recording while another writes: who reads does not wait to note
+// what is known.
+func testKnownSubjects(t *testing.T, fresh Fresh) {
+	s := open(t, fresh)
+	name := putStored(t, s, "alice-1")
+	known := []custody.Subject{{Kind: custody.OfSession, Value: "alice-1"}, {Kind: custody.OfNode, Value: "mi-1"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	must(t, s.UpdateRecording(t.Context(), name, func(*archive.Row) error { return s.PutRecordingSubjects(ctx, name, known) }))
+	must(t, s.PutRecordingSubjects(t.Context(), name, append(known, custody.Subject{Kind: custody.OfRequest, Value: "req-2"})))
+	if got := get[int64](t)(s.CreateRecordingHold(t.Context(), hold(1, custody.OfRequest, "req-2", ""), 10)); got != 1 {
+		t.Errorf("a hold on what became known later is on %d recordings, want 1", got)
 	}
 }
 

@@ -44,6 +44,7 @@ func Run(t *testing.T, fresh Fresh) {
 		{"Conflicts", testConflicts},
 		{"Revision", testRevision},
 		{"RecordingHolds", testHolds},
+		{"KnownSubjects", testKnownSubjects},
 		{"CondemnRecording", testCondemn},
 		{"RetentionPlans", testRetentionPlans},
 		{"RecordingsWrappedBy", testWrappedBy},
