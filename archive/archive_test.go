@@ -51,8 +51,6 @@ func (r *rows) Recording(_ context.Context, name string) (Row, error) {
 	return row, nil
 }
 
-func (r *rows) Recordings(context.Context, RowFilter) ([]Row, error) { return nil, nil }
-
 func (r *rows) UpdateRecording(_ context.Context, name string, change func(*Row) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -46,8 +46,6 @@ type Rows interface {
 	PutRecording(ctx context.Context, r Row) error
 	// Recording returns recording.ErrNotFound where there is none.
 	Recording(ctx context.Context, name string) (Row, error)
-	// Recordings are in order of Started and Name, newest first.
-	Recordings(ctx context.Context, f RowFilter) ([]Row, error)
 	// UpdateRecording changes a row in one transaction: what change returns an error for
 	// stays as it was. The name stays.
 	UpdateRecording(ctx context.Context, name string, change func(*Row) error) error
@@ -55,11 +53,9 @@ type Rows interface {
 
 // RowFilter says which rows are wanted; zero fields do not matter.
 type RowFilter struct {
-	Session, Node, Principal, Member, KeyID string
-	State                                   State
-	StartedAfter, StartedBefore             time.Time
-	// DeleteBefore wants those whose DeleteAfter has come by then.
-	DeleteBefore time.Time
-	After        string // name of the last row of the page before
-	Limit        int
+	Session, Node, Principal, KeyID string
+	State                           State
+	StartedAfter, StartedBefore     time.Time
+	After                           string // name of the last row of the page before
+	Limit                           int
 }

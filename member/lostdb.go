@@ -92,9 +92,6 @@ func (noRows) Recording(_ context.Context, name string) (archive.Row, error) {
 	return archive.Row{}, fmt.Errorf("recording %q: %w", name, recording.ErrNotFound)
 }
 
-// Recordings implements archive.Rows.
-func (noRows) Recordings(context.Context, archive.RowFilter) ([]archive.Row, error) { return nil, nil }
-
 // UpdateRecording implements archive.Rows.
 func (noRows) UpdateRecording(_ context.Context, name string, _ func(*archive.Row) error) error {
 	return fmt.Errorf("recording %q: %w", name, recording.ErrNotFound)

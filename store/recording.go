@@ -47,7 +47,7 @@ func (s *Store) Recording(ctx context.Context, name string) (archive.Row, error)
 	return found, wrap("reading recording", err)
 }
 
-// Recordings implements archive.Rows.
+// Recordings implements custody.Store.
 func (s *Store) Recordings(ctx context.Context, f archive.RowFilter) ([]archive.Row, error) {
 	t := s.read(ctx)
 	w := recordingsWhere(f)
@@ -68,7 +68,6 @@ func recordingsWhere(f archive.RowFilter) where {
 	w.equal("session", f.Session)
 	w.equal("node", f.Node)
 	w.equal("principal", f.Principal)
-	w.equal("member", f.Member)
 	w.equal("key_id", f.KeyID)
 	w.equal("state", string(f.State))
 	if !f.StartedAfter.IsZero() {
@@ -76,10 +75,6 @@ func recordingsWhere(f archive.RowFilter) where {
 	}
 	if !f.StartedBefore.IsZero() {
 		w.add("started < ?", micros(f.StartedBefore))
-	}
-	if !f.DeleteBefore.IsZero() {
-		w.add("delete_after > 0")
-		w.add("delete_after <= ?", micros(f.DeleteBefore))
 	}
 	return w
 }

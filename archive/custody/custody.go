@@ -35,6 +35,8 @@ type State struct {
 // Store is what custody is kept in.
 type Store interface {
 	archive.Rows
+	// Recordings are in order of Started and Name, newest first.
+	Recordings(ctx context.Context, f archive.RowFilter) ([]archive.Row, error)
 
 	// PutRecordingFacts notes facts and subjects of a recording; facts that are known
 	// stay as they are.
