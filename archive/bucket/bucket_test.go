@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
 )
 
@@ -290,28 +293,74 @@ func TestFolderPurgesUnfinished(t *testing.T) {
 	}
 }
 
+// Pages of any size are what has the prefix, in the order of keys, which is not that of
+// folders: "a-b" is before "a/b".
 func TestFolderPages(t *testing.T) {
 	b := open(t, Config{URL: t.TempDir()})
-	var want []string
-	for n := range 7 {
-		key := fmt.Sprintf("a/%d", n)
-		want = append(want, key)
-		if err := b.WriteAll(t.Context(), key, nil, nil); err != nil {
+	for _, key := range []string{"a-b", "a/b/1", "a/b/2", "a/b-c", "a/b0", "a0", "a0b/x", "b/c/d/e", "c"} {
+		if err := b.WriteAll(t.Context(), key, []byte(key), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var got []string
-	for token := blob.FirstPageToken; token != nil; {
-		page, next, err := b.ListPage(t.Context(), token, 3, nil)
-		if err != nil {
-			t.Fatal(err)
+	for _, test := range []struct{ prefix, delimiter, want string }{
+		{"", "", "a-b a/b-c a/b/1 a/b/2 a/b0 a0 a0b/x b/c/d/e c"},
+		{"a", "", "a-b a/b-c a/b/1 a/b/2 a/b0 a0 a0b/x"},
+		{"a/b", "", "a/b-c a/b/1 a/b/2 a/b0"},
+		{"a/b/", "", "a/b/1 a/b/2"},
+		{"a/b/1", "", "a/b/1"},
+		{"a/b/1/", "", ""},
+		{"a//", "", ""},
+		{"/", "", ""},
+		{"none/", "", ""},
+		{"", "/", "a-b a/ a0 a0b/ b/ c"},
+		{"a/", "/", "a/b-c a/b/ a/b0"},
+		{"", "b", "a-b a/b a0 a0b b c"},
+	} {
+		for size := 1; size < 10; size++ {
+			var got []string
+			for token := blob.FirstPageToken; token != nil; {
+				page, next, err := b.ListPage(t.Context(), token, size, &blob.ListOptions{Prefix: test.prefix, Delimiter: test.delimiter})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range page {
+					got = append(got, o.Key)
+					if !o.IsDir && o.Size != int64(len(o.Key)) {
+						t.Errorf("%s: got the size %d", o.Key, o.Size)
+					}
+				}
+				token = next
+			}
+			if got := strings.Join(got, " "); got != test.want {
+				t.Errorf("prefix %q, delimiter %q, by pages of %d: got %q, want %q", test.prefix, test.delimiter, size, got, test.want)
+			}
 		}
-		for _, o := range page {
-			got = append(got, o.Key)
-		}
-		token = next
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("pages (-want +got):\n%s", diff)
+}
+
+// reads counts the folders that are read.
+type reads struct {
+	fs.FS
+	n int
+}
+
+func (r *reads) Open(name string) (fs.File, error) {
+	r.n++
+	return r.FS.Open(name)
+}
+
+// A page of a large store reads a few folders, and not all of it: whether a store is there is
+// asked at each start.
+func TestFolderPageReadsFew(t *testing.T) {
+	store := fstest.MapFS{}
+	for n := range 1000 {
+		store[fmt.Sprintf("2026/%04d/key.json", n)] = &fstest.MapFile{}
+	}
+	for _, token := range []string{"", "2026/0500/key.json"} {
+		r := &reads{FS: store}
+		l := &listing{files: r, o: &driver.ListOptions{PageToken: []byte(token)}, size: 1}
+		if err := l.folder(t.Context(), "."); err != nil || len(l.found) != 2 || r.n > 10 {
+			t.Errorf("after %q: got %d objects and %d reads, %v, want 2 with few", token, len(l.found), r.n, err)
+		}
 	}
 }

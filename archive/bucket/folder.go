@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"crypto/rand"
@@ -355,85 +356,106 @@ func notFile(info fs.FileInfo) error {
 	return fs.ErrNotExist
 }
 
-// ListPaged implements driver.Bucket. It reads the folders that the prefix leads to.
+// ListPaged implements driver.Bucket. It reads the folders that a page needs, in the order of
+// keys, and no others.
 func (f *folder) ListPaged(ctx context.Context, o *driver.ListOptions) (*driver.ListPage, error) {
 	if o.BeforeList != nil {
 		if err := o.BeforeList(func(any) bool { return false }); err != nil {
 			return nil, err
 		}
 	}
-	all, err := f.list(ctx, o)
-	if err != nil {
+	l := &listing{files: f.root.FS(), o: o, size: cmp.Or(o.PageSize, listPage)}
+	from := "."
+	if i := strings.LastIndexByte(o.Prefix, '/'); i >= 0 {
+		from = o.Prefix[:i]
+	}
+	if !fs.ValidPath(from) {
+		return &driver.ListPage{}, nil // no object has such a name
+	}
+	if err := l.folder(ctx, from); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b *driver.ListObject) int { return strings.Compare(a.Key, b.Key) })
-	after, _ := slices.BinarySearchFunc(all, string(o.PageToken), func(v *driver.ListObject, token string) int {
-		if v.Key <= token {
-			return -1
-		}
-		return 1
-	})
-	if len(o.PageToken) > 0 {
-		all = all[after:]
-	}
-	size := o.PageSize
-	if size == 0 {
-		size = listPage
-	}
-	page := &driver.ListPage{Objects: all}
-	if len(all) > size {
-		page.Objects = all[:size]
-		page.NextPageToken = []byte(all[size-1].Key)
+	page := &driver.ListPage{Objects: l.found}
+	if len(l.found) > l.size {
+		page.Objects = l.found[:l.size]
+		page.NextPageToken = []byte(page.Objects[l.size-1].Key)
 	}
 	return page, nil
 }
 
 const listPage = 1000
 
-// list returns what has the prefix, folders that the delimiter ends once.
-func (f *folder) list(ctx context.Context, o *driver.ListOptions) (all []*driver.ListObject, err error) {
-	from := path.Dir(o.Prefix) // without what follows the last slash
-	if !strings.Contains(o.Prefix, "/") {
-		from = "."
+// listing is a page of what has a prefix, while it is made.
+type listing struct {
+	files fs.FS
+	o     *driver.ListOptions
+	size  int
+	found []*driver.ListObject // one more than size where there is another page
+}
+
+// folder adds what is in a folder and below it, until the page is full.
+func (l *listing) folder(ctx context.Context, dir string) error {
+	entries, err := fs.ReadDir(l.files, dir)
+	if err := errors.Join(ignoreGone(err), ctx.Err()); err != nil {
+		return err
 	}
-	if !fs.ValidPath(from) {
-		return nil, nil // no object has such a name
-	}
-	seen := map[string]bool{}
-	err = fs.WalkDir(f.root.FS(), from, func(key string, d fs.DirEntry, err error) error {
-		if err := errors.Join(ignoreGone(err), ctx.Err()); err != nil {
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(keyOf(dir, a), keyOf(dir, b)) })
+	for _, d := range entries {
+		switch key := keyOf(dir, d); {
+		case d.IsDir() && l.leadsOn(key):
+			err = l.folder(ctx, path.Join(dir, d.Name()))
+		case d.Type().IsRegular() && !hidden(d.Name()) && strings.HasPrefix(key, l.o.Prefix):
+			err = ignoreGone(l.add(key, d))
+		}
+		if err != nil || len(l.found) > l.size {
 			return err
 		}
-		if err != nil || !d.Type().IsRegular() || hidden(d.Name()) || !strings.HasPrefix(key, o.Prefix) {
-			return nil
-		}
-		object, err := listed(key, d, o)
-		if object != nil && !seen[object.Key] {
-			seen[object.Key] = true
-			all = append(all, object)
-		}
-		return ignoreGone(err)
-	})
-	return all, ignoreGone(err)
+	}
+	return nil
 }
 
-// listed is how a file is listed.
-func listed(key string, d fs.DirEntry, o *driver.ListOptions) (*driver.ListObject, error) {
-	if o.Delimiter != "" {
-		if i := strings.Index(key[len(o.Prefix):], o.Delimiter); i >= 0 {
-			return &driver.ListObject{Key: key[:len(o.Prefix)+i+len(o.Delimiter)], IsDir: true}, nil
-		}
+// keyOf is what the key of a file is, and what those of a folder's files begin with.
+func keyOf(dir string, d fs.DirEntry) string {
+	key := path.Join(dir, d.Name())
+	if d.IsDir() {
+		key += "/"
 	}
-	info, err := d.Info()
-	if err != nil {
-		return nil, err
-	}
-	return &driver.ListObject{Key: key, ModTime: info.ModTime(), Size: info.Size()}, nil
+	return key
 }
 
-// ignoreGone forgives what was deleted while it was listed.
+// leadsOn reports whether keys that begin with that of a folder may be on the page.
+func (l *listing) leadsOn(key string) bool {
+	if token := string(l.o.PageToken); key <= token && !strings.HasPrefix(token, key) {
+		return false // all of them were on the pages before
+	}
+	return strings.HasPrefix(key, l.o.Prefix) || strings.HasPrefix(l.o.Prefix, key)
+}
+
+// add adds a file, or once for all that have it in common what the delimiter ends.
+func (l *listing) add(key string, d fs.DirEntry) error {
+	o := &driver.ListObject{Key: key}
+	if l.o.Delimiter != "" {
+		if i := strings.Index(key[len(l.o.Prefix):], l.o.Delimiter); i >= 0 {
+			o.Key, o.IsDir = key[:len(l.o.Prefix)+i+len(l.o.Delimiter)], true
+		}
+	}
+	if o.Key <= string(l.o.PageToken) || len(l.found) > 0 && l.found[len(l.found)-1].Key == o.Key {
+		return nil
+	}
+	if !o.IsDir {
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		o.ModTime, o.Size = info.ModTime(), info.Size()
+	}
+	l.found = append(l.found, o)
+	return nil
+}
+
+// ignoreGone forgives what was deleted while it was listed, or never was a folder.
 func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
 	return err
