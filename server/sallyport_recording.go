@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -689,8 +691,8 @@ func rewrapRecordings(ctx context.Context, c *Call, in *rewrapRecordingsInput) (
 		return nil, err
 	}
 	out := &rewrapRecordingsOutput{KeyID: keeper.KeyID(), Rewrapped: done.Done}
-	for name, why := range done.Failed {
-		out.Failed = append(out.Failed, notRewrapped{name, why})
+	for _, name := range slices.Sorted(maps.Keys(done.Failed)) {
+		out.Failed = append(out.Failed, notRewrapped{name, done.Failed[name]})
 	}
 	if done.Next != "" {
 		out.NextToken = c.sealedToken(done.Next)

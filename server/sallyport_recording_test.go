@@ -218,6 +218,42 @@ func TestOwnRecordingIsNotToDelete(t *testing.T) {
 	}
 }
 
+// Attack: somebody without a policy, or with one for recordings of others alone, tries all that
+// may be done with recordings. They get nowhere, and the audit log tells of each attempt.
+func TestRecordingOperationsAreRefused(t *testing.T) {
+	e := withRecordings(t)
+	e.node("mi-1", nil)
+	e.user("alice", nil)
+	e.recorded("alice-1", "alice", "mi-1", nil)
+	h, _, err := e.keeper.Hold(t.Context(), custody.Hold{Subject: custody.Subject{Kind: custody.OfNode, Value: "mi-1"}, Reason: "case 7", By: "arn:eve"})
+	e.must(err)
+	for who, c := range map[string]identity.Credentials{
+		"nobody": e.user("nobody", nil),
+		"other": e.user("other", nil, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sallyport:*",
+			"Resource":["arn:aws:sallyport:*:*:recording/bob-*","arn:aws:sallyport:*:*:recording-hold/hold-other"]}]}`),
+	} {
+		for operation, in := range map[string]map[string]any{
+			"GetRecordingInfo": {"SessionId": "alice-1"}, "VerifyRecording": {"SessionId": "alice-1"},
+			"DeleteRecording": {"SessionId": "alice-1", "Reason": "r"}, "HoldRecording": {"SessionId": "alice-1", "Reason": "r"},
+			"ReleaseRecordingHold": {"HoldId": h.ID, "Reason": "r"}, "ListRecordingHolds": {}, "RewrapRecordings": {},
+		} {
+			if got := e.json(c, "Sallyport."+operation, in); got.code() != "AccessDeniedException" || strings.Contains(got.body, "case 7") {
+				t.Errorf("%s by %s: got %d %s, want AccessDeniedException", operation, who, got.status, got.body)
+			}
+			if r := e.last(audit.EventDecision, "sallyport:"+operation); r.Decision == "Allowed" || r.Principal != testRealm.IAM("user", "", who) {
+				t.Errorf("%s by %s: got the record %+v, want the refusal", operation, who, r)
+			}
+		}
+	}
+	holds, err := e.keeper.Holds(t.Context(), custody.HoldFilter{Active: true})
+	if len(holds) != 1 || err != nil {
+		t.Errorf("got %+v, %v, want the hold as it was", holds, err)
+	}
+	if keys, err := e.bucket.ReadAll(t.Context(), "2026/11/20/alice-1/key.json"); err != nil || string(keys) != "alice-1" {
+		t.Errorf("got %q, %v, want the recording untouched", keys, err)
+	}
+}
+
 func TestHoldAndDeleteRecording(t *testing.T) {
 	e := withRecordings(t)
 	e.node("mi-1", identity.Tags{"Env": "prod"})
