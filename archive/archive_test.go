@@ -27,18 +27,23 @@ var start = time.Date(2026, 11, 20, 9, 22, 1, 0, time.UTC)
 
 // rows keeps rows in memory. Those of package store pass the suite of storetest.
 type rows struct {
-	mu   sync.Mutex
-	rows map[string]Row
-	err  error
+	mu     sync.Mutex
+	rows   map[string]Row
+	err    error
+	failed int // calls
 }
 
 func (r *rows) PutRecording(_ context.Context, row Row) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.rows[row.Name]; !ok && r.err == nil {
+	if r.err != nil {
+		r.failed++
+		return r.err
+	}
+	if _, ok := r.rows[row.Name]; !ok {
 		r.rows[row.Name] = row
 	}
-	return r.err
+	return nil
 }
 
 func (r *rows) Recording(_ context.Context, name string) (Row, error) {
@@ -250,7 +255,7 @@ func shown(t testing.TB, cast []byte) (text string, last *recording.End) {
 // waitStored waits until the store has the recording whole.
 func waitStored(t testing.TB, a *Archive) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); a.Stats().Waiting > 0; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); a.Stats().Waiting > 0; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited for the store to have everything: %+v", a.Stats())
 		}
@@ -259,7 +264,7 @@ func waitStored(t testing.TB, a *Archive) {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited for %s", what)
 		}

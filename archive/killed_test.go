@@ -83,7 +83,7 @@ func recordForEver(dir string) int {
 			}
 		}()
 	}
-	time.Sleep(time.Minute) // the parent kills it long before
+	time.Sleep(10 * time.Minute) // the parent kills it long before
 	return 1
 }
 
@@ -147,7 +147,7 @@ func runAndKill(t *testing.T, dir string, flushes int) map[string]int {
 	t.Helper()
 	program, err := os.Executable()
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = append(os.Environ(), childDir+"="+dir)

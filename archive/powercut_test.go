@@ -44,7 +44,7 @@ func TestPowerCut(t *testing.T) {
 			go func() { opened <- s.open() }()
 			select {
 			case a = <-opened:
-			case <-time.After(20 * time.Second):
+			case <-time.After(2 * time.Minute):
 				panic("the archive does not open: " + name)
 			}
 			waitStored(t, a)

@@ -251,7 +251,11 @@ func TestRowsAway(t *testing.T) {
 	r := create(t, a, "alice-1")
 	show(t, r, 0, 3)
 	end(t, r)
-	time.Sleep(20 * time.Millisecond)
+	eventually(t, "the database to be missed", func() bool {
+		s.rows.mu.Lock()
+		defer s.rows.mu.Unlock()
+		return s.rows.failed > 0
+	})
 	s.rows.mu.Lock()
 	s.rows.err = nil
 	s.rows.mu.Unlock()

@@ -30,7 +30,7 @@ func TestFolderPipe(t *testing.T) {
 		if gcerrors.Code(err) != gcerrors.NotFound {
 			t.Errorf("got %v, want that it is not there", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		f, err := os.OpenFile(pipe, os.O_RDWR, 0) // lets the reader go on
 		if err != nil {
 			t.Fatal(err)

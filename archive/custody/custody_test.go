@@ -162,7 +162,7 @@ func (s *system) record(sessions ...string) (names []string) {
 		s.must(err)
 		names = append(names, r.Name)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	s.must(a.Close(ctx))
 	for _, name := range names {

@@ -264,7 +264,7 @@ func TestSpares(t *testing.T) {
 	r := ring(t, Config{URL: v.url(), CredentialsFile: tokenFile(t, "s.token", 0o600), Spares: 3, Now: clock})
 	filled := func(n int) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); r.Spares() != n; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); r.Spares() != n; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("got %d spare keys, want %d", r.Spares(), n)
 			}
