@@ -394,3 +394,40 @@ func TestUnreadableChunkWaits(t *testing.T) {
 		})
 	}
 }
+
+// A recording that was finished late is told of by whichever run has it stored: the audit log
+// would never name its manifest.
+func TestFinishedLateIsTold(t *testing.T) {
+	for name, sealed := range map[string]bool{"it was live": false, "its manifest could not be written": true} {
+		t.Run(name, func(t *testing.T) {
+			store := newS3(t)
+			s := store.with(t)
+			a := s.open()
+			store.set(away)
+			r := create(t, a, "known")
+			show(t, r, 0, 5)
+			if sealed {
+				end(t, r)
+			}
+			kill(a)
+			if sealed {
+				must(t, os.Remove(filepath.Join(s.cfg.Spool, r.Name, manifestObject)))
+			}
+			var told []string
+			s.cfg.Finished = func(_ context.Context, m Manifest) error {
+				told = append(told, m.Session)
+				return nil
+			}
+			s.cfg.Ended = func(context.Context, string) (recording.End, bool) {
+				return recording.End{Reason: "terminated", Ended: start.Add(time.Minute)}, true
+			}
+			kill(s.open()) // finishes it, and cannot send it
+			store.set(works)
+			a = s.open()
+			waitStored(t, a)
+			if len(told) != 1 || told[0] != "known" {
+				t.Errorf("told of %v, want of what ended before", told)
+			}
+		})
+	}
+}

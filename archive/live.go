@@ -366,6 +366,11 @@ func (l *live) finish() error {
 	if err := l.finishChunk(); err != nil {
 		return err
 	}
+	if l.late { // the next run would not know, once there is a manifest
+		if err := l.a.spool.write(l.name, lateObject, nil); err != nil {
+			return err
+		}
+	}
 	l.ended.SHA256 = hex.EncodeToString(l.plain.Sum(nil))
 	m := newManifest(l.name, *l.ended, l.chunks)
 	if err := l.a.spool.write(l.name, manifestObject, m.encode()); err != nil {

@@ -169,13 +169,18 @@ func (a *Archive) sendAgain(name string, key []byte, m Manifest) error {
 	if err != nil {
 		return a.damage(name, keyObject, 0, "%v", err)
 	}
+	_, err = a.spool.read(name, lateObject, 0, 0)
+	late := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	l := a.newLive(name, nil, k)
 	l.meta = m.Summary().Metadata
 	a.post(l, keyObject)
 	for _, c := range m.Chunks { // the sender knows what the store has: what is not here
 		a.post(l, c.Name)
 	}
-	a.postEnd(name, m, false)
+	a.postEnd(name, m, late)
 	return nil
 }
 
@@ -368,13 +373,14 @@ func (l *live) conclude(ctx context.Context, last []byte) error {
 		return err
 	}
 	s := recording.Summary{Metadata: l.meta, Duration: l.lastEvent(last)}
+	end := l.whyEnded(ctx, s.Duration)
 	switch {
 	case l.ended != nil: // the journal knows
 	case l.sealed:
 		s.End = endOf(last)
 		l.ended = &s
 	default:
-		s.End = l.whyEnded(ctx, s.Duration)
+		s.End = end
 		s.Duration = max(s.Duration, s.End.Ended.Sub(l.meta.Started))
 		l.end(s)
 	}

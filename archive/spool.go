@@ -17,6 +17,7 @@ const (
 	trashFolder   = ".trash"
 	damagedFolder = ".damaged"
 	journalObject = "journal"
+	lateObject    = "late"
 	lockName      = ".lock"
 	probeName     = ".probe"
 	temporary     = ".new"
