@@ -610,6 +610,9 @@ func TestRewrapKeepsFromDeleting(t *testing.T) {
 	if !errors.Is(err, custody.ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
 	}
+	if len(s.audit.records) > 0 {
+		t.Errorf("got %+v, want no record of a deletion that did not take place", s.audit.records)
+	}
 	close(objects.goOn)
 	wg.Wait()
 	s.must(s.keeper().Delete(t.Context(), custody.Deletion{Name: name, By: "arn:bob", Reason: "r"}))
