@@ -128,7 +128,7 @@ func (m *Member) start(ctx context.Context) (err error) {
 	if err := m.listenSSH(); err != nil {
 		return err
 	}
-	if m.auditing, err = m.newAuditing(ctx, objects{m.archiveBucket}); err != nil {
+	if m.auditing, err = m.newAuditing(ctx, objects{m.store.Bucket}); err != nil {
 		return err
 	}
 	registry.MustRegister(auditMetrics{m.auditing})

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"gocloud.dev/blob"
-
 	"sallyport.dev/archive"
 	"sallyport.dev/archive/bucket"
 	"sallyport.dev/audit"
@@ -141,7 +139,6 @@ func (m *Member) openArchive(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, b.Close())
 	}
-	m.archiveBucket = b.Bucket
 	stop, err := m.cluster.Serve(subjectArchive+m.cfg.Member, m.archive.Answer)
 	if err != nil {
 		return fmt.Errorf("serving recordings: %w", err)
@@ -230,7 +227,6 @@ func (r recordings) Open(ctx context.Context, name string) (server.Recording, in
 // archived are the fields of a Member that recordings are kept with.
 type archived struct {
 	archive        *archive.Archive
-	archiveBucket  *blob.Bucket // the archive's, for checkpoints; closed by it
 	unserveArchive func()
 	kept
 }

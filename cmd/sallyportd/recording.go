@@ -25,10 +25,10 @@ nobody's permission.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := member.LoadConfig(path)
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			if cfg.Logger, err = serverLogger(cfg, cmd.ErrOrStderr()); err != nil {
-				return err
+				return usageError{err}
 			}
 			return member.ReadRecording(cmd.Context(), cfg, strings.Join(args, ""), cmd.OutOrStdout())
 		},
