@@ -24,9 +24,10 @@ const (
 	tick     = 500 * time.Millisecond
 	lineAge  = 4 * time.Second
 	stillAge = 3 * time.Second
-	// Behind is how long at most it takes until what a session showed is found, if the
-	// store is quick.
-	Behind = lineAge + blockAge + 2*tick
+	// Behind is how long at most it takes until a line that a session showed is found, if the
+	// store is quick: until it has stood still and something else was shown, or nothing more
+	// was, and until its block is written. The cursor's line is found when it is left.
+	Behind = 2*stillAge + lineAge + blockAge + 2*tick
 	// repairEvery is how often transcripts that a crash left are looked for, repairAge how
 	// long nobody must have written to them, and sweepEvery how often recordings without
 	// one are.

@@ -243,7 +243,7 @@ func (t *Transcript) erase(how int) {
 		g.row().blank(0, g.x+1)
 		to = g.y
 	case 2:
-		t.settle(true)
+		t.settle(t.now, true)
 	default:
 		return
 	}

@@ -14,12 +14,13 @@ import (
 )
 
 const (
-	// dwell is how long a screen stands still before what is on it is told. Only where
-	// time passes between two events is the screen looked at, so that a transcript does
-	// not depend on who makes it, or when.
+	// dwell is how long a line stands still before it is told. The screen is looked at when
+	// output comes, and no more often than looks in that time: a transcript does not depend
+	// on who makes it, or when.
 	dwell = 2 * time.Second
 	// glance is dwell on the screen of a full-screen program: people turn pages.
 	glance = 500 * time.Millisecond
+	looks  = 4
 	// tellRate and tellBurst bound what is told, in bytes per second and at once. Short
 	// sequences can write long lines.
 	tellRate  = 128 << 10
@@ -128,15 +129,15 @@ func (t *Transcript) Take(p Piece) {
 	}
 }
 
-// Still tells what is on the screen if it has stood still for long enough at a time.
-// It need not be called: the next event does.
+// Still tells what has stood still on the screen for long enough at a time. It need not be
+// called: the next output does it.
 func (t *Transcript) Still(at time.Duration) {
 	wait := dwell
 	if t.other != nil {
 		wait = glance
 	}
-	if t.main != nil && at-t.now >= wait {
-		t.settle(false)
+	if step := wait / looks; t.main != nil && at/step > t.now/step {
+		t.settle(at-wait, false)
 	}
 }
 
@@ -146,7 +147,7 @@ func (t *Transcript) End() {
 		t.leaveOther()
 	}
 	if t.main != nil {
-		t.settle(true)
+		t.settle(t.now, true)
 		t.main = nil
 	}
 	if t.typing != nil {
@@ -162,7 +163,7 @@ func (t *Transcript) gap(p Piece) {
 	t.now = max(t.now, p.At)
 	t.parser, t.text = escape.Parser{}, nil
 	g := t.grid()
-	t.settle(true)
+	t.settle(t.now, true)
 	for i := range g.rows {
 		g.rows[i].clear()
 	}
@@ -218,7 +219,7 @@ func (t *Transcript) resize(text string) {
 	if t.main == nil && t.other == nil {
 		return
 	}
-	t.settle(false)
+	t.settle(t.now, false)
 	for _, g := range []*grid{t.main, t.other} {
 		if g != nil {
 			t.resizeGrid(g)
@@ -367,23 +368,24 @@ func (t *Transcript) flushCarry() {
 	}
 }
 
-// settle tells the lines on the screen that were not told yet. The cursor's line, which
-// is still being written, is only held unless all are to be told.
-func (t *Transcript) settle(all bool) {
+// settle tells the lines on the screen that were not told yet and whose last character came
+// by a time. The cursor's line, which is still being written, is only held unless all are to
+// be told.
+func (t *Transcript) settle(by time.Duration, all bool) {
 	g := t.grid()
 	if g == t.main {
 		t.missHeld(g)
 	}
 	joined := MaxLine/g.width + 1 // rows that are taken for one line, at most
 	for first := 0; first < g.height; {
-		last, changed := first, g.rows[first].changed
+		last, changed, at := first, g.rows[first].changed, g.rows[first].at
 		for last < g.height-1 && g.rows[last].wrapped && last-first < joined {
 			last++
-			changed = changed || g.rows[last].changed
+			changed, at = changed || g.rows[last].changed, max(at, g.rows[last].at)
 		}
 		changed = changed || first == 0 && t.carry.text != "" && g == t.main
 		switch {
-		case !changed:
+		case !changed || at > by:
 		case !all && g.y >= first && g.y <= last:
 			if g == t.main {
 				t.hold(t.lineAt(g, first, last))
@@ -534,7 +536,7 @@ func (t *Transcript) enterOther() {
 		return
 	}
 	t.grid()
-	t.settle(false)
+	t.settle(t.now, false)
 	t.other = newGrid(t.width, t.height)
 }
 
@@ -542,6 +544,6 @@ func (t *Transcript) leaveOther() {
 	if t.other == nil {
 		return
 	}
-	t.settle(true)
+	t.settle(t.now, true)
 	t.other, t.recent, t.next = nil, nil, 0
 }

@@ -80,6 +80,34 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// What stands still is told while other lines go on, once, and at the next event.
+func TestStandingStill(t *testing.T) {
+	tests := []struct {
+		name   string
+		every  time.Duration
+		output []string // one each time
+		want   []string // of what was told before the last
+	}{
+		{"a line every second", time.Second, []string{"1\r\n", "2\r\n", "3\r\n", "4\r\n", "5\r\n", "6\r\n"}, []string{"1", "2", "3", "4"}},
+		{"a line that spins below", 400 * time.Millisecond, []string{"seen\r\n", "|", "\r/", "\r-", "\r\\", "\r|", "\r/", "\r-"}, []string{"seen"}},
+		{"a bar above that stops", time.Second, []string{"a 10%\r\nb 10%\r\n", "\x1b[1Ab 20%\r\n", "\x1b[1Ab 30%\r\n", "\x1b[2Aa 99%\r\n\r\n"}, []string{"a 10%"}},
+		{"a full-screen program with a clock", 200 * time.Millisecond, []string{"\x1b[?1049hfile\r\n", "10:01", "\r10:02", "\r10:03", "\r10:04"}, []string{"file"}},
+		{"what flashes by", time.Second, []string{"x\r", "y\r", "z\r", "\r\n"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			tr := New(Config{Width: 20, Height: 10, Line: func(l Line) { got = append(got, l.Text) }})
+			for i, o := range tt.output {
+				tr.Take(Piece{At: time.Duration(i) * tt.every, Kind: recording.KindOutput, Data: []byte(o)})
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // A line's time is when its last character came.
 func TestTimes(t *testing.T) {
 	var got []Line
