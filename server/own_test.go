@@ -287,3 +287,52 @@ func TestGetStatusTellsTheRestByPolicy(t *testing.T) {
 		t.Errorf("admin: got %+v", out)
 	}
 }
+
+// A session is explained with its tags, as far as who asks may know of it.
+func TestExplainAccessOfSession(t *testing.T) {
+	h := newHarness(t)
+	h.node(channelNode, identity.Tags{"Team": "payments"})
+	const watchSearch = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sallyport:WatchSession","Resource":"*",
+		"Condition":{"StringEquals":{"ssm:resourceTag/Team":"search"}}}]}`
+	const endOwn = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:TerminateSession","Resource":"*",
+		"Condition":{"StringEquals":{"ssm:resourceTag/aws:ssmmessages:session-id":"${aws:userid}"}}}]}`
+	const maySee = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sallyport:GetSession","Resource":"*"}]}`
+	alice, bob := h.user("alice", nil, endOwn), h.user("bob", nil, watchSearch, maySee)
+	eve, admin := h.user("eve", nil, watchSearch, endOwn), h.user("admin", nil, allowAll)
+	h.sessionOf(alice, "alice-0a1b")
+	aliceID := h.principal(alice).UserID
+	for _, c := range []struct {
+		name         string
+		who          identity.Credentials
+		about        string
+		action, want string
+		seen         []string // what the condition saw
+	}{
+		{"one's own", alice, "", "ssm:TerminateSession", "Allowed", []string{aliceID}},
+		{"of who may see it", bob, "", "sallyport:WatchSession", "ImplicitlyDenied", []string{"payments"}},
+		{"about another", admin, "bob", "sallyport:WatchSession", "ImplicitlyDenied", []string{"payments"}},
+		{"about another, whose it is not", admin, "eve", "ssm:TerminateSession", "ImplicitlyDenied", []string{"payments", aliceID}},
+		{"of a stranger", eve, "", "sallyport:WatchSession", "ImplicitlyDenied", nil},
+		{"of a stranger, whose it is", eve, "", "ssm:TerminateSession", "ImplicitlyDenied", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out := decodeInto[explainAccessOutput](t, h.json(c.who, "Sallyport.ExplainAccess", explainAccessInput{
+				Principal: c.about, Action: c.action, Resource: h.server.config.Realm.Session("alice-0a1b"),
+			}))
+			if out.Decision != c.want {
+				t.Errorf("got %s, want %s", out.Decision, c.want)
+			}
+			var seen []string
+			for _, s := range out.Resources[0].Statements {
+				for _, k := range s.Checks {
+					if k.Element == "Condition" {
+						seen = append(seen, k.Request...)
+					}
+				}
+			}
+			if !slices.Equal(seen, c.seen) {
+				t.Errorf("the condition saw %q, want %q", seen, c.seen)
+			}
+		})
+	}
+}

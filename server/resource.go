@@ -42,6 +42,11 @@ func rootOf(v session.Session) string { return cmp.Or(v.RootID, v.OwnerID) }
 // sessionResource is a session as policies see it: with its node's tags, and the
 // system tags that AWS gives sessions (who may resume and end their own).
 func (c *Call) sessionResource(ctx context.Context, v session.Session) (access.Resource, error) {
+	return c.sessionTo(ctx, c.Principal, v)
+}
+
+// sessionTo is sessionResource for a principal who need not be the caller.
+func (c *Call) sessionTo(ctx context.Context, p identity.Principal, v session.Session) (access.Resource, error) {
 	n, err := c.Server.config.Nodes.Node(ctx, v.NodeID)
 	if err != nil && !errors.Is(err, node.ErrNotFound) {
 		return access.Resource{}, err
@@ -63,7 +68,7 @@ func (c *Call) sessionResource(ctx context.Context, v session.Session) (access.R
 	// have commas.
 	system := keys
 	for _, prefix := range []string{"aws:ResourceTag/", "ssm:resourceTag/"} {
-		system[prefix+"aws:ssmmessages:session-id"] = []string{ownerTag(c.Principal, v)}
+		system[prefix+"aws:ssmmessages:session-id"] = []string{ownerTag(p, v)}
 		system[prefix+"aws:ssmmessages:target-id"] = []string{v.NodeID}
 	}
 	return access.Resource{ARN: c.Server.config.Realm.Session(v.ID), Tags: tags, Context: system}, nil

@@ -218,7 +218,11 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 		q.Resources = append(q.Resources, access.Resource{ARN: c.Server.config.Realm.Document(document), Tags: n.Tags})
 	}
 	if in.Resource != "" {
-		q.Resources = append(q.Resources, access.Resource{ARN: in.Resource})
+		r, err := c.resourceNamed(ctx, in.Resource, q.Principal)
+		if err != nil {
+			return access.Explanation{}, err
+		}
+		q.Resources = append(q.Resources, r)
 	}
 	if len(q.Resources) == 0 {
 		q.Resources = []access.Resource{{ARN: "*"}}
@@ -227,6 +231,35 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 		q.Context = map[string][]string{"sallyport:RunAsUser": {in.RunAs}}
 	}
 	return checker.Explain(ctx, q)
+}
+
+// resourceNamed is a resource as policies see it when a principal asks for it: a session with
+// its tags, as far as the caller may know of it, and anything else by its ARN alone.
+func (c *Call) resourceNamed(ctx context.Context, arn string, p identity.Principal) (access.Resource, error) {
+	bare := access.Resource{ARN: arn}
+	id, found := strings.CutPrefix(arn, c.Server.config.Realm.Session(""))
+	if !found {
+		return bare, nil
+	}
+	v, err := c.Server.config.Sessions.Session(ctx, id)
+	if errors.Is(err, session.ErrNotFound) {
+		return bare, nil
+	}
+	if err != nil {
+		return bare, err
+	}
+	own, err := c.sessionResource(ctx, v)
+	if err != nil {
+		return bare, err
+	}
+	known := mayRead(c.Principal, v)
+	if !known {
+		known, err = c.Allows(ctx, "sallyport:GetSession", own)
+	}
+	if err != nil || !known {
+		return bare, err
+	}
+	return c.sessionTo(ctx, p, v)
 }
 
 // explainStart explains starting a session, which for a login that is not the
