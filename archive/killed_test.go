@@ -340,6 +340,15 @@ func TestRecoveryWaitsForTheKeeper(t *testing.T) {
 	}
 }
 
+// unreadable makes a file one that is there and cannot be read, until readAgain, as where the disk
+// fails: a link that leads out of the spool.
+func unreadable(t *testing.T, file string) (readAgain func()) {
+	t.Helper()
+	must(t, os.Rename(file, file+".aside"))
+	must(t, os.Symlink(t.TempDir(), file))
+	return func() { must(t, os.Rename(file+".aside", file)) } // at no moment is there none
+}
+
 // What an earlier run left is read while it cannot be finished: nothing of it is damaged.
 func TestReadUnfinished(t *testing.T) {
 	store := newS3(t)
@@ -351,8 +360,7 @@ func TestReadUnfinished(t *testing.T) {
 	kill(a)
 	store.set(works)
 	journal := filepath.Join(s.cfg.Spool, r.Name, journalObject)
-	must(t, os.Rename(journal, journal+".aside"))
-	must(t, os.Mkdir(journal, 0o700)) // as good as a disk that cannot be read there
+	readAgain := unreadable(t, journal)
 	a = s.open()
 	if text, end := shown(t, mustRead(t, a, r.Name)); text != lines(0, 43) || end != nil {
 		t.Errorf("got %d bytes and the end %v, want %d and none", len(text), end, len(lines(0, 43)))
@@ -360,8 +368,7 @@ func TestReadUnfinished(t *testing.T) {
 	if n := a.Stats().Damaged; n != 0 {
 		t.Errorf("got %d damages, want none", n)
 	}
-	must(t, os.Remove(journal))
-	must(t, os.Rename(journal+".aside", journal))
+	readAgain()
 	waitStored(t, a)
 	checkWhole(t, a, r.Name, lines(0, 43))
 }
@@ -381,14 +388,11 @@ func TestUnreadableChunkWaits(t *testing.T) {
 				end(t, r)
 			}
 			kill(a)
-			chunk := filepath.Join(s.cfg.Spool, r.Name, chunkName(2))
-			must(t, os.Rename(chunk, chunk+".aside"))
-			must(t, os.Mkdir(chunk, 0o700)) // as good as a disk that cannot be read there
+			readAgain := unreadable(t, filepath.Join(s.cfg.Spool, r.Name, chunkName(2)))
 			a = s.open()
 			store.set(works)
 			eventually(t, "what can be read to be sent", func() bool { return a.Stats().Stored >= 2 })
-			must(t, os.Remove(chunk))
-			must(t, os.Rename(chunk+".aside", chunk))
+			readAgain()
 			waitStored(t, a)
 			checkWhole(t, a, r.Name, lines(0, 43))
 		})
