@@ -239,6 +239,12 @@ func TestNothingInClear(t *testing.T) {
 			l.agent.send(wire.PayloadHandshakeRequest, `{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port"}},
 				{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"alias/k","Challenge":"random"}}]}`)
 		}, "another kind of session"},
+		"an agent that asks for two keys": {false, func(l *locked) {
+			l.agent.send(wire.PayloadHandshakeRequest, `{"RequestedClientActions":[
+				{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"alias/mine","Challenge":"random"}},
+				{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"alias/k","Challenge":"random"}}]}`)
+		}, refused},
+		"an agent whose handshake cannot be read": {false, func(l *locked) { l.agent.send(wire.PayloadHandshakeRequest, `{`) }, refused},
 		"an agent that shows by another type": {true, func(l *locked) {
 			l.shake()
 			l.agent.send(wire.PayloadParameter, "secret")
@@ -280,6 +286,11 @@ func TestNothingInClear(t *testing.T) {
 			l.wantType(l.client, wire.PayloadHandshakeRequest)
 			l.client.send(wire.PayloadHandshakeResponse, `{"ProcessedClientActions":[]}`)
 		}, refused},
+		"a client whose answer cannot be read": {false, func(l *locked) {
+			l.ask("alias/k")
+			l.wantType(l.client, wire.PayloadHandshakeRequest)
+			l.client.send(wire.PayloadHandshakeResponse, `{`)
+		}, refused},
 		"a client that answers again": {true, func(l *locked) {
 			l.shake()
 			l.answer(wire.DataKeyContext("alice-2", testNode, "random"))
@@ -310,6 +321,19 @@ func TestNothingInClear(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What cannot be recorded is not shown, be it encrypted.
+func TestEncryptedOutputThatIsNotRecorded(t *testing.T) {
+	l := newLocked(t, true)
+	l.shake()
+	l.rec.breakWith(errDisk)
+	l.shows("secret")
+	l.client.wantGoodbye("cannot be recorded")
+	if got := l.opened(l.client); got != "" {
+		t.Errorf("the client was shown %q", got)
+	}
+	l.wantState(l.id, StateFailed)
 }
 
 // The agent's second answer is not the client's: what a client sends again under the same
