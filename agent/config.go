@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"sallyport.dev/agent/keyscan"
 	"sallyport.dev/agent/keysync"
 	"sallyport.dev/agent/shell"
+	"sallyport.dev/internal/loopback"
 )
 
 // Defaults of Config.
@@ -180,17 +180,9 @@ func parseServer(s string) (*url.URL, error) {
 	}
 	switch {
 	case u.Scheme == "https":
-	case u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "http" && loopback.Is(u.Hostname()):
 	default:
 		return nil, fmt.Errorf("%q: https:// is required except for loopback addresses", s)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

@@ -2,9 +2,10 @@ package client
 
 import (
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strings"
+
+	"sallyport.dev/internal/loopback"
 )
 
 // secure refuses a URL whose connections anybody on the way could read and change:
@@ -18,19 +19,10 @@ func secure(what, address string) error {
 	case "https", "wss":
 		return nil
 	case "http", "ws":
-		if loopback(u.Hostname()) {
+		if loopback.Is(u.Hostname()) {
 			return nil
 		}
 		return fmt.Errorf("%s %s would not be encrypted: want https:// or wss:// for every host but this machine itself (localhost)", what, u.Redacted())
 	}
 	return fmt.Errorf("%s %q is no URL that can be called: want https:// or wss://", what, address)
-}
-
-// loopback reports whether a host cannot be but this machine.
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }

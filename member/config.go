@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/internal/loopback"
 	"sallyport.dev/recording"
 	"sallyport.dev/server"
 	"sallyport.dev/wire"
@@ -374,10 +375,7 @@ func loopbackOnly(addr string) error {
 	if err != nil {
 		return fmt.Errorf("%q is not HOST:PORT", addr)
 	}
-	if host == "localhost" {
-		return nil
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+	if loopback.Is(host) {
 		return nil
 	}
 	return fmt.Errorf("%q is not a loopback address (127.0.0.1, [::1] or localhost): plain HTTP is for this machine only", addr)

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/wneessen/go-mail"
+
+	"sallyport.dev/internal/loopback"
 )
 
 // Mail is a server that takes mail by SMTP.
@@ -65,7 +67,7 @@ func (m *mailer) client() (c *mail.Client, hangUp func(), err error) {
 		return conn, err
 	}
 	policy := mail.TLSMandatory
-	if isLoopback(m.config.Host) && m.config.Password == "" {
+	if loopback.Is(m.config.Host) && m.config.Password == "" {
 		policy = mail.TLSOpportunistic // what goes to this machine, nobody else reads
 	}
 	options := []mail.Option{mail.WithPort(m.config.Port), mail.WithTimeout(sendTime), mail.WithTLSPolicy(policy)}

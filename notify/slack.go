@@ -16,6 +16,7 @@ import (
 	"sallyport.dev/flow"
 	"sallyport.dev/grant"
 	"sallyport.dev/identity"
+	"sallyport.dev/internal/loopback"
 )
 
 const (
@@ -85,7 +86,7 @@ func newSlackApp(s *Service, c Slack) (*slackApp, error) {
 	base := slackAPI
 	if c.APIURL != "" {
 		u, err := url.Parse(c.APIURL)
-		if err != nil || u.Host == "" || u.Scheme != "https" && !isLoopback(u.Hostname()) {
+		if err != nil || u.Host == "" || u.Scheme != "https" && !loopback.Is(u.Hostname()) {
 			return nil, fmt.Errorf("slack: api_url: %q is not https://…", c.APIURL)
 		}
 		base = strings.TrimSuffix(c.APIURL, "/") + "/"

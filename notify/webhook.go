@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"sallyport.dev/internal/hooksign"
+	"sallyport.dev/internal/loopback"
 )
 
 // Formats of webhooks.
@@ -54,7 +54,7 @@ func newWebhook(s *Service, c Webhook) (*webhook, error) {
 	switch {
 	case !webhookName.MatchString(c.Name):
 		return nil, fmt.Errorf("webhook %q: a name is of letters, digits, dots, dashes and underscores", c.Name)
-	case err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
+	case err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopback.Is(u.Hostname())):
 		return nil, fmt.Errorf("webhook %q: url: want https://…", c.Name)
 	case len(c.Secret) < minSecret:
 		return nil, fmt.Errorf("webhook %q: the secret is shorter than %d bytes", c.Name, minSecret)
@@ -63,12 +63,6 @@ func newWebhook(s *Service, c Webhook) (*webhook, error) {
 	}
 	client := &http.Client{Transport: bounded{http.DefaultTransport}, Timeout: sendTime, CheckRedirect: noRedirect}
 	return &webhook{s, c, client}, nil
-}
-
-// isLoopback reports whether a host is this machine.
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // send implements sender.

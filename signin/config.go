@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sallyport.dev/internal/loopback"
 )
 
 // Provider is an OpenID provider, and what its claims mean here.
@@ -58,7 +60,7 @@ func (p *Provider) Check() error {
 		return fmt.Errorf("oidc %q: want lower-case letters, digits and dashes, 32 at most", p.Name)
 	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return fmt.Errorf("oidc %q: issuer: %q is not a URL", p.Name, p.Issuer)
-	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
+	case u.Scheme != "https" && !(u.Scheme == "http" && loopback.Is(u.Hostname())):
 		return fmt.Errorf("oidc %q: issuer: %q: want https://, or http:// on a loopback address", p.Name, p.Issuer)
 	case p.ClientID == "":
 		return fmt.Errorf("oidc %q: client_id: missing", p.Name)

@@ -16,6 +16,7 @@ import (
 	"sallyport.dev/audit"
 	"sallyport.dev/identity"
 	"sallyport.dev/internal/arn"
+	"sallyport.dev/internal/loopback"
 )
 
 // Identities is the part of identity.Store that sign-ins need.
@@ -140,16 +141,11 @@ func checkURL(text string) (*url.URL, error) {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
 		return nil, fmt.Errorf("%q: want https://HOST or https://HOST:PORT", text)
-	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "https", u.Scheme == "http" && loopback.Is(u.Hostname()):
 		u.Path = ""
 		return u, nil
 	}
 	return nil, fmt.Errorf("%q: want https://, or http:// on a loopback address", text)
-}
-
-func loopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // Add adds a way to sign in.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/internal/loopback"
 )
 
 // Syslog sends messages of RFC 5424 over TCP or TLS, octet-counted (RFC 6587 3.4.1,
@@ -63,7 +63,7 @@ func NewSyslog(s Syslog) (Sender, error) {
 	switch {
 	case u.Scheme != "tcp+tls" && u.Scheme != "tcp":
 		return nil, fmt.Errorf("address: %q: want tcp+tls://HOST:PORT", s.Address)
-	case u.Scheme == "tcp" && !loopback(u.Hostname()):
+	case u.Scheme == "tcp" && !loopback.Is(u.Hostname()):
 		return nil, fmt.Errorf("address: %q: plain TCP is for loopback addresses only: want tcp+tls://HOST:PORT", s.Address)
 	case !structuredID.MatchString(s.StructuredID):
 		return nil, fmt.Errorf("structured_data_id: %q: want NAME@NUMBER, the number an enterprise number of IANA's", s.StructuredID)
@@ -79,12 +79,6 @@ func NewSyslog(s Syslog) (Sender, error) {
 		s.TLS.ServerName = u.Hostname()
 	}
 	return &s, nil
-}
-
-// loopback reports whether a host is this machine.
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Send implements Sender.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport.dev/internal/hooksign"
+	"sallyport.dev/internal/loopback"
 )
 
 // Webhook posts batches of JSON lines.
@@ -35,7 +36,7 @@ const (
 func NewWebhook(w Webhook) (Sender, error) {
 	u, err := url.Parse(w.URL)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
+	case err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopback.Is(u.Hostname())):
 		return nil, errors.New("url: want https://…, or http:// on a loopback address")
 	case len(w.Secret) < minSecret:
 		return nil, fmt.Errorf("the secret is shorter than %d bytes", minSecret)

@@ -6,11 +6,12 @@ package cloud
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+
+	"sallyport.dev/internal/loopback"
 )
 
 // Parse reads a URL, which has no credentials in it.
@@ -64,15 +65,10 @@ func Endpoint(text string) error {
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("endpoint: want https://HOST[:PORT]")
 	}
-	if u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()) {
+	if u.Scheme == "https" || u.Scheme == "http" && loopback.Is(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("endpoint %q: want https; http is for this machine alone", text)
-}
-
-func loopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // maxSecret bounds a file of credentials, in bytes.
