@@ -62,7 +62,7 @@ func listDocumentVersions(ctx context.Context, c *Call, in *listDocumentVersions
 		}
 	}
 	// Numbers are sorted by text: counted down, and as long as each other.
-	key := func(v document.Version) string { return strconv.Itoa(1<<40 - v.Number) }
+	key := func(v document.Version) string { return strconv.FormatInt(1<<40-int64(v.Number), 10) }
 	page, next, err := pages[document.Version]{
 		fetch: func(after string, n int) ([]document.Version, error) { return firstAfter(all, after, n, key), nil },
 		key:   key, size: 50,

@@ -23,7 +23,7 @@ const (
 	// transactionLimit bounds a transaction whose caller may have left.
 	transactionLimit = time.Minute
 	// migrationLock is the advisory lock under which members migrate one by one.
-	migrationLock = 0x53414c4c59
+	migrationLock int64 = 0x53414c4c59
 )
 
 // postgresDB is a PostgreSQL database that any number of members share.
