@@ -53,12 +53,12 @@ func (s *Store) ClaimLogs(ctx context.Context, c awslog.Claim) ([]awslog.Job, er
 		claimed = nil
 		for _, j := range due {
 			n, err := t.exec(`UPDATE aws_logs SET member = $3, lease = $4
-				WHERE session = $1 AND kind = $2 AND state = 'waiting' AND due <= $5 AND lease <= $5 AND position = $6`,
-				j.ID, string(j.Kind), c.Member, micros(c.Lease), micros(c.Now), j.Position)
+				WHERE session = $1 AND kind = $2 AND state = 'waiting' AND due <= $5 AND lease <= $5 AND position = $6 AND tries = $7`,
+				j.ID, string(j.Kind), c.Member, micros(c.Lease), micros(c.Now), j.Position, j.Tries)
 			if err != nil {
 				return err
 			}
-			if n > 0 { // else another member was first
+			if n > 0 { // else another member was first, or it was tried meanwhile
 				j.Member, j.Lease = c.Member, c.Lease
 				claimed = append(claimed, j)
 			}
