@@ -109,11 +109,34 @@ func (w *auditWorld) checkpoint(why string) {
 	must(w.t, w.keeper.Lift(w.t.Context()))
 }
 
-// do runs a statement behind the store's back, which must change rows.
+// save remembers what can be tampered with; what it returns puts it back.
+func (w *auditWorld) save() (restore func()) {
+	w.t.Helper()
+	tables, folder := []string{"audit", "audit_checkpoints"}, w.t.TempDir()
+	for _, table := range tables {
+		w.exec("CREATE TABLE saved_" + table + " AS SELECT * FROM " + table)
+	}
+	must(w.t, os.CopyFS(folder, os.DirFS(w.dir)))
+	return func() {
+		w.t.Helper()
+		for _, table := range tables {
+			w.exec("DELETE FROM " + table)
+			w.exec("INSERT INTO " + table + " SELECT * FROM saved_" + table)
+		}
+		must(w.t, errors.Join(os.RemoveAll(w.dir), os.CopyFS(w.dir, os.DirFS(folder))))
+	}
+}
+
+// exec runs a statement behind the store's back.
+func (w *auditWorld) exec(query string, args ...any) sql.Result {
+	w.t.Helper()
+	return get[sql.Result](w.t)(w.raw.ExecContext(w.t.Context(), query, args...))
+}
+
+// do is exec of a statement that must change rows.
 func (w *auditWorld) do(query string, args ...any) {
 	w.t.Helper()
-	res, err := w.raw.ExecContext(w.t.Context(), query, args...)
-	must(w.t, err)
+	res := w.exec(query, args...)
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		w.t.Fatalf("%s: changed %d rows, %v", query, n, err)
 	}
@@ -280,9 +303,12 @@ func testAuditTampered(t *testing.T, fresh Fresh) {
 			must(w.t, os.WriteFile(w.object(2)+".bak", nil, 0o600))
 		}, []string{`in the store is no checkpoint of the sequence`}},
 	}
+	w := newAuditWorld(t, fresh)
+	restore := w.save()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newAuditWorld(t, fresh)
+			w.t = t
+			restore()
 			tt.tamper(w)
 			wantFindings(t, w.verify().Findings, tt.want)
 		})
@@ -349,9 +375,12 @@ func testCheckpointsNotice(t *testing.T, fresh Fresh) {
 			w.do("DELETE FROM audit_checkpoints WHERE number > 1")
 		}, `2 checkpoints up to 3 were in the recording store only`},
 	}
+	w := newAuditWorld(t, fresh)
+	restore := w.save()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newAuditWorld(t, fresh)
+			w.t, w.keeper = t, w.newKeeper("m1")
+			restore()
 			tt.tamper(w)
 			w.grow(1, 0)
 			w.checkpoint(checkpoint.WhyTime)
