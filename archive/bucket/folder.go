@@ -1,14 +1,11 @@
 package bucket
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/md5"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"net/url"
@@ -116,8 +113,14 @@ func (*folder) ErrorCode(err error) gcerrors.ErrorCode {
 	return gcerrors.Unknown
 }
 
-// As implements driver.Bucket.
-func (*folder) As(any) bool { return false }
+// As implements driver.Bucket: a folder is an *os.Root.
+func (f *folder) As(i any) bool {
+	root, ok := i.(**os.Root)
+	if ok {
+		*root = f.root
+	}
+	return ok
+}
 
 // ErrorAs implements driver.Bucket.
 func (*folder) ErrorAs(error, any) bool { return false }
@@ -211,8 +214,6 @@ type writer struct {
 	file      *os.File
 	key, temp string
 	only      bool // not over another
-	want      []byte
-	hash      hash.Hash // of what was written, if want says what it must be
 }
 
 // NewTypedWriter implements driver.Bucket.
@@ -226,9 +227,6 @@ func (f *folder) NewTypedWriter(ctx context.Context, key, _ string, o *driver.Wr
 		}
 	}
 	w := &writer{ctx: ctx, f: f, key: key, temp: path.Join(path.Dir(key), unfinished+rand.Text()), only: o.IfNotExist}
-	if len(o.ContentMD5) > 0 {
-		w.want, w.hash = o.ContentMD5, md5.New()
-	}
 	var err error
 	w.file, err = f.create(w.temp)
 	return w, err
@@ -250,19 +248,11 @@ func (f *folder) create(temp string) (file *os.File, err error) {
 }
 
 // Write implements io.Writer.
-func (w *writer) Write(p []byte) (int, error) {
-	if w.hash != nil {
-		w.hash.Write(p)
-	}
-	return w.file.Write(p)
-}
+func (w *writer) Write(p []byte) (int, error) { return w.file.Write(p) }
 
 // Close puts the file into its place, unless the writing was given up.
 func (w *writer) Close() error {
 	err := w.ctx.Err()
-	if err == nil && w.hash != nil && !bytes.Equal(w.hash.Sum(nil), w.want) {
-		err = fmt.Errorf("%s: the MD5 is another", w.key)
-	}
 	if err == nil {
 		err = w.file.Sync()
 	}
