@@ -344,10 +344,9 @@ func plainBytes(p []byte) int {
 	n := 0
 	for ; len(p)-n >= 8; n += 8 {
 		x := binary.LittleEndian.Uint64(p[n:])
-		quote, slash, del := x^'"'*ones, x^'\\'*ones, x^0x7f*ones
 		// The top bit of the first byte that is another is set, if there is one: each term
-		// is right up to the first byte for which it holds.
-		other := (x | (x-' '*ones)&^x | (quote-ones)&^quote | (slash-ones)&^slash | (del-ones)&^del) & tops
+		// is right up to the first byte for which one holds.
+		other := (x | (x - ' '*ones) | (x + ones) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones)) & tops
 		if other != 0 {
 			return n + bits.TrailingZeros64(other)/8
 		}
