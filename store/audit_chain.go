@@ -119,10 +119,8 @@ func (s *Store) CheckpointStored(ctx context.Context, number int64) error {
 // HoldDestination implements forward.Store.
 func (s *Store) HoldDestination(ctx context.Context, name, holder string, now, until time.Time) (held bool, err error) {
 	err = s.write(ctx, "taking a destination of the audit log", func(t tx) error {
-		made, err := t.exec("INSERT INTO audit_destinations (name, holder, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-			name, holder, micros(until))
-		if err != nil || made > 0 {
-			held = made > 0
+		_, err := t.exec("INSERT INTO audit_destinations (name, holder, until) VALUES ($1, '', 0) ON CONFLICT DO NOTHING", name)
+		if err != nil {
 			return err
 		}
 		n, err := t.exec("UPDATE audit_destinations SET holder = $1, until = $2 WHERE name = $3 AND (holder = $4 OR until <= $5)",
