@@ -702,3 +702,27 @@ func TestEncryptionGone(t *testing.T) {
 		t.Errorf("got %v, want nothing", keys)
 	}
 }
+
+// TestEncryptionGoneMeanwhile: a log group whose key is taken away gets no more of a session
+// whose document demands one, until it has a key again.
+func TestEncryptionGoneMeanwhile(t *testing.T) {
+	s := newSystem(t)
+	s.logs.Group("/sessions", "arn:aws:kms:x")
+	k, _ := s.member("a")
+	o := stream
+	o.GroupEncrypted = true
+	w := s.begin(k, o)
+	s.show(w, 0, "one\r\n")
+	s.waitFor("an event", func() bool { return len(s.data()) == 1 })
+	s.logs.Group("/sessions", "")
+	s.now.advance(2 * time.Minute)
+	s.waitFor("a refusal", func() bool { return s.job(awslog.Logs).Tries > 0 })
+	s.show(w, time.Second, "two\r\n")
+	tries := s.job(awslog.Logs).Tries
+	s.waitFor("another", func() bool { s.now.advance(time.Minute); return s.job(awslog.Logs).Tries > tries })
+	if got := s.data(); len(got) != 1 {
+		t.Errorf("without a key: got %q, want the first line alone", got)
+	}
+	s.logs.Group("/sessions", "arn:aws:kms:x")
+	s.waitFor("the rest", func() bool { s.now.advance(time.Minute); return len(s.data()) == 2 })
+}

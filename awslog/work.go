@@ -59,11 +59,8 @@ func (k *Keeper) newTail(j *Job, to lines) *tail {
 	return &tail{open: k.cfg.Open, name: j.Recording, to: to}
 }
 
-// stream puts what a session shows every second.
+// stream puts what a session shows every second, as long as it may be put there.
 func (k *Keeper) stream(j *Job) error {
-	if err := k.mayWrite(j); err != nil {
-		return err
-	}
 	to := k.newStream(j)
 	from := k.newTail(j, to)
 	t := time.NewTicker(k.cfg.Interval)
@@ -71,6 +68,9 @@ func (k *Keeper) stream(j *Job) error {
 	saved, position := k.now(), j.Position
 	for {
 		last := k.isClosing()
+		if err := k.mayWrite(j); err != nil {
+			return err
+		}
 		if err := k.step(j, from, to); err != nil || from.ended {
 			return err
 		}
