@@ -61,6 +61,7 @@ func (r *rows) UpdateRecording(_ context.Context, name string, change func(*Row)
 	defer r.mu.Unlock()
 	row := r.rows[name]
 	if r.err != nil {
+		r.failed++
 		return r.err
 	}
 	if err := change(&row); err != nil {

@@ -238,6 +238,7 @@ func (a *Archive) sendEnd(p *parcel, m Manifest) error {
 		if err := a.cfg.Finished(ctx, m); err != nil {
 			return fmt.Errorf("telling that a recording is finished: %w", err)
 		}
+		p.late = false // it has been told, also where what follows is tried again
 	}
 	return a.settle(p)
 }

@@ -266,6 +266,39 @@ func TestRowsAway(t *testing.T) {
 	}
 }
 
+// What was finished late is told of once, though its row cannot be changed right after.
+func TestToldOnce(t *testing.T) {
+	var told atomic.Int32
+	s := newSystem(t)
+	setRows := func(err error) {
+		s.rows.mu.Lock()
+		defer s.rows.mu.Unlock()
+		s.rows.err = err
+	}
+	s.cfg.Finished = func(context.Context, Manifest) error {
+		told.Add(1)
+		setRows(errors.New("the database is away"))
+		return nil
+	}
+	s.cfg.Ended = func(context.Context, string) (recording.End, bool) {
+		return recording.End{Reason: "terminated", Ended: start.Add(time.Minute)}, true
+	}
+	a := s.open()
+	show(t, create(t, a, "alice-1"), 0, 3)
+	kill(a)
+	a = s.open()
+	eventually(t, "the row to be tried", func() bool {
+		s.rows.mu.Lock()
+		defer s.rows.mu.Unlock()
+		return s.rows.failed > 0
+	})
+	setRows(nil)
+	waitStored(t, a)
+	if n := told.Load(); n != 1 {
+		t.Errorf("told %d times, want once", n)
+	}
+}
+
 // fill records until the spool has a number of bytes.
 func fill(t *testing.T, a *Archive, r *Recording, bytes int64) {
 	t.Helper()
