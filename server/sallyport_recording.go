@@ -137,7 +137,7 @@ func (c *Call) listRecording(ctx context.Context, row archive.Row, out *listReco
 	if err != nil || !may {
 		return err
 	}
-	holds, err := c.Server.config.Custody.HoldsOn(ctx, row.Name)
+	holds, err := c.Server.config.Custody.HoldsOn(ctx, row)
 	if err != nil {
 		return err
 	}
@@ -334,7 +334,7 @@ func getRecordingInfo(ctx context.Context, c *Call, in *recordingInput) (*getRec
 	if err != nil {
 		return nil, err
 	}
-	holds, err := keeper.HoldsOn(ctx, row.Name)
+	holds, err := keeper.HoldsOn(ctx, row)
 	if err != nil {
 		return nil, err
 	}

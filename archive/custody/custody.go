@@ -219,7 +219,7 @@ func (k *Keeper) Delete(ctx context.Context, d Deletion) error {
 	if err != nil {
 		return err
 	}
-	if err := k.mayDelete(ctx, row.Name); err != nil {
+	if err := k.mayDelete(ctx, row); err != nil {
 		return err
 	}
 	if err := k.audit(ctx, row, d); err != nil {
@@ -235,15 +235,15 @@ func (k *Keeper) Delete(ctx context.Context, d Deletion) error {
 
 // mayDelete finds out early what Condemn decides, so that the audit log tells of
 // deletions that take place.
-func (k *Keeper) mayDelete(ctx context.Context, name string) error {
+func (k *Keeper) mayDelete(ctx context.Context, row archive.Row) error {
 	// A lease that has ended already is had of what is in the store, and is nobody else's.
 	now := k.cfg.Now()
-	if err := k.cfg.Store.LeaseRecording(ctx, name, now, now); err != nil {
+	if err := k.cfg.Store.LeaseRecording(ctx, row.Name, now, now); err != nil {
 		return err
 	}
-	holds, err := k.HoldsOn(ctx, name)
+	holds, err := k.HoldsOn(ctx, row)
 	if err == nil && len(holds) > 0 {
-		return &HeldError{Name: name, Holds: holds}
+		return &HeldError{Name: row.Name, Holds: holds}
 	}
 	return err
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"sallyport.dev/archive"
 )
 
 // Kind says what a hold, or a recording, is about.
@@ -102,28 +104,24 @@ func (k *Keeper) Release(ctx context.Context, id, by, reason string) (Hold, erro
 
 // HoldsOn returns the holds that are on a recording, its session's subjects brought up to
 // date.
-func (k *Keeper) HoldsOn(ctx context.Context, name string) ([]Hold, error) {
-	if err := k.refresh(ctx, name); err != nil {
+func (k *Keeper) HoldsOn(ctx context.Context, row archive.Row) ([]Hold, error) {
+	if err := k.refresh(ctx, row); err != nil {
 		return nil, err
 	}
-	return k.cfg.Store.HoldsOnRecording(ctx, name)
+	return k.cfg.Store.HoldsOnRecording(ctx, row.Name)
 }
 
 // refresh notes what the recording is about now: a session may have got grants of other
 // requests while it lived.
-func (k *Keeper) refresh(ctx context.Context, name string) error {
-	row, err := k.cfg.Store.Recording(ctx, name)
-	if err != nil {
-		return err
-	}
+func (k *Keeper) refresh(ctx context.Context, row archive.Row) error {
 	subjects := []Subject{{OfSession, row.Session}, {OfNode, row.Node}, {OfPerson, row.Principal}}
 	if k.cfg.Subjects != nil {
 		more, err := k.cfg.Subjects(ctx, row.Session)
 		if err != nil {
-			return fmt.Errorf("finding out what recording %s is about: %w", name, err)
+			return fmt.Errorf("finding out what recording %s is about: %w", row.Name, err)
 		}
 		subjects = append(subjects, more...)
 	}
 	subjects = slices.DeleteFunc(subjects, func(s Subject) bool { return s.Value == "" })
-	return k.cfg.Store.PutRecordingSubjects(ctx, name, subjects)
+	return k.cfg.Store.PutRecordingSubjects(ctx, row.Name, subjects)
 }
