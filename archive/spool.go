@@ -24,7 +24,7 @@ const (
 )
 
 // spool is the folder in which recordings wait for the store: a folder for each, with the
-// objects that the store does not have yet, key.json and a journal. Folders have mode
+// objects that the store does not have yet, key.json, a journal and marks. Folders have mode
 // 0700, files 0600. Names cannot lead out of it, through symbolic links neither.
 type spool struct {
 	dir   string
