@@ -129,6 +129,7 @@ func peopleRole() (operations, func(), error) {
 		"attend":  handler(p.attend),
 		"applaud": handler(p.applaud),
 		"leave":   handler(p.leaveAll),
+		"depart":  handler(p.depart),
 	}, func() {}, nil
 }
 
@@ -161,4 +162,11 @@ func (p *peopleProcess) leaveAll(struct{}) (struct{}, error) {
 	}
 	p.visits = nil
 	return struct{}{}, nil
+}
+
+// depart ends all sessions.
+func (p *peopleProcess) depart(struct{}) (struct{}, error) {
+	visits := p.visits
+	p.visits = nil
+	return struct{}{}, each(len(visits), 4, func(i int) error { return p.leave(context.Background(), visits[i]) })
 }
