@@ -161,7 +161,7 @@ func (s *system) member(name string) (k *awslog.Keeper, stop func()) {
 		s.t.Fatal(err)
 	}
 	stop = sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := k.Close(ctx); err != nil {
 			s.t.Error(err)
@@ -220,7 +220,7 @@ func (s *system) job(kind awslog.Kind) awslog.Job {
 
 func (s *system) waitFor(what string, holds func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("waited in vain for: %s", what)
 		}
