@@ -63,12 +63,15 @@ func (c *Checker) evaluateTrust(q Query, trust *policy.Document) policy.Decision
 // policy that allows, but an explicit deny refuses, and so do a boundary and session
 // policies that leave the action out.
 func (c *Checker) CheckOwn(ctx context.Context, q Query) (Decision, error) {
-	d, err := c.decide(ctx, q, c.owned("right to one's own")...)
+	d, err := c.decide(ctx, q, c.owned(rightToOwn)...)
 	if err != nil {
 		return Decision{}, fmt.Errorf("deciding %s: %w", q.Action, err)
 	}
 	return c.settle(ctx, q, d, nil)
 }
+
+// rightToOwn is what allows people what is their own.
+const rightToOwn = "right to one's own"
 
 // owned stands for an identity policy that allows what is asked for.
 func (c *Checker) owned(name string) []policy.Source {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -311,6 +312,11 @@ func (c *Checker) Explain(ctx context.Context, q Query) (Explanation, error) {
 	return c.explain(ctx, q)
 }
 
+// ExplainOwn is Explain for what belongs to the principal, which CheckOwn decides.
+func (c *Checker) ExplainOwn(ctx context.Context, q Query) (Explanation, error) {
+	return c.explainOne(ctx, q, c.owned(rightToOwn)...)
+}
+
 func (c *Checker) explain(ctx context.Context, alternatives ...Query) (Explanation, error) {
 	var e Explanation
 	for _, q := range alternatives {
@@ -322,11 +328,12 @@ func (c *Checker) explain(ctx context.Context, alternatives ...Query) (Explanati
 	return e, nil
 }
 
-func (c *Checker) explainOne(ctx context.Context, q Query) (Explanation, error) {
+func (c *Checker) explainOne(ctx context.Context, q Query, more ...policy.Source) (Explanation, error) {
 	sources, err := c.Sources(ctx, q.Principal)
 	if err != nil {
 		return Explanation{}, err
 	}
+	sources = slices.Concat(sources, more)
 	e := Explanation{Decision: Decision{Allowed: true}}
 	for _, r := range q.Resources {
 		x := policy.Explain(sources, c.request(q, r))
@@ -337,7 +344,7 @@ func (c *Checker) explainOne(ctx context.Context, q Query) (Explanation, error) 
 	}
 	if e.Allowed {
 		// What only a grant allows is looked at again for who is behind a role.
-		if e.Decision, err = c.decide(ctx, q); err != nil {
+		if e.Decision, err = c.decide(ctx, q, more...); err != nil {
 			return Explanation{}, err
 		}
 	}

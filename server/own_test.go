@@ -309,6 +309,9 @@ func TestExplainAccessOfSession(t *testing.T) {
 		seen         []string // what the condition saw
 	}{
 		{"one's own", alice, "", "ssm:TerminateSession", "Allowed", []string{aliceID}},
+		{"one's own, to read", alice, "", "sallyport:WatchSession", "Allowed", []string{aliceID}},
+		{"one's own, about another", admin, "alice", "sallyport:GetRecording", "Allowed", []string{aliceID}},
+		{"one's own, to do what one may not", alice, "", "sallyport:DeleteRecording", "ImplicitlyDenied", []string{aliceID}},
 		{"of who may see it", bob, "", "sallyport:WatchSession", "ImplicitlyDenied", []string{"payments"}},
 		{"about another", admin, "bob", "sallyport:WatchSession", "ImplicitlyDenied", []string{"payments"}},
 		{"about another, whose it is not", admin, "eve", "ssm:TerminateSession", "ImplicitlyDenied", []string{"payments", aliceID}},

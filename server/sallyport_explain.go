@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"sallyport.dev/access"
@@ -217,9 +218,10 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 	if document != "" {
 		q.Resources = append(q.Resources, access.Resource{ARN: c.Server.config.Realm.Document(document), Tags: n.Tags})
 	}
+	own := false
 	if in.Resource != "" {
-		r, err := c.resourceNamed(ctx, in.Resource, q.Principal)
-		if err != nil {
+		var r access.Resource
+		if r, own, err = c.resourceNamed(ctx, in.Resource, q); err != nil {
 			return access.Explanation{}, err
 		}
 		q.Resources = append(q.Resources, r)
@@ -230,36 +232,53 @@ func (c *Call) explain(ctx context.Context, in *explainAccessInput, q access.Que
 	if in.RunAs != "" {
 		q.Context = map[string][]string{"sallyport:RunAsUser": {in.RunAs}}
 	}
+	if own && len(q.Resources) == 1 {
+		return checker.ExplainOwn(ctx, q)
+	}
 	return checker.Explain(ctx, q)
 }
 
-// resourceNamed is a resource as policies see it when a principal asks for it: a session with
-// its tags, as far as the caller may know of it, and anything else by its ARN alone.
-func (c *Call) resourceNamed(ctx context.Context, arn string, p identity.Principal) (access.Resource, error) {
-	bare := access.Resource{ARN: arn}
+// resourceNamed is a resource as policies see it when a query's principal asks for it: a
+// session with its tags, as far as the caller may know of it, and anything else by its ARN
+// alone. own tells that the principal needs no policy.
+func (c *Call) resourceNamed(ctx context.Context, arn string, q access.Query) (r access.Resource, own bool, err error) {
+	r = access.Resource{ARN: arn}
 	id, found := strings.CutPrefix(arn, c.Server.config.Realm.Session(""))
 	if !found {
-		return bare, nil
+		return r, false, nil
 	}
 	v, err := c.Server.config.Sessions.Session(ctx, id)
 	if errors.Is(err, session.ErrNotFound) {
-		return bare, nil
+		return r, false, nil
 	}
 	if err != nil {
-		return bare, err
+		return r, false, err
 	}
-	own, err := c.sessionResource(ctx, v)
+	if may, err := c.maySee(ctx, v); err != nil || !may {
+		return r, false, err
+	}
+	r, err = c.sessionTo(ctx, q.Principal, v)
+	return r, readsSession(q.Action) && mayRead(q.Principal, v), err
+}
+
+// maySee reports whether the caller may know of a session.
+func (c *Call) maySee(ctx context.Context, v session.Session) (bool, error) {
+	if mayRead(c.Principal, v) {
+		return true, nil
+	}
+	r, err := c.sessionResource(ctx, v)
 	if err != nil {
-		return bare, err
+		return false, err
 	}
-	known := mayRead(c.Principal, v)
-	if !known {
-		known, err = c.Allows(ctx, "sallyport:GetSession", own)
-	}
-	if err != nil || !known {
-		return bare, err
-	}
-	return c.sessionTo(ctx, p, v)
+	return c.Allows(ctx, "sallyport:GetSession", r)
+}
+
+// readsSession reports whether an action on a session is one of those that checkSession
+// authorises.
+func readsSession(action string) bool {
+	return slices.ContainsFunc([]string{"GetSession", "GetRecording", "WatchSession"}, func(name string) bool {
+		return strings.EqualFold(action, "sallyport:"+name)
+	})
 }
 
 // explainStart explains starting a session, which for a login that is not the
