@@ -157,11 +157,6 @@ func (k *Keeper) Note(ctx context.Context, name string, f Facts, subjects []Subj
 	return k.cfg.Store.PutRecordingSubjects(ctx, name, subjects)
 }
 
-// Recording returns a recording's row, or recording.ErrNotFound.
-func (k *Keeper) Recording(ctx context.Context, name string) (archive.Row, error) {
-	return k.cfg.Store.Recording(ctx, name)
-}
-
 // Recordings lists rows of recordings, newest first.
 func (k *Keeper) Recordings(ctx context.Context, f archive.RowFilter) ([]archive.Row, error) {
 	return k.cfg.Store.Recordings(ctx, f)

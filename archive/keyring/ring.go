@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// KeySize is the length of a recording's key, in bytes.
-	KeySize = 32
+	// keySize is the length of a recording's key, in bytes.
+	keySize = 32
 
 	// attempts, attemptTime and pauseTime are how a key service is asked that fails: so
 	// often, each time so long at most, with a pause that doubles between.
@@ -198,9 +198,9 @@ func (r *Ring) Unwrap(ctx context.Context, id string, wrapped []byte) ([]byte, e
 		return nil, fmt.Errorf("%w: %q; add its URL to old_keys", ErrUnknownKey, id)
 	}
 	key, err := again(ctx, func(ctx context.Context) ([]byte, error) { return s.Unwrap(ctx, wrapped) })
-	if err == nil && len(key) != KeySize {
+	if err == nil && len(key) != keySize {
 		clear(key)
-		return nil, fmt.Errorf("%w: it has %d bytes, want %d", errFinal, len(key), KeySize)
+		return nil, fmt.Errorf("%w: it has %d bytes, want %d", errFinal, len(key), keySize)
 	}
 	return key, err
 }
@@ -235,7 +235,7 @@ func (r *Ring) take() (archive.DataKey, bool) {
 }
 
 func (r *Ring) make(ctx context.Context) (k archive.DataKey, err error) {
-	k = archive.DataKey{ID: r.ID(), Key: make([]byte, KeySize)}
+	k = archive.DataKey{ID: r.ID(), Key: make([]byte, keySize)}
 	rand.Read(k.Key)
 	if k.Wrapped, err = r.Wrap(ctx, k.Key); err != nil {
 		clear(k.Key)
@@ -272,13 +272,6 @@ func (r *Ring) fillUp() {
 		}
 		r.mu.Unlock()
 	}
-}
-
-// Spares returns how many spare keys there are.
-func (r *Ring) Spares() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.spares)
 }
 
 // again asks a key service, and asks again what may work then.
