@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"sallyport.dev/internal/arn"
 	"sallyport.dev/node"
 	"sallyport.dev/store"
+	"sallyport.dev/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -136,7 +136,7 @@ flow "selfish" {
 
 func newWorld(t testing.TB, changes ...func(*grant.Config)) *world {
 	t.Helper()
-	return newWorldAt(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db"), changes...)
+	return newWorldAt(t, storetest.File(t), changes...)
 }
 
 func newWorldAt(t testing.TB, url string, changes ...func(*grant.Config)) *world {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +22,7 @@ import (
 	"sallyport.dev/notify"
 	"sallyport.dev/policy"
 	"sallyport.dev/store"
+	"sallyport.dev/store/storetest"
 )
 
 // flows of the tests: peers decide; strong needs a second factor; quiet is not for Slack;
@@ -118,7 +118,7 @@ func newWorld(t testing.TB, options ...option) *world {
 	w := &world{t: t, slack: newFakeSlack(t), realm: arn.Realm{Account: "123456789012", Region: "eu-central-1"}}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	w.store, err = store.Open(t.Context(), filepath.Join(t.TempDir(), "db"), store.Options{Logger: log})
+	w.store, err = store.Open(t.Context(), storetest.File(t), store.Options{Logger: log})
 	w.must(err)
 	t.Cleanup(func() { w.store.Close() })
 	w.audit, err = audit.New(t.Context(), w.store, "m1", time.Now, log)

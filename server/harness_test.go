@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +26,7 @@ import (
 	"sallyport.dev/internal/seal"
 	"sallyport.dev/node"
 	"sallyport.dev/store"
+	"sallyport.dev/store/storetest"
 )
 
 // harness is a server on a real store, with a clock that tests turn.
@@ -50,7 +50,7 @@ func newHarness(t testing.TB, changes ...func(*Config)) *harness {
 	h := &harness{t: t, now: time.Now().Truncate(time.Second), logs: &readalong.Text{}}
 	logger := slog.New(slog.NewTextHandler(h.logs, nil))
 	var err error
-	if h.store, err = store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "state.db"), store.Options{Logger: logger}); err != nil {
+	if h.store, err = store.Open(ctx, storetest.File(t), store.Options{Logger: logger}); err != nil {
 		t.Fatal(err)
 	}
 	log, err := audit.New(ctx, h.store, "m1", h.clock, logger)
