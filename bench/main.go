@@ -37,7 +37,7 @@ var sections = []section{
 }
 
 // longest bounds a run, whatever hangs.
-const longest = 20 * time.Minute
+const longest = 30 * time.Minute
 
 func main() {
 	if len(os.Args) > 1 {
