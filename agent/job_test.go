@@ -235,7 +235,6 @@ func TestCancelCommand(t *testing.T) {
 	c := g.control()
 	file := filepath.Join(t.TempDir(), "pid")
 	id := c.command(shellDocument, runCommands("setsid sleep 300 & echo $! > "+file+".tmp; mv "+file+".tmp "+file+"; wait"))
-	waiting := c.command(shellDocument, runCommands("echo never"))
 	var pid int
 	for deadline := time.Now().Add(patience); pid == 0; time.Sleep(10 * time.Millisecond) {
 		b, _ := os.ReadFile(file)
@@ -244,6 +243,7 @@ func TestCancelCommand(t *testing.T) {
 			t.Fatal("the command did not start")
 		}
 	}
+	waiting := c.command(shellDocument, runCommands("echo never"))
 	c.cancel(waiting)
 	if o := finalReply(t, c); o.DocumentStatus != "Cancelled" || len(o.RuntimeStatus) > 0 {
 		t.Errorf("the one that waited: got %+v", o)
