@@ -5,6 +5,7 @@ package sallyporttest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -160,13 +161,30 @@ func (s *System) NodeWith(id string, tags identity.Tags, change func(*agent.Conf
 	cfg := agent.Config{
 		Servers: servers, Region: Region, StateDir: dir, CAFile: s.caFile(),
 		Activation: agent.Activation{ID: activation, Code: code},
-		Shell:      shell.Options{RunAsSelf: true},
+		Shell:      shell.Options{RunAsSelf: true, Program: plainShell(s.t)},
 		Logger:     Logger(s.t),
 	}
 	change(&cfg)
 	n := StartAgent(s.t, id, cfg)
 	s.Eventually(func() bool { return s.Connected(s.t.Context(), id) }, "node %s connects", id)
 	return n
+}
+
+// plainShell is a shell that reads nobody's start-up files, which may do anything, and which
+// every login may run.
+func plainShell(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shell") // the test's own folder is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "shell")
+	script := "#!/bin/sh\nexec bash --norc --noprofile \"$@\"\n"
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(script), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // StartAgent runs the agent of a node in this process, at whichever server, until the
