@@ -41,15 +41,20 @@ type system struct {
 	dead  *dying // the store of the next member; optional
 }
 
-// dying is a store that a member loses, as when it is killed.
+// dying is a store that a member loses, as when it is killed: at once, or where it notes a
+// place behind the last.
 type dying struct {
 	awslog.Store
+	last atomic.Int64 // unless zero
 	dead atomic.Bool
 }
 
 var errDead = errors.New("the member is dead")
 
 func (d *dying) SaveLog(ctx context.Context, j awslog.Job) error {
+	if last := d.last.Load(); last > 0 && j.Position > last {
+		d.dead.Store(true)
+	}
 	if d.dead.Load() {
 		return errDead
 	}
@@ -446,11 +451,15 @@ func TestKilled(t *testing.T) {
 	s.waitFor("an event", func() bool { return len(s.data()) == 1 })
 	s.now.advance(6 * time.Second) // its place is noted
 	s.show(w, time.Second, "two\r\n")
-	s.waitFor("its place", func() bool { s.now.advance(6 * time.Second); return s.job(awslog.Logs).Position > 0 })
-	s.dead.dead.Store(true)
+	s.waitFor("its place", func() bool {
+		s.now.advance(6 * time.Second)
+		return s.job(awslog.Logs).Position == int64(len("one\ntwo\n"))
+	})
+	s.dead.last.Store(s.job(awslog.Logs).Position)
 	before := len(s.data())
 	s.show(w, 2*time.Second, "three\r\n")
 	s.waitFor("an event that is not noted", func() bool { return len(s.data()) > before })
+	s.dead.dead.Store(true)
 	stop()
 	if s.job(awslog.Logs).Lease.IsZero() {
 		t.Fatal("the lease was given back")
