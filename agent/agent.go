@@ -92,7 +92,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	wg.Go(a.jobs.stop)
+	a.jobs.stop()
 	a.sessions.stop()
 	a.jobs.wg.Wait()
 	if err == nil {

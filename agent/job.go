@@ -44,7 +44,7 @@ type jobs struct {
 	stopped bool
 	live    map[string]context.CancelCauseFunc // by command id
 	seen    map[string]time.Time               // commands that ended
-	wg      sync.WaitGroup
+	wg      sync.WaitGroup                     // of commands
 }
 
 func newJobs(a *Agent) *jobs {
@@ -119,7 +119,10 @@ func (j *jobs) takeCommand(task wire.ControlTask) (string, func()) {
 		return wire.JobUnexpectedError, nil
 	}
 	return wire.JobSuccessful, func() {
-		j.wg.Go(func() { j.run(ctx, id, task.JobID, command) })
+		go func() {
+			defer j.wg.Done()
+			j.run(ctx, id, task.JobID, command)
+		}()
 	}
 }
 
@@ -138,6 +141,7 @@ func (j *jobs) admit(id string) (context.Context, string) {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background()) // ends with stop, or before
 	j.live[id] = cancel
+	j.wg.Add(1) // here, so that who stops the jobs has counted it, or it is refused
 	return ctx, wire.JobSuccessful
 }
 
@@ -146,6 +150,7 @@ func (j *jobs) forget(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.live, id)
+	j.wg.Done()
 }
 
 // takeCancel stops a command. One that has ended, or never came, needs nothing.
@@ -237,13 +242,12 @@ func (j *jobs) progress(jobID string, out outcomeOf) {
 	j.a.outbox.addOnce(wire.NewJSON(wire.TypeAgentJobReply, j.a.cfg.now(), out.reply(jobID, j.a.cfg.now())))
 }
 
-// stop ends every command and waits for that.
+// stop takes no more commands and ends those that there are, for which wg waits.
 func (j *jobs) stop() {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.stopped = true
 	for _, cancel := range j.live {
 		cancel(errJobStopped)
 	}
-	j.mu.Unlock()
-	j.wg.Wait()
 }
