@@ -526,13 +526,15 @@ func TestObjectsAreNotReplaced(t *testing.T) {
 // receiver is a syslog server on a real socket.
 type receiver struct {
 	got
-	t     testing.TB
-	ln    net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
-	texts []string
-	deaf  atomic.Bool // accepts and reads nothing
-	done  sync.WaitGroup
+	t       testing.TB
+	ln      net.Listener
+	mu      sync.Mutex
+	conns   []net.Conn
+	closed  bool
+	texts   []string
+	deaf    atomic.Bool  // accepts and reads nothing
+	unheard atomic.Int32 // connections that were taken so
+	done    sync.WaitGroup
 }
 
 func listen(t testing.TB, address string, config *tls.Config) *receiver {
@@ -558,6 +560,9 @@ func (r *receiver) accept() {
 		}
 		r.mu.Lock()
 		r.conns = append(r.conns, conn)
+		if r.closed { // it was taken beside that
+			conn.Close()
+		}
 		r.mu.Unlock()
 		r.done.Go(func() { r.serve(conn) })
 	}
@@ -566,6 +571,7 @@ func (r *receiver) accept() {
 // serve reads messages of RFC 6587 3.4.1: a length, a space, so many bytes.
 func (r *receiver) serve(conn net.Conn) {
 	if r.deaf.Load() {
+		r.unheard.Add(1)
 		return
 	}
 	in := bufio.NewReader(conn)
@@ -607,6 +613,9 @@ func (r *receiver) cut() {
 
 func (r *receiver) close() {
 	r.ln.Close()
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
 	r.cut()
 	r.done.Wait()
 }
@@ -662,6 +671,7 @@ func TestSyslogSendsTheLastBatchAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 {
+			until(t, "the receiver takes the connection", func() bool { return r.unheard.Load() == 1 })
 			r.cut()
 			r.deaf.Store(false)
 			until(t, "the end of the connection", func() bool { return s.(*Syslog).conn.broken() })
