@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"sallyport.dev/audit"
+	"sallyport.dev/awslog"
 	"sallyport.dev/client"
 	"sallyport.dev/internal/awstest"
 	"sallyport.dev/member"
@@ -73,7 +75,9 @@ func (l *logging) prefer(inputs string) {
 func (l *logging) latest() ssmtypes.Session {
 	l.t.Helper()
 	var latest ssmtypes.Session
+	written := false // before the session was asked for
 	l.Eventually(func() bool {
+		wasWritten := written // what it says is then whole
 		out, err := l.API(l.key).SSM.DescribeSessions(l.t.Context(), &ssm.DescribeSessionsInput{State: ssmtypes.SessionStateHistory})
 		if err != nil || len(out.Sessions) == 0 {
 			return false
@@ -83,12 +87,8 @@ func (l *logging) latest() ssmtypes.Session {
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		for _, j := range jobs {
-			if j.State != "done" {
-				return false
-			}
-		}
-		return true
+		written = !slices.ContainsFunc(jobs, func(j awslog.Job) bool { return j.State != awslog.Done })
+		return wasWritten && written
 	}, "the session's log is written")
 	return latest
 }

@@ -264,7 +264,7 @@ func TestNodeThatIsNotConnected(t *testing.T) {
 }
 
 func TestKilledClientLeavesNothing(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.DisconnectGrace = 200 * time.Millisecond })
+	w := newWorld(t, func(c *Config) { c.DisconnectGrace = time.Second })
 	_, id, agent, client := w.pair()
 	client.cut()
 	w.wantState(id, StateDisconnected)
@@ -276,7 +276,7 @@ func TestKilledClientLeavesNothing(t *testing.T) {
 }
 
 func TestLostAgentEndsTheSessionAfterGrace(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.AgentGrace = 200 * time.Millisecond })
+	w := newWorld(t, func(c *Config) { c.AgentGrace = time.Second })
 	_, id, agent, client := w.pair()
 	agent.cut()
 	client.wantGoodbye("connection to the node was lost")

@@ -38,8 +38,8 @@ func TestInputSurvivesItsConnection(t *testing.T) {
 
 // One that does not come back ends its session.
 func TestInputEndsWithItsClient(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.DisconnectGrace, c.Tick = 50*time.Millisecond, 5*time.Millisecond })
-	_, id, _, client := w.pair(withInput)
+	w := newWorld(t, func(c *Config) { c.DisconnectGrace, c.Tick = time.Second, 5*time.Millisecond })
+	_, id, _, client := w.pair(withInput) // within the grace
 	client.cut()
 	if row := w.wantState(id, StateTerminated); !strings.HasPrefix(row.EndReason, ReasonClientGone) {
 		t.Errorf("ended by %q, want %q", row.EndReason, ReasonClientGone)

@@ -205,7 +205,7 @@ func TestClientComesBackForTheLastWords(t *testing.T) {
 
 // What is left for a client that stays away does not keep the session.
 func TestLastWordsAreKeptForAWhileOnly(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.DisconnectGrace = 300 * time.Millisecond })
+	w := newWorld(t, func(c *Config) { c.DisconnectGrace = time.Second })
 	a, id, agent, client := w.pair()
 	client.cut()
 	agent.say("last words")
