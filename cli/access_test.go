@@ -58,13 +58,20 @@ var nodesFlow = client.AccessFlow{
 
 func newAccessServer(t *testing.T, flows ...client.AccessFlow) *accessServer {
 	s := &accessServer{t: t, flows: flows, changed: make(chan struct{})}
-	server := httptest.NewServer(s)
-	t.Cleanup(server.Close)
-	s.url = server.URL
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	s.url = serve(t, s)
 	return s
+}
+
+// serve starts a server, with credentials for it in the environment, and returns its URL.
+func serve(t *testing.T, h http.Handler) (url string) {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_PROFILE": "",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true"} {
+		t.Setenv(name, value)
+	}
+	return server.URL
 }
 
 func (s *accessServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {

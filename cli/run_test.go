@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -150,7 +149,7 @@ func TestRunInput(t *testing.T) {
 // AWS has no operation of ours: a command is watched through its own.
 func TestRunOnAWS(t *testing.T) {
 	looks := 0
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		status := map[bool]string{true: "Success", false: "InProgress"}[looks > 0]
@@ -169,12 +168,7 @@ func TestRunOnAWS(t *testing.T) {
 			w.Write([]byte(`{"__type":"UnknownOperationException","message":"x"}`))
 		}
 	}))
-	defer server.Close()
-	for _, kv := range [][2]string{{"AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"}, {"AWS_SECRET_ACCESS_KEY", "x"}, {"AWS_PROFILE", ""},
-		{"AWS_CONFIG_FILE", "/dev/null"}, {"AWS_SHARED_CREDENTIALS_FILE", "/dev/null"}, {"AWS_EC2_METADATA_DISABLED", "true"}} {
-		t.Setenv(kv[0], kv[1])
-	}
-	api, err := client.Connect(t.Context(), client.Options{Region: "us-east-1", Endpoint: server.URL})
+	api, err := client.Connect(t.Context(), client.Options{Region: "us-east-1", Endpoint: url})
 	if err != nil {
 		t.Fatal(err)
 	}
